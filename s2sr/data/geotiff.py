@@ -1,0 +1,287 @@
+"""A scene folder: one GeoTIFF per observation, all on one grid (CRS, transform, size).
+
+Band descriptions name the bands. reflectance = DN * scale + offset by each band's own tags; integers whose tags are
+absent (scale 1, offset 0) take 1e-4 and 0, floats are reflectance already. nodata by the file, else 0 for integers.
+A band SCL masks. The tag `datetime` (ISO 8601), else the date in the file's name, says when. Read: *.tif and *.tiff
+directly in the folder, except `basemap.tif` and hidden files.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from s2sr.data.masks import measured, scl_mask
+from s2sr.errors import InputError
+from s2sr.model.grid import Grid
+from s2sr.model.scene import Observation, Scene
+
+log = logging.getLogger(__name__)
+
+OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")  # 10 m and 20 m
+ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:T(\d\d):?(\d\d):?(\d\d))?(?!\d)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneFolder:
+    """Where observations lie and which of them, and of their samples, are used."""
+
+    root: str | Path
+    bands: Sequence[str] | None = None  # None: the 10 m and 20 m bands that all files have
+    exclude: Sequence[str | date] = ()  # dates (2023-07-03; 2023-07 for a month) or file names
+    min_clear: float = 0.3  # fraction of an observation's samples that must be valid
+    dilate: int = 2  # LR pixels by which the SCL mask grows
+    scl_classes: Sequence[int] = (0, 1, 3, 8, 9, 10)  # masked
+    mask_snow: bool = False  # SCL class 11 as well
+
+    def prepare(self) -> None:
+        """Nothing to fetch: the files are there."""
+
+    def load(self) -> Scene:
+        """The usable observations in the order of their dates; the others are its `rejected`, each with the reason.
+
+        Raises InputError if the folder, a file, the bands or what is left of the observations cannot be used.
+        """
+        self._check_settings()
+        files, excluded = self._describe_files()
+        _check_one_grid(files)
+        bands = self._choose_bands(files)
+
+        # Filled in place: a copy of a large stack is not affordable.
+        frames = np.empty((len(files), len(bands), *files[0].grid.shape), np.float32)
+        valid = np.empty(frames.shape, bool)
+        used: list[Observation] = []
+        cloudy: list[Observation] = []
+        for file in files:
+            t = len(used)
+            frames[t], valid[t] = self._read(file, bands)
+            clear = float(valid[t].mean())
+            observation = Observation(file.path.stem, file.datetime, clear)
+            if clear > 0 and clear >= self.min_clear:
+                used.append(observation)
+            else:
+                reason = f"clear fraction {clear:.2f} is below data.min_clear={self.min_clear:g}"
+                cloudy.append(replace(observation, rejected=reason))
+        if len(used) < 2:
+            raise InputError(self._too_few(used, cloudy, excluded))
+        if len(used) < 5:
+            log.warning("%s: only %d usable observations; 8 or more are advisable", self.root, len(used))
+        if (typical := np.median(frames[0][valid[0]])) > 2:
+            log.warning("%s: a median reflectance of %.4g: are scale and offset tags missing?", files[0].name, typical)
+        return Scene(
+            frames=torch.from_numpy(frames[: len(used)]),
+            valid=torch.from_numpy(valid[: len(used)]),
+            grid=files[0].grid,
+            bands=bands,
+            observations=tuple(used),
+            rejected=tuple(sorted([*cloudy, *excluded], key=lambda o: o.datetime)),
+            attribution="; ".join(dict.fromkeys(file.attribution for file in files)),
+        )
+
+    def _check_settings(self) -> None:
+        if isinstance(self.bands, str):
+            raise InputError(f"data.bands={self.bands} is not a list; write data.bands=[{self.bands}]")
+        if not 0 <= self.min_clear <= 1:
+            raise InputError(f"data.min_clear={self.min_clear} is not a fraction between 0 and 1")
+        if self.dilate != int(self.dilate) or self.dilate < 0:
+            raise InputError(f"data.dilate={self.dilate} is not a number of LR pixels (0, 1, 2, ...)")
+
+    def _describe_files(self) -> tuple[list[_File], list[Observation]]:
+        """The files by date, and what `exclude` names, which is not opened if its name tells the date."""
+        entries = [self.exclude] if isinstance(self.exclude, str) else [str(entry) for entry in self.exclude or ()]
+        files, excluded = [], []
+        for path in _geotiffs(Path(self.root).expanduser()):
+            when = _date_in(path.stem) or ""
+            file = None
+            if not any(_names(entry, path.stem, when) for entry in entries):
+                file = _describe(path)
+                when = file.datetime
+            if file is None or any(_names(entry, path.stem, when) for entry in entries):
+                excluded.append(Observation(path.stem, when, math.nan, "excluded"))
+            else:
+                files.append(file)
+        for entry in entries:
+            if not any(_names(entry, o.name, o.datetime) for o in excluded):
+                log.warning("%s: data.exclude=[%s] matches no observation", self.root, entry)
+        if not files:
+            raise InputError(f"{self.root}: data.exclude leaves none of the {len(excluded)} observations")
+        return sorted(files, key=lambda file: (file.datetime, file.name)), excluded
+
+    def _choose_bands(self, files: list[_File]) -> tuple[str, ...]:
+        chosen = tuple(dict.fromkeys(self.bands or OPTICAL))
+        for file in files:
+            present = f"({', '.join(file.bands)})"
+            if self.bands:
+                for band in chosen:
+                    if band not in file.bands:
+                        raise InputError(f"{file.name}: band {band} is not in {present}; choose data.bands=[...]")
+            elif not set(chosen) & set(file.bands):
+                raise InputError(
+                    f"{file.name}: none of {', '.join(chosen)}, which the files before it have, is in {present}; "
+                    f"choose data.bands=[...] or data.exclude=[{file.name}]"
+                )
+            chosen = tuple(band for band in chosen if band in file.bands)
+        return chosen
+
+    def _read(self, file: _File, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """[b, y, x] reflectance, 0 where it is not valid, and validity."""
+        at = [file.bands.index(band) for band in bands]
+        with _opened(file.path) as source:
+            stored = source.read([i + 1 for i in at])
+            scale, offset = np.array(source.scales)[at], np.array(source.offsets)[at]
+            valid = measured(stored, nodata=source.nodata)
+            if "SCL" in file.bands:
+                classes = (*self.scl_classes, 11) if self.mask_snow else self.scl_classes
+                scl = source.read(file.bands.index("SCL") + 1)
+                valid &= ~scl_mask(scl, classes=classes, dilate=int(self.dilate))
+        if np.issubdtype(stored.dtype, np.integer):
+            scale = np.where((scale == 1) & (offset == 0), 1e-4, scale)
+        return np.where(valid, stored * scale[:, None, None] + offset[:, None, None], 0), valid
+
+    def _too_few(self, used: list[Observation], cloudy: list[Observation], excluded: list[Observation]) -> str:
+        clear = sorted((o.clear for o in [*used, *cloudy]), reverse=True)
+        if clear[0] == 0:
+            return f"{self.root}: all pixels of all {len(clear)} observations are masked (nodata, not finite or SCL)"
+        table = ", ".join(f"{sum(c >= edge for c in clear)} from {edge:g}" for edge in (0.9, 0.7, 0.5, 0.3, 0.1, 0.01))
+        second = math.floor(100 * clear[1]) / 100 if len(clear) > 1 else 0
+        remedy = f"try data.min_clear={second:g}" if 0 < second < self.min_clear else "add observations"
+        return (
+            f"{self.root}: {len(used)} of {len(clear)} observations usable, at least 2 are needed; by clear fraction: "
+            f"{table}; {len(excluded)} excluded; {remedy}"
+        )
+
+
+def clearest(scene: Scene, n: int) -> Scene:
+    """The `n` observations with the largest clear fraction, in the order of time; all if there are no more than `n`.
+
+    Raises InputError if n < 2.
+    """
+    if n < 2:
+        raise InputError(f"n_obs={n}: at least 2 observations are needed")
+    ranked = sorted(range(len(scene)), key=lambda t: -scene.observations[t].clear)
+    return scene.select(sorted(ranked[:n]), f"not among the {n} clearest")
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a file says about itself."""
+
+    path: Path
+    datetime: str  # ISO 8601, UTC
+    bands: tuple[str, ...]
+    grid: Grid
+    attribution: str
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def _names(entry: str, stem: str, when: str) -> bool:
+    """Whether an entry of `exclude` is this file, or the beginning of its date."""
+    return stem in (entry, Path(entry).stem) or when.replace("-", "").startswith(entry.replace("-", ""))
+
+
+def _geotiffs(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise InputError(f"data.root={root}: no such folder")
+    paths = sorted(
+        path
+        for path in root.iterdir()
+        if path.suffix.lower() in (".tif", ".tiff") and path.name.lower() != "basemap.tif" and path.name[0] != "."
+    )
+    if not paths:
+        raise InputError(f"data.root={root}: no GeoTIFF (*.tif, *.tiff) in this folder")
+    return paths
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, driver="GTiff") as source:
+                yield source
+    except RasterioError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(
+            f"{path.name}: not a GeoTIFF, or truncated ({reason}); replace it or data.exclude=[{path.name}]"
+        ) from error
+
+
+def _describe(path: Path) -> _File:
+    with _opened(path) as source:
+        tags = source.tags()
+        return _File(
+            path=path,
+            datetime=_when(path, tags.get("datetime")),
+            bands=tuple(name or f"unnamed {i}" for i, name in enumerate(source.descriptions, 1)),
+            grid=Grid(source.crs.to_string() if source.crs else None, source.transform[:6], source.shape),
+            attribution=tags.get("attribution", ATTRIBUTION),
+        )
+
+
+def _when(path: Path, tag: str | None) -> str:
+    if tag is not None:
+        try:
+            return _iso(datetime.fromisoformat(tag))
+        except ValueError:
+            raise InputError(f"{path.name}: its tag datetime={tag} is not ISO 8601 (2023-06-23T10:00:31Z)") from None
+    if (when := _date_in(path.stem)) is None:
+        raise InputError(f"{path.name}: no date; give it a tag datetime (ISO 8601) or a name such as S2_2023-06-23.tif")
+    return when
+
+
+def _date_in(name: str) -> str | None:
+    for match in DATE_IN_NAME.finditer(name):
+        year, _, *rest = match.groups(default="0")
+        try:
+            return _iso(datetime(int(year), *map(int, rest)))  # type: ignore[arg-type]
+        except ValueError:  # eight digits that are not a date
+            continue
+    return None
+
+
+def _iso(when: datetime) -> str:
+    """UTC, so that the text sorts like the time; a time without a zone is taken as UTC."""
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _check_one_grid(files: Sequence[_File]) -> None:
+    first, *others = files
+    for file in others:
+        for what, one, other, same in (
+            ("size (rows, columns)", first.grid.shape, file.grid.shape, first.grid.shape == file.grid.shape),
+            ("CRS", first.grid.crs, file.grid.crs, _same_crs(first.grid.crs, file.grid.crs)),
+            ("transform", first.grid.transform, file.grid.transform, _same_corners(first.grid, file.grid)),
+        ):
+            if not same:
+                raise InputError(
+                    f"{file.name}: its {what} {other} differs from {one} in {first.name}; bring all files onto one grid"
+                )
+
+
+def _same_crs(one: str | None, other: str | None) -> bool:
+    return one == other or (one is not None and other is not None and CRS.from_string(one) == CRS.from_string(other))
+
+
+def _same_corners(one: Grid, other: Grid) -> bool:
+    """To a thousandth of a pixel: writers round the transform differently."""
+    rows, columns = one.shape
+    corners = np.array([[0, 0, 1], [columns, 0, 1], [0, rows, 1], [columns, rows, 1]]).T
+    return bool(abs(np.linalg.solve(one.matrix, other.matrix @ corners) - corners).max() < 1e-3)

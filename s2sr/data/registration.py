@@ -1,0 +1,184 @@
+"""How far each observation lies from the others: masked normalised cross-correlation with a parabolic peak.
+
+With f observation t and r the mean of the others, both shifted back by what is known so far,
+
+    rho(u) = sum w (f(x) - <f>) (r(x - u) - <r>) / sqrt(sum w (f(x) - <f>)^2 * sum w (r(x - u) - <r>)^2)
+
+is Pearson's correlation over the samples w(u) that are valid in both at that u, <.> their mean, by FFT (Padfield 2012,
+doi:10.1109/TIP.2011.2181402): masked samples neither pull nor push, nor does the frame's gain or offset. A parabola
+through 3 x 3 values finds the peak between the pixels. It is biased by the peak's shape, except for a peak at u = 0; so
+the passes are repeated until nothing is left to shift. Only the frequencies that carry the shift enter: what is much
+smoother than a pixel is haze and growth, what is finer is aliasing.
+
+Sign: frame_t(i) = field(i - d_t), content lies at larger rows and columns for a positive shift. Unit: LR pixels.
+Left out: rotation, scale, one shift per band, displacements that vary over the scene.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.nn import functional
+
+from s2sr.model.psf import detector_widths
+from s2sr.model.scene import Scene
+
+log = logging.getLogger(__name__)
+
+FINE, SMOOTH = 0.5, 1.5  # LR pixels: standard deviations of the Gaussians whose difference is the band
+TRUST, CHANCE = 0.25, 4.0  # a peak under TRUST + CHANCE / sqrt(samples) says nothing: other places reach that
+
+
+@dataclass(frozen=True)
+class Registration:
+    shifts: Tensor  # [t, 2] float32 (dy, dx) LR pixels, zero mean over the trusted observations, 0 for the others
+    trusted: Tensor  # [t] bool
+    correlation: Tensor  # [t] with the mean of the others at the peak, -1 to 1
+
+
+def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
+    """The shift of each observation against the mean of the others that can be trusted.
+
+    An observation whose correlation is low, or that seems further off than `max_shift` LR pixels along an axis, is not
+    trusted: a warning names it, its shift is 0, and it enters neither the others' reference nor the zero mean.
+    """
+    t, _, y, x = scene.frames.shape
+    shifts, correlation, trusted = torch.zeros(t, 2), torch.zeros(t), torch.ones(t, dtype=torch.bool)
+    if t < 2:
+        return Registration(shifts, trusted, correlation)
+
+    frames, weights = _band_passed(scene)
+    # A frame at d leaves the others' mean at -d / (t - 1); one pixel more for the parabola's arms.
+    search = min(math.ceil(max_shift * t / (t - 1)) + 1, max(1, min(y, x) // 4))
+    for reach in (search, search, 1, 1):
+        aligned = _shifted(frames, -shifts)
+        overlap = _shifted(weights, -shifts) > 0.9
+        others, known = _mean_of_others(aligned, overlap & trusted[:, None, None, None])
+        # Near the peak, the same samples at every u: the parabola must not see the sets differ.
+        fixed = overlap * _eroded(known.float(), 1) if reach == 1 else overlap.float()
+        rho, samples = _correlation(aligned, fixed, others, known.float(), reach)
+        correlation, step = _peak(_over_bands(rho, samples / detector_widths(scene.bands) ** 2))
+        shifts = shifts + step * (t - 1) / t
+        trusted = correlation >= TRUST + CHANCE / samples.amax(1).clamp(min=1).sqrt()
+        if trusted.sum() >= 2:
+            shifts = shifts - shifts[trusted].mean(0)
+        trusted &= (shifts.abs() <= max_shift).all(1)
+        if trusted.sum() < 2:
+            trusted[:] = False
+            break
+
+    for observation, rho_t, believed in zip(scene.observations, correlation.tolist(), trusted.tolist(), strict=True):
+        if not believed:
+            log.warning("%s: registration failed (correlation %.2f); its shift is taken as 0", observation.name, rho_t)
+    centre = shifts[trusted].mean(0) if trusted.any() else 0
+    return Registration(torch.where(trusted[:, None], shifts - centre, 0), trusted, correlation)
+
+
+def _band_passed(scene: Scene) -> tuple[Tensor, Tensor]:
+    """[t, b, y, x] frames between the scales FINE and SMOOTH, of unit variance, and their weights, 0 or 1.
+
+    Masked samples hold the temporal mean in the frame's own gain and offset, so that a mask has no edge to align.
+    """
+    valid = scene.valid.float()
+    count = valid.sum((-2, -1), keepdim=True).clamp(min=1)
+    frames = (scene.frames - (scene.frames * valid).sum((-2, -1), keepdim=True) / count) * valid
+    mean = scene.temporal_mean()
+    mean = mean - (mean * valid).sum((-2, -1), keepdim=True) / count
+    power = (mean.square() * valid).sum((-2, -1), keepdim=True)
+    gain = (frames * mean).sum((-2, -1), keepdim=True) / power.clamp(min=1e-20)
+    filled = torch.where(scene.valid, frames, gain * mean)
+
+    taps = torch.arange(-math.ceil(3 * SMOOTH), math.ceil(3 * SMOOTH) + 1.0)
+    fine, smooth = (torch.exp(-0.5 * (taps / sigma) ** 2) for sigma in (FINE, SMOOTH))
+    band = _separable(filled, fine / fine.sum()) - _separable(filled, smooth / smooth.sum())
+    spread = ((band.square() * valid).sum((-2, -1), keepdim=True) / count).sqrt()
+
+    # One pixel off every mask and border, where the filter sees beyond.
+    framed = functional.pad(valid[..., 1:-1, 1:-1], (1, 1, 1, 1))
+    return band / spread.clamp(min=1e-9), _eroded(framed, 1)
+
+
+def _eroded(mask: Tensor, reach: int) -> Tensor:
+    """[t, b, y, x] 1 where all is 1 up to `reach` pixels away along rows and columns."""
+    size = 2 * reach + 1
+    return -functional.max_pool2d(functional.max_pool2d(-mask, (size, 1), 1, (reach, 0)), (1, size), 1, (0, reach))
+
+
+def _separable(images: Tensor, rows: Tensor, columns: Tensor | None = None) -> Tensor:
+    """[t, b, y, x] correlated with kernels [k] or [t, k] along rows and along columns; the border is repeated."""
+    t, b = images.shape[:2]
+    reach = rows.shape[-1] // 2
+    rows, columns = (
+        k.expand(t, -1).repeat_interleave(b, 0)[:, None] for k in (rows, rows if columns is None else columns)
+    )
+    padded = functional.pad(images, (reach, reach, reach, reach), mode="replicate").flatten(0, 1)[None]
+    padded = functional.conv2d(padded, rows[..., None], groups=t * b)
+    return functional.conv2d(padded, columns[:, :, None], groups=t * b)[0].unflatten(0, (t, b))
+
+
+def _shifted(images: Tensor, shifts: Tensor) -> Tensor:
+    """[t, b, y, x] with the content moved to larger rows and columns by `shifts` [t, 2]: a windowed sinc of 8 taps."""
+    taps = torch.arange(-4 - math.ceil(shifts.abs().max()), 5.0 + math.ceil(shifts.abs().max()))
+    u = (taps + shifts[..., None]).clamp(-4, 4)
+    kernels = torch.sinc(u) * torch.cos(math.pi * u / 8).square()
+    kernels = kernels / kernels.sum(-1, keepdim=True)
+    return _separable(images, kernels[:, 0], kernels[:, 1])
+
+
+def _mean_of_others(frames: Tensor, use: Tensor) -> tuple[Tensor, Tensor]:
+    """[t, b, y, x] for each t the mean over the used samples of all others, and where there are any."""
+    count = use.sum(0) - use.int()
+    used = frames * use
+    return (used.sum(0) - used) * (count > 0) / count.clamp(min=1), count > 0
+
+
+def _correlation(frames: Tensor, w: Tensor, reference: Tensor, known: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """[t, b, u, u] rho for whole shifts from -reach to reach along rows and columns, and [t, b] the samples at 0."""
+    y, x = frames.shape[-2:]
+    size = (next_fast_len(y + reach, real=True), next_fast_len(x + reach, real=True))  # zeros: nothing wraps around
+    u = torch.arange(-reach, reach + 1)
+
+    def spectra(image: Tensor, mask: Tensor) -> list[Tensor]:
+        return [torch.fft.rfft2(mask * image**power, s=size) for power in range(3)]
+
+    def total(a: Tensor, b: Tensor) -> Tensor:
+        return torch.fft.irfft2(a * b.conj(), s=size)[..., u[:, None], u]
+
+    (w0, wf, wff), (k0, kr, krr) = spectra(frames, w), spectra(reference, known)
+    n = total(w0, k0).clamp(min=1)
+    f, r = total(wf, k0) / n, total(w0, kr) / n
+    power = (total(wff, k0) / n - f.square()) * (total(w0, krr) / n - r.square())
+    return (total(wf, kr) / n - f * r) / power.clamp(min=1e-12).sqrt(), n[..., reach, reach]
+
+
+def _over_bands(rho: Tensor, samples: Tensor) -> Tensor:
+    """[t, u, u] mean over the bands of [t, b, u, u], each by its samples and what it explains over what it leaves."""
+    best = rho.amax((-2, -1)).clamp(0, 0.9999)
+    weight = samples * best / (1 - best.square())
+    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
+    return (weight[..., None, None] * rho).sum(1)
+
+
+def _peak(rho: Tensor) -> tuple[Tensor, Tensor]:
+    """[t] the largest value of [t, u, u] off the border, and [t, 2] its place between the pixels, 0 at the centre.
+
+    The parabola has its cross term: edges that run diagonally tilt the peak.
+    """
+    reach = rho.shape[-1] // 2
+    value, at = rho[:, 1:-1, 1:-1].flatten(1).max(1)
+    row, column = at // (2 * reach - 1) + 1, at % (2 * reach - 1) + 1
+    around = torch.arange(-1, 2)
+    p = rho[torch.arange(len(rho))[:, None, None], row[:, None, None] + around[:, None], column[:, None, None] + around]
+    slope = torch.stack([p[:, 2, 1] - p[:, 0, 1], p[:, 1, 2] - p[:, 1, 0]], -1) / 2
+    a = p[:, 2, 1] - 2 * p[:, 1, 1] + p[:, 0, 1]
+    b = p[:, 1, 2] - 2 * p[:, 1, 1] + p[:, 1, 0]
+    c = (p[:, 2, 2] - p[:, 2, 0] - p[:, 0, 2] + p[:, 0, 0]) / 4
+    adjugate = torch.stack([b, -c, -c, a], -1).unflatten(-1, (2, 2))
+    between = -(adjugate @ slope[..., None])[..., 0] / (a * b - c * c)[:, None]
+    whole = torch.stack([row, column], -1) - reach
+    return value, whole + between.nan_to_num(0, 0, 0).clamp(-1, 1)

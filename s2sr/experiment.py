@@ -1,0 +1,218 @@
+"""One run: a configuration in, the run folder out. Also the Python API:
+
+import s2sr
+scene = s2sr.load_scene("data/apulia", bands=["B02", "B03", "B04"])
+field = s2sr.fit(scene, "strategy=lbfgs", "psf=sentinel2")
+image = field.render(scene.grid.scaled(4))  # [b, 4 y, 4 x] reflectance
+s2sr.write_geotiff("sr.tif", image, scene.grid.scaled(4), scene.bands)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import resource
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import psutil
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from s2sr.data.geotiff import SceneFolder, clearest
+from s2sr.data.registration import estimate_shifts
+from s2sr.errors import InputError
+from s2sr.fit.budget import Budget
+from s2sr.fit.checkpoint import LevelCheckpoint
+from s2sr.fit.module import Reconstruction
+from s2sr.fit.progress import LevelLog, ProgressBar
+from s2sr.fit.stages import check_levels
+from s2sr.model.field import SplatField
+from s2sr.model.psf import detail_limit
+from s2sr.model.scene import Scene
+from s2sr.report.dashboard import Dashboard
+from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
+from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
+from s2sr.report.scores import offset_to_truth, scores
+
+log = logging.getLogger(__name__)
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def build(node: Any) -> Any:
+    """The object that a node with `_target_` describes; plain Python inside, never DictConfig."""
+    return instantiate(node, _convert_="all")
+
+
+def configuration(*overrides: str) -> DictConfig:
+    """conf/train.yaml with overrides as on the command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def load_scene(root: str | Path, **options: Any) -> Scene:
+    """The observations of a folder of GeoTIFFs; options as in conf/data/geotiff.yaml.
+
+    Raises InputError where the folder or its files cannot be used.
+    """
+    return SceneFolder(root=root, **options).load()
+
+
+def fit(scene: Scene, *overrides: str) -> SplatField:
+    """The field fitted to a scene, by a configuration with overrides as on the command line."""
+    return reconstruct(scene, configuration(*overrides)).field
+
+
+def observe(cfg: DictConfig) -> Scene:
+    """The scene that a configuration names: loaded, cropped, the clearest `n_obs` observations.
+
+    Raises InputError where less than two observations are left.
+    """
+    source = build(cfg.data)
+    source.prepare()
+    scene = source.load()
+    if cfg.crop is not None:
+        scene = scene.crop(cfg.crop)
+    seen = [t for t, observation in enumerate(scene.observations) if observation.clear > 0]
+    if len(seen) < len(scene):
+        scene = scene.select(seen, "all of its pixels are masked")
+    if cfg.n_obs is not None:
+        scene = clearest(scene, cfg.n_obs)
+    if len(scene) < 2:
+        raise InputError(f"{len(scene)} usable observations; a reconstruction needs 2 and is good from 8")
+    return scene
+
+
+def reconstruct(
+    scene: Scene, cfg: DictConfig, *, folder: Path | None = None, group: str | None = None
+) -> Reconstruction:
+    """Fit the field. With a `folder` the run is logged and checkpointed there, and goes on from its last checkpoint.
+
+    Raises InputError where configuration and scene do not go together or the scene does not fit in memory, and
+    KeyboardInterrupt after Ctrl-C.
+    """
+    lightning.seed_everything(cfg.seed, verbose=False)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    levels = check_levels(OmegaConf.to_object(cfg.c2f.levels))
+    field = SplatField(
+        scene.grid,
+        scene.bands,
+        scale=levels[0],
+        psf=build(cfg.psf),
+        shifts=estimate_shifts(scene).shifts,
+        gain=cfg.radiometry.gain,
+        offset=cfg.radiometry.offset,
+    )
+    module = Reconstruction(
+        scene,
+        field,
+        stages=build(cfg.strategy),
+        levels=levels,
+        misfit=build(cfg.misfit),
+        tv_delta=cfg.tv_delta,
+        noise=cfg.noise,
+    )
+    budget = Budget.of(module, cfg.report.scale or levels[-1])
+    budget.check_memory(psutil.virtual_memory().available)
+    callbacks: list[Any] = [LevelLog(), ProgressBar()]
+    loggers: Any = False
+    if folder:
+        check_disk(folder, budget.disk)
+        log.info("%s", budget)
+        facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
+        loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
+        callbacks += [Dashboard(scene), LevelCheckpoint(folder / "checkpoints")]
+    last = folder and folder / "checkpoints" / "last.ckpt"
+    with quiet():
+        trainer = lightning.Trainer(
+            **build(cfg.trainer),
+            max_epochs=len(module.phases),
+            reload_dataloaders_every_n_epochs=1,
+            logger=loggers,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            enable_progress_bar=False,
+            enable_checkpointing=folder is not None,
+            enable_model_summary=False,
+        )
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(module, ckpt_path=str(last) if last and last.exists() else None)
+        except SystemExit as exit:  # what Lightning makes of Ctrl-C, ignoring further ones
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from exit
+    return module
+
+
+def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str, Any]:
+    """Load, fit, write the run folder; returns what metrics.json holds. `group`: the sweep that the run belongs to.
+
+    Raises what `observe` and `reconstruct` raise.
+    """
+    start = time.perf_counter()
+    scene = observe(cfg)
+    log.info("%s", scene)
+    module = reconstruct(scene, cfg, folder=folder, group=group)
+    field, noise = module.field.cpu(), module.noise.cpu()
+    scale = cfg.report.scale or field.scale
+    grid = scene.grid.scaled(scale)
+    image, shifts = field.render(grid), field.shifts.detach()
+    sigma = field.sigma_by_band()
+    with torch.no_grad():
+        residual = module.cpu().residual()
+    metrics: dict[str, Any] = {
+        "status": "ok",
+        **scores(scene, image, scale, shifts),
+        "residual_rms": float((residual.square().sum() / scene.valid.sum()).sqrt()),
+        "psf_sigma": sum(sigma.values()) / len(sigma),
+        **{f"psf_sigma_{band}": value for band, value in sigma.items()},
+        "detail_limit_px": max(
+            detail_limit(float(s), float(w)) for s, w in zip(field.sigma_psf, field.widths, strict=True)
+        ),
+        "scale": scale,
+        "n_obs": len(scene),
+        "strategy": cfg.name,
+        "evals": module.evals,
+    }
+    tags = {
+        "datetimes": ", ".join(o.datetime for o in scene.observations),
+        "s2sr_version": version("s2sr"),
+        "configuration_sha256": hashlib.sha256(OmegaConf.to_yaml(cfg).encode()).hexdigest(),
+        "attribution": scene.attribution,
+    }
+    write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
+    write_baseline(folder, scene)
+    stretch = Stretch.of(image, scene.bands)
+    write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
+    shift = tuple(offset_to_truth(scene, shifts).tolist())
+    save(comparison(scene, image, scale, stretch=stretch, metrics=metrics, shift=shift), folder / "comparison.png")
+    radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
+    shifts_csv(folder / "shifts.csv", scene, shifts=shifts, **radiometry, noise=noise)
+    metrics["runtime_s"] = time.perf_counter() - start
+    metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's remarks on hardware, loaders and other products; its errors stay."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", module="torch.jit")
+        yield
+    logger.setLevel(level)

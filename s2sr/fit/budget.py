@@ -1,0 +1,73 @@
+"""What a run will need, said before it starts. What cannot fit in memory is refused, with the crop that would."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s2sr.errors import InputError
+from s2sr.fit.module import Reconstruction
+from s2sr.fit.stages import Phase
+
+BASE = 0.7e9  # bytes of the interpreter and its libraries
+
+
+def evaluations(phase: Phase) -> int:
+    """The most evaluations of the objective: a line-search optimizer's steps are of `max_iter` each."""
+    keywords = getattr(phase.stage.optimizer, "keywords", {})
+    return len(phase.visits) * keywords.get("max_iter", 1)
+
+
+def _copies(phases: Sequence[Phase]) -> int:
+    """Lattices of weights alive at the finest level: weights, gradient, half-way products, TV, and the optimizer's."""
+    keywords = [getattr(phase.stage.optimizer, "keywords", {}) for phase in phases]
+    return max(6 + (2 * k["history_size"] + 6 if "history_size" in k else 3) for k in keywords)
+
+
+@dataclass(frozen=True)
+class Budget:
+    grid: tuple[int, int]  # LR pixels
+    seconds: float
+    memory: float  # bytes, peak
+    disk: float  # bytes, products and checkpoints
+
+    @classmethod
+    def of(cls, module: Reconstruction, product_scale: int) -> Budget:
+        """Counted from the sizes; the time from one evaluation at the coarsest level, measured here."""
+        field, phases = module.field, module.phases
+        scales = [phase.scale for phase in phases]
+        pixels, bands = math.prod(field.grid.shape), len(field.bands)
+        splats = [4 * field.weights.numel() * (scale // field.scale) ** 2 for scale in scales]  # bytes
+        frames = 4 * field.raw_shifts.shape[0] * bands * pixels
+        product = 4 * bands * pixels * product_scale**2
+        start = time.perf_counter()
+        module.objective().backward()
+        one = time.perf_counter() - start
+        module.zero_grad(set_to_none=True)
+        return cls(
+            grid=field.grid.shape,
+            seconds=sum(one * evaluations(phase) * (phase.scale / field.scale) ** 2 for phase in phases),
+            memory=BASE + _copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product,
+            disk=1.5 * product
+            + sum({phase.scale: size for phase, size in zip(phases, splats, strict=True)}.values())
+            + 3 * max(splats),
+        )
+
+    def __str__(self) -> str:
+        minutes = f"{self.seconds / 60:.0f} min" if self.seconds > 120 else f"{self.seconds:.0f} s"
+        return (
+            f"needs at most about {minutes}, {self.memory / 1e9:.1f} GB of memory and {self.disk / 1e6:.0f} MB of disk"
+        )
+
+    def check_memory(self, available: float) -> None:
+        """Raises InputError, naming the crop that would fit, if the run needs more than the available bytes."""
+        if self.memory > available:
+            rows, columns = self.grid
+            share = max(available - BASE, 0) / (self.memory - BASE)
+            side = max(16, int(0.9 * math.sqrt(rows * columns * share)))
+            raise InputError(
+                f"a scene of {rows} x {columns} pixels needs about {self.memory / 1e9:.1f} GB of memory and "
+                f"{available / 1e9:.1f} GB are free; choose crop={side} or lower c2f.levels"
+            )

@@ -1,0 +1,28 @@
+"""A checkpoint at the end of every phase: `last.ckpt`, and one that stays per stage and level."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Checkpoint
+
+from s2sr.fit.module import Reconstruction
+
+
+class LevelCheckpoint(Checkpoint):
+    """Lightning runs a Checkpoint after all other callbacks, when the epoch counts as done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: Any, module: Reconstruction) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside, last = self.folder / "last.ckpt.part", self.folder / "last.ckpt"
+        trainer.save_checkpoint(beside)
+        if module.phase.ends_level:
+            level = self.folder / f"{module.phase.name}_x{module.phase.scale}.ckpt"
+            shutil.copyfile(beside, level.with_suffix(".part"))
+            level.with_suffix(".part").replace(level)
+        beside.replace(last)

@@ -1,0 +1,86 @@
+"""What is minimised, in nats: misfit of the observations plus total variation.
+
+    1/2 sum rho(r^2 / v)  +  lambda integral Huber_delta(|grad w| / G_b) dA
+
+r is the residual in reflectance, v the noise variance of the observation and band. G_b is the band's own mean gradient
+(of the temporal mean, reflectance per LR pixel), so lambda (per LR pixel of area) and delta (mean gradients) mean the
+same at every level, crop and band: lambda = 1 is about the Laplace prior whose mean gradient is the scene's. On the
+lattice the integral is s^-2 sum Huber_delta(s |forward difference| / G_b).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """rho(z^2) = z^2: Gaussian noise."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return 0.5 * z.square().sum()
+
+
+@dataclass(frozen=True)
+class Huber:
+    """rho(z^2) = z^2 up to `threshold` standard deviations, then linear in |z|: changes between dates pull less."""
+
+    threshold: float = 3.0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        size = z.abs()
+        inner = size.clamp(max=self.threshold)
+        return (inner * (size - inner / 2)).sum()
+
+
+class HuberTV(torch.autograd.Function):
+    """s^-2 sum over bands and splats of Huber_delta(s |forward difference of w| / G_b), isotropic.
+
+    Huber_delta(g) = g^2 / (2 delta) below delta and g - delta / 2 above. The gradient, -div(grad w / max(|grad w|,
+    delta)), comes with the value for little more, so both are computed in one pass, band by band to bound memory.
+    """
+
+    @staticmethod
+    def forward(ctx, weights: Tensor, scale: int, gradients: Tensor, delta: float) -> Tensor:
+        need = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(weights) if need else None
+        value = weights.new_zeros(())
+        for b, w in enumerate(weights):
+            unit = scale / gradients[b]
+            dy, dx = torch.zeros_like(w), torch.zeros_like(w)
+            torch.sub(w[1:], w[:-1], out=dy[:-1]).mul_(unit)
+            torch.sub(w[:, 1:], w[:, :-1], out=dx[:, :-1]).mul_(unit)
+            size = torch.hypot(dy, dx)
+            inner = size.clamp(max=delta)
+            value += (size - inner / 2).mul_(inner).sum() / (delta * scale**2)
+            if gradient is not None:
+                slope = size.clamp_(min=delta).reciprocal_().mul_(unit / scale**2)
+                dy.mul_(slope)
+                dx.mul_(slope)
+                g = torch.add(dy, dx, out=gradient[b]).neg_()
+                g[1:] += dy[:-1]
+                g[:, 1:] += dx[:, :-1]
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, output: Tensor):
+        (gradient,) = ctx.saved_tensors
+        return gradient * output, None, None, None
+
+
+def total_variation(weights: Tensor, scale: int, *, gradients: Tensor, delta: float) -> Tensor:
+    """The TV integral of weights [b, y, x]; gradients: [b] reflectance per LR pixel; delta in those gradients."""
+    return HuberTV.apply(weights, scale, gradients, delta)
+
+
+def mean_gradient(image: Tensor) -> Tensor:
+    """[b] mean gradient magnitude of an LR image [b, y, x], reflectance per LR pixel; at least 1e-6."""
+    dy, dx = image.diff(dim=-2)[..., :-1], image.diff(dim=-1)[..., :-1, :]
+    return torch.hypot(dy, dx).mean((-2, -1)).clamp(min=1e-6)

@@ -1,0 +1,200 @@
+"""The LightningModule: one fit runs all phases of a strategy, one phase per epoch.
+
+The lattice grows between levels and the optimizer changes with the block, so both are exchanged under way. Everything
+that a resumed run needs besides the field (which phase comes next, the noise, the evaluation count and, within a level,
+the optimizers) is in the checkpoint; across levels optimizers are not kept, nor is an LBFGS history worth it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from s2sr.fit.losses import mean_gradient, total_variation
+from s2sr.fit.noise import frame_to_frame_std, robust_std
+from s2sr.fit.stages import Phase, Stage, plan
+from s2sr.model.field import SplatField
+from s2sr.model.scene import Scene
+
+log = logging.getLogger(__name__)
+
+
+class Steps:
+    """The block of each optimizer step of a phase. The whole scene is in the module: there is nothing else to load."""
+
+    def __init__(self, visits: Sequence[int]) -> None:
+        self.visits = visits
+
+    def __len__(self) -> int:
+        return len(self.visits)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.visits)
+
+
+class Reconstruction(lightning.LightningModule):
+    """Fits `field` to `scene` as the `stages` say over the ladder `levels`.
+
+    noise: standard deviation in reflectance; None: estimated, and estimated again from the residuals at every level.
+    misfit: z [t, b, y, x] (residual over noise) -> nats. tv_delta: where Huber-TV turns linear, in mean gradients.
+    """
+
+    frames: Tensor
+    valid: Tensor
+    noise: Tensor  # [t, b] reflectance
+    gradients: Tensor  # [b] reflectance per LR pixel
+
+    def __init__(
+        self,
+        scene: Scene,
+        field: SplatField,
+        *,
+        stages: Mapping[str, Stage],
+        levels: Sequence[int],
+        misfit: Callable[[Tensor], Tensor],
+        tv_delta: float,
+        noise: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.scene = scene
+        self.field = field
+        free = field.blocks()
+        self.phases = plan({name: stage.without_fixed(free) for name, stage in stages.items()}, levels)
+        self.misfit = misfit
+        self.tv_delta = tv_delta
+        self.estimates_noise = noise is None
+        self.evals = 0  # evaluations of objective and gradient so far
+        self.tv = 0.0  # its weight now
+        self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
+        self.optimizers_of_phase: dict[int, Optimizer] = {}  # by block
+        self.register_buffer("frames", scene.frames, persistent=False)
+        self.register_buffer("valid", scene.valid, persistent=False)
+        self._prepare(scene.temporal_mean(), noise)
+        self._resumed: dict[int, Any] = {}
+        self._round_loss = float("inf")
+        self._last_finite: list[Tensor] = []
+
+    @torch.no_grad()
+    def _prepare(self, mean: Tensor, noise: float | None) -> None:
+        """First guesses from the temporal mean: radiometry, weights, noise."""
+        field = self.field
+        field.radiometry.initialise(self.frames, self.valid, mean)
+        gain, offset = field.radiometry.gain, field.radiometry.offset
+        level = (self.frames - offset[..., None, None]) / gain[..., None, None]
+        weight = self.valid / self.valid.sum(0).clamp(min=1)
+        mean = torch.where(self.valid.any(0), (level * weight).sum(0), mean)
+        field.initialise(mean)
+        self.register_buffer("gradients", mean_gradient(mean), persistent=False)
+        std = (
+            frame_to_frame_std(self.frames, self.valid, mean, shifts=field.shifts, gain=gain, offset=offset)
+            if noise is None
+            else torch.full_like(gain, noise)
+        )
+        self.register_buffer("noise", std)
+
+    @property
+    def phase(self) -> Phase:
+        """The one that runs, or the last."""
+        return self.phases[min(self.trainer.current_epoch, len(self.phases) - 1)]
+
+    def residual(self) -> Tensor:
+        """[t, b, y, x] predicted minus observed reflectance, 0 where the sample is not valid."""
+        return (self.field() - self.frames) * self.valid
+
+    def objective(self) -> Tensor:
+        """The misfit plus the TV term at its present weight, nats."""
+        z = self.residual() / self.noise[..., None, None]
+        parts = {"misfit": self.misfit(z)}
+        if self.tv:
+            field = self.field
+            tv = total_variation(field.weights, field.scale, gradients=self.gradients, delta=self.tv_delta)
+            parts["tv"] = self.tv * tv
+        self.parts = {name: part.detach() for name, part in parts.items()}
+        return torch.stack(list(parts.values())).sum()
+
+    def train_dataloader(self) -> Steps:
+        return Steps(self.phase.visits)
+
+    def configure_optimizers(self) -> Optimizer:
+        return torch.optim.SGD([self.field.weights])  # exchanged before the first step
+
+    def on_train_epoch_start(self) -> None:
+        phase = self.phase
+        if phase.starts_level:
+            self.optimizers_of_phase.clear()
+            if self.estimates_noise and self.trainer.current_epoch:
+                with torch.no_grad():
+                    self.noise.copy_(robust_std(self.residual(), self.valid))
+            self.field.refine(phase.scale)
+        self._round_loss = float("inf")
+
+    def on_train_batch_start(self, block: int, step: int) -> int | None:
+        phase = self.phase
+        self.tv = phase.stage.tv(phase.progress(step))
+        if self._converged(phase, step):
+            return -1  # Lightning's way to end an epoch
+        optimizer = self._optimizer(phase, block)
+        if phase.stage.lr:
+            for group in optimizer.param_groups:
+                group["lr"] = phase.stage.lr(phase.progress(step))
+        free = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for parameter in self.field.parameters():
+            parameter.requires_grad_(id(parameter) in free)
+        self.trainer.optimizers = [optimizer]
+        return None
+
+    def _optimizer(self, phase: Phase, block: int) -> Optimizer:
+        """The block's own, kept until the level ends: its curvature stays useful while other blocks take their turn."""
+        if block not in self.optimizers_of_phase:
+            blocks = self.field.blocks()
+            parameters = [p for name in phase.stage.blocks[block] for p in blocks[name]]
+            self.optimizers_of_phase[block] = phase.stage.optimizer(parameters)
+            if block in self._resumed:
+                self.optimizers_of_phase[block].load_state_dict(self._resumed.pop(block))
+        return self.optimizers_of_phase[block]
+
+    def _converged(self, phase: Phase, step: int) -> bool:
+        stage = phase.stage
+        if not stage.tolerance or not step or (phase.first + step) % (len(stage.blocks) * stage.steps):
+            return False
+        loss = float(sum(self.parts.values()))
+        previous, self._round_loss = self._round_loss, loss
+        return previous - loss < stage.tolerance * abs(previous)
+
+    def training_step(self, block: int, step: int) -> Tensor:
+        self.evals += 1
+        return self.objective()
+
+    def optimizer_step(self, epoch: int, step: int, optimizer: Any, closure: Any = None) -> None:
+        """One step; where the objective is not finite, back to the last point where it was, with fresh curvature."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        before = [p.detach().clone() for p in parameters]
+        try:
+            super().optimizer_step(epoch, step, optimizer, closure)
+            finite = all(bool(torch.isfinite(p).all()) for p in parameters)
+        except IndexError:  # strong_wolfe on a NaN or unbounded objective
+            finite = False
+        if not finite:
+            with torch.no_grad():
+                for p, value in zip(parameters, before, strict=True):
+                    p.copy_(value)
+            self.optimizers_of_phase.clear()
+            log.warning("%s x%d: a step was not finite and was taken back", self.phase.name, self.phase.scale)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        within = not self.phase.ends_level
+        states = {b: o.state_dict() for b, o in self.optimizers_of_phase.items()} if within else {}
+        checkpoint["optimizer_states"] = []
+        checkpoint["reconstruction"] = {"scale": self.field.scale, "evals": self.evals, "optimizers": states}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["reconstruction"]
+        self.field.refine(state["scale"])
+        self.evals = state["evals"]
+        self._resumed = state["optimizers"]

@@ -1,0 +1,40 @@
+"""How much an observation differs from what the others predict, per observation and band."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FLOOR = 5e-4  # reflectance; DN steps of 1e-4 and an exact fit of a simulated scene must not give infinite weights
+
+
+def robust_std(residual: Tensor, valid: Tensor) -> Tensor:
+    """[t, b] 1.4826 median |r| over the valid samples of residual [t, b, y, x]; reflectance, at least 5e-4."""
+    size = residual.abs().masked_fill(~valid, torch.nan).flatten(2)
+    return (1.4826 * size.nanmedian(-1).values).nan_to_num(nan=1.0).clamp(min=FLOOR)
+
+
+def frame_to_frame_std(
+    frames: Tensor, valid: Tensor, mean: Tensor, *, shifts: Tensor, gain: Tensor, offset: Tensor
+) -> Tensor:
+    """[t, b] noise standard deviation of frames [t, b, y, x] before any fit.
+
+    The residual against the temporal mean [b, y, x] moved by the observation's shift [t, 2] to second order (its
+    Taylor expansion), scaled by gain and offset [t, b]. Aliased detail that moves differently counts as noise here, so
+    this is an upper bound; the fit re-estimates it from its own residuals.
+    """
+    padded = F.pad(mean[None], (1, 1, 1, 1), mode="replicate")[0]
+    centre, up, down = padded[:, 1:-1, 1:-1], padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]
+    left, right = padded[:, 1:-1, :-2], padded[:, 1:-1, 2:]
+    corners = padded[:, 2:, 2:] - padded[:, 2:, :-2] - padded[:, :-2, 2:] + padded[:, :-2, :-2]
+    dy, dx = shifts[:, 0, None, None, None], shifts[:, 1, None, None, None]
+    moved = (
+        centre
+        - dy * (down - up) / 2
+        - dx * (right - left) / 2
+        + dy**2 / 2 * (up + down - 2 * centre)
+        + dx**2 / 2 * (left + right - 2 * centre)
+        + dy * dx * corners / 4
+    )
+    return robust_std(frames - gain[..., None, None] * moved - offset[..., None, None], valid)

@@ -1,0 +1,31 @@
+"""A number as a function of how far a stage has got at its level: `progress` runs from 0 to 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Schedule = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    value: float
+
+    def __call__(self, progress: float) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Anneal:
+    """Half a cosine from `start` to `stop`, reached at the fraction `until` of the stage and then kept."""
+
+    start: float
+    stop: float = 0.0
+    until: float = 1.0
+
+    def __call__(self, progress: float) -> float:
+        if progress >= self.until:
+            return self.stop
+        return self.stop + (self.start - self.stop) * (1 + math.cos(math.pi * progress / self.until)) / 2

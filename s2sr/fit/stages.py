@@ -1,0 +1,113 @@
+"""A strategy as data: named stages, laid out as the phases of one fit.
+
+A stage says which parameter blocks an optimizer works on, for how many steps, at which levels of the coarse-to-fine
+ladder and under which TV weight. Any torch optimizer will do: each takes `step(closure)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+from torch.optim import Optimizer
+
+from s2sr.errors import InputError
+from s2sr.fit.schedules import Schedule
+
+BLOCKS = ("weights", "shifts", "radiometry", "psf")
+LEVELS: dict[str, slice] = {"all": slice(None), "coarsest": slice(1), "finest": slice(-1, None)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """blocks: [[weights], [shifts]] alternates, [[weights, shifts]] is joint; fixed parameters are passed over.
+
+    A level takes `rounds` x blocks x `steps` optimizer steps. It ends early when a round lowers the objective by less
+    than the fraction `tolerance`. `tv` is the TV weight and `lr` (default: the optimizer's own) the learning rate, as
+    schedules. After `part` steps a checkpoint is written, also within a level.
+    """
+
+    optimizer: Callable[..., Optimizer]  # parameters -> optimizer
+    blocks: Sequence[Sequence[str]]
+    steps: int
+    tv: Schedule
+    levels: str = "all"  # all, coarsest or finest
+    rounds: int = 1
+    tolerance: float = 0.0
+    lr: Schedule | None = None
+    part: int = 250
+
+    def __post_init__(self) -> None:
+        unknown = {name for block in self.blocks for name in block} - set(BLOCKS)
+        if unknown:
+            raise InputError(f"a stage's blocks name {', '.join(sorted(unknown))}; choose from {', '.join(BLOCKS)}")
+        if self.levels not in LEVELS:
+            raise InputError(f"a stage's levels are {self.levels!r}; choose from {', '.join(LEVELS)}")
+        if min(self.steps, self.rounds, self.part) < 1:
+            counts = f"{self.steps}, {self.rounds}, {self.part}"
+            raise InputError(f"a stage needs steps, rounds and part of at least 1, not {counts}")
+
+    def without_fixed(self, free: Mapping[str, Sequence[object]]) -> Stage:
+        """The stage without blocks that have nothing to fit; `free` lists the free parameters by name."""
+        return replace(self, blocks=[block for block in self.blocks if any(free[name] for name in block)])
+
+    @cached_property
+    def visits(self) -> list[int]:
+        """The block of every step of a level."""
+        return [b for _ in range(self.rounds) for b in range(len(self.blocks)) for _ in range(self.steps)]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of one stage at one level: what runs between two checkpoints (an epoch, for Lightning)."""
+
+    name: str  # of the stage
+    stage: Stage
+    scale: int
+    first: int  # of its steps within stage and level
+    last: int  # exclusive
+
+    @property
+    def visits(self) -> list[int]:
+        return self.stage.visits[self.first : self.last]
+
+    @property
+    def starts_level(self) -> bool:
+        return self.first == 0
+
+    @property
+    def ends_level(self) -> bool:
+        return self.last == len(self.stage.visits)
+
+    def progress(self, step: int) -> float:
+        """Of the stage at this level, at this phase's step."""
+        return (self.first + step) / max(len(self.stage.visits) - 1, 1)
+
+
+def check_levels(levels: object) -> list[int]:
+    """The ladder; raises InputError unless it is of positive integers of which each divides the next."""
+    if not isinstance(levels, list) or not levels or any(type(s) is not int or s < 1 for s in levels):
+        raise InputError(f"c2f.levels={levels}: levels are positive integers, for example [2,4,8]")
+    for coarse, fine in pairwise(levels):
+        if fine % coarse or fine == coarse:
+            raise InputError(f"c2f.levels={levels}: {coarse} does not divide {fine}, as each level must the next")
+    return levels
+
+
+def plan(stages: Mapping[str, Stage], levels: Sequence[int]) -> list[Phase]:
+    """The phases in order: stage by stage, each from its coarsest level to its finest, in parts.
+
+    Raises InputError if there is no stage, or if one goes back to a coarser level than the one before.
+    """
+    if not stages:
+        raise InputError("the strategy has no stages; choose strategy=lbfgs_adam or another of conf/strategy")
+    phases: list[Phase] = []
+    for name, stage in stages.items():
+        for scale in levels[LEVELS[stage.levels]]:
+            if phases and scale < phases[-1].scale:
+                raise InputError(f"stage {name} goes back from level {phases[-1].scale} to {scale}; use levels: finest")
+            total = len(stage.visits)
+            phases += [Phase(name, stage, scale, k, min(k + stage.part, total)) for k in range(0, total, stage.part)]
+    return phases

@@ -1,0 +1,1 @@
+"""The instrument and the scene. Needs torch and numpy only."""

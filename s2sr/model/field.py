@@ -1,0 +1,151 @@
+"""The scene as a field of Gaussian splats, and how every observation sees it.
+
+    y[t,b,i,j] = o[t,b] + g[t,b] s^-2 sum_k w[k,b] E(i + 1/2 - dy[t] - mu_ky; b) E(j + 1/2 - dx[t] - mu_kx; b)
+
+with E of `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width. The weights are
+reflectance: a constant field observes, and renders, as the constant. A positive shift means that the observation's
+footprints lie at smaller row and column coordinates of the field. Gauge: the shifts have zero mean, so the field's
+grid is the mean geolocation of the observations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2sr.model.footprint import pixel_integral, tail
+from s2sr.model.grid import Grid
+from s2sr.model.lattice import Lattice
+from s2sr.model.observe import Observe
+from s2sr.model.psf import PSF, detector_widths
+from s2sr.model.radiometry import Radiometry
+
+SLACK = 0.5  # LR pixels that a shift may move beyond the largest initial one
+
+
+class SplatField(nn.Module):
+    """Weights [b, rows, columns] on a lattice, shifts [t, 2], radiometry and PSF: everything that is optimised.
+
+    grid: of the LR pixels; scale: splats per LR pixel and axis; shifts: [t, 2] initial (dy, dx), LR pixels.
+    `gain` and `offset` let the radiometry of the observations be fitted.
+    """
+
+    weights: nn.Parameter
+
+    def __init__(
+        self,
+        grid: Grid,
+        bands: Sequence[str],
+        *,
+        scale: int,
+        psf: PSF,
+        shifts: Tensor,
+        gain: bool = False,
+        offset: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.bands = tuple(bands)
+        self.register_buffer("widths", detector_widths(bands).to(dtype), persistent=False)
+        self.raw_shifts = nn.Parameter(shifts.to(dtype, copy=True))
+        self.log_sigma = nn.Parameter(psf.of(bands).to(dtype).log())
+        self.radiometry = Radiometry(len(shifts), len(bands), gain=gain, offset=offset).to(dtype)
+        radiometry = {"radiometry.raw_gain": gain, "radiometry.raw_offset": offset}
+        self.fitted = {
+            "weights": ["weights"],
+            "shifts": ["raw_shifts"],
+            "radiometry": [name for name, free in radiometry.items() if free],
+            "psf": ["log_sigma"] if psf.learn else [],
+        }
+        # The coarsest splats have the widest footprint; one margin for all levels keeps refinement simple.
+        self.reach = float(self.shifts.detach().abs().max()) + SLACK
+        footprint = (
+            self.widths / 2 + tail(dtype) * torch.hypot(self.sigma_psf.detach(), torch.tensor(0.6 / scale))
+        ).max()
+        self.lattice = Lattice(grid.shape, scale, math.ceil(float(footprint) + self.reach))
+        self.weights = nn.Parameter(torch.zeros(len(bands), *self.lattice.shape, dtype=dtype))
+
+    @property
+    def scale(self) -> int:
+        return self.lattice.scale
+
+    @property
+    def shifts(self) -> Tensor:
+        """[t, 2] (dy, dx), LR pixels, zero mean."""
+        return self.raw_shifts - self.raw_shifts.mean(0)
+
+    @property
+    def sigma_psf(self) -> Tensor:
+        """[b] Gaussian part of the PSF, LR pixels (`PSF.sigma` counts pixels of the band's own grid)."""
+        return self.log_sigma.exp() * self.widths
+
+    def sigma_by_band(self) -> dict[str, float]:
+        """The Gaussian part of the PSF in pixels of each band's own grid, as `PSF.sigma` counts it."""
+        return dict(zip(self.bands, self.log_sigma.detach().exp().tolist(), strict=True))
+
+    def blocks(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters that are fitted, by the name that stages call them; what is held fixed is left out."""
+        return {block: [self.get_parameter(name) for name in names] for block, names in self.fitted.items()}
+
+    def kernels(self) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
+        """First cells, and kernels [t, Q, s] along rows and columns, band by band.
+
+        Truncated where the erf tail no longer counts, and normalised, so that a constant observes as itself.
+        """
+        s, m = self.scale, self.lattice.margin
+        shifts = self.shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
+        sigma = torch.hypot(self.sigma_psf, self.sigma_psf.new_tensor(self.lattice.sigma))
+        half = self.widths / 2 + tail(sigma.dtype) * sigma
+        spans = torch.stack((0.5 - shifts.amax(0) - half[:, None], 0.5 - shifts.amin(0) + half[:, None]), -1)
+        firsts, kernels = [], []
+        for b, axes in enumerate(spans.tolist()):
+            for axis, (low, high) in enumerate(axes):
+                first, last = max(math.floor(low), -m), min(math.floor(high), m)
+                splats = torch.arange(first * s, (last + 1) * s, dtype=shifts.dtype, device=shifts.device)
+                u = 0.5 - shifts[:, axis, None] - (splats + 0.5) / s
+                taps = pixel_integral(u, self.widths[b], sigma[b])
+                firsts.append(first + m)
+                kernels.append((taps / taps.sum(-1, keepdim=True)).unflatten(-1, (-1, s)))
+        return tuple(firsts), tuple(kernels)
+
+    def forward(self) -> Tensor:
+        """The predicted frames [t, b, y, x], reflectance."""
+        firsts, kernels = self.kernels()
+        return self.radiometry(Observe.apply(self.weights, self.grid.shape, firsts, *kernels))
+
+    @torch.no_grad()
+    def initialise(self, image: Tensor) -> None:
+        """Set the weights to an LR image [b, y, x], continued by its border over the margin."""
+        m = self.lattice.margin
+        padded = F.pad(image[None].to(self.weights), [m] * 4, mode="replicate")
+        self.weights.copy_(F.interpolate(padded, scale_factor=self.scale, mode="bicubic", align_corners=False)[0])
+
+    @torch.no_grad()
+    def refine(self, scale: int) -> None:
+        """Go to a multiple of the scale; observations and rendered image stay the same."""
+        if scale != self.scale:
+            self.lattice, weights = self.lattice.refine(self.weights, scale)
+            self.weights = nn.Parameter(weights)
+
+    @torch.no_grad()
+    def render(self, grid: Grid | None = None) -> Tensor:
+        """The field itself, averaged over the pixels of `grid`: [b, rows, columns] reflectance.
+
+        Any crop and resolution of the scene's footprint; default: the lattice's own resolution. Blurred by nothing but
+        the splat (0.6 / scale LR pixels). Divided by the rendered field of ones; NaN far outside the footprint.
+        Raises ValueError for a grid of another CRS or one that is rotated.
+        """
+        grid = grid or self.grid.scaled(self.scale)
+        image: Tensor = self.weights
+        for axis, (start, pitch) in enumerate(self.grid.axes_of(grid)):
+            positions = start + pitch * (torch.arange(grid.shape[axis], dtype=torch.float64) + 0.5)
+            kernel = partial(pixel_integral, width=abs(pitch), sigma=self.lattice.sigma)
+            reach = abs(pitch) / 2 + tail(image.dtype) * self.lattice.sigma
+            image = self.lattice.along(axis, image, positions, kernel, reach, normalise=True).mT
+        return image.contiguous()

@@ -1,0 +1,33 @@
+"""Exact integrals of Gaussian splats over pixels, along one axis. Lengths are LR pixels.
+
+A pixel of width B whose centre lies u away from a splat of standard deviation S sees
+
+    E(u) = ( erf((u + B/2) / (sqrt(2) S)) - erf((u - B/2) / (sqrt(2) S)) ) / (2 B),
+
+the pixel's box convolved with the Gaussian. Blurring by the point-spread function adds in quadrature,
+S^2 = sigma_splat^2 + sigma_psf^2, so one formula serves the observations (S, detector width) and the product
+(sigma_splat alone, the product's pixel width).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def pixel_integral(u: Tensor, width: Tensor | float, sigma: Tensor | float) -> Tensor:
+    """E(u): mean over a pixel of `width`, centred `u` away, of the unit Gaussian of `sigma`."""
+    root = math.sqrt(2) * sigma
+    return (torch.erf((u + width / 2) / root) - torch.erf((u - width / 2) / root)) / (2 * width)
+
+
+def gaussian(u: Tensor, sigma: float) -> Tensor:
+    """The unit Gaussian density at `u`."""
+    return torch.exp(-0.5 * (u / sigma) ** 2) / (math.sqrt(2 * math.pi) * sigma)
+
+
+def tail(dtype: torch.dtype) -> float:
+    """How many standard deviations out an erf tail no longer counts at this precision (6e-7 and 1e-15 are left)."""
+    return 8.0 if dtype == torch.float64 else 5.0

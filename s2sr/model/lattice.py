@@ -1,0 +1,85 @@
+"""The regular lattice of splats: `scale` per LR pixel and axis, with a margin so that no footprint leaves it.
+
+Splat k of an axis lies at mu_k = (k + 1/2) / scale - margin, in LR pixels of the scene's grid, and is a Gaussian of
+standard deviation 0.6 / scale: narrower ones ripple (a constant rendered on a grid that does not divide the lattice
+varies by 2 % at 0.4 / scale and by 4e-4 at 0.6 / scale).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from s2sr.model.footprint import gaussian, tail
+
+BLOCK = 64  # positions evaluated at a time: a window of splats and its kernel then fit the cache
+
+
+@dataclass(frozen=True)
+class Lattice:
+    pixels: tuple[int, int]  # LR pixels of the scene: rows, columns
+    scale: int  # splats per LR pixel and axis
+    margin: int  # LR pixels on every side
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of a splat, LR pixels."""
+        return 0.6 / self.scale
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Splats along rows and columns."""
+        rows, columns = ((n + 2 * self.margin) * self.scale for n in self.pixels)
+        return rows, columns
+
+    def centres(self, axis: int) -> Tensor:
+        """[k] float64 positions of the splats along an axis, LR pixels."""
+        return (torch.arange(self.shape[axis], dtype=torch.float64) + 0.5) / self.scale - self.margin
+
+    def along(
+        self,
+        axis: int,
+        weights: Tensor,
+        positions: Tensor,
+        kernel: Callable[[Tensor], Tensor],
+        reach: float,
+        *,
+        normalise: bool = False,
+    ) -> Tensor:
+        """sum_k kernel(position - mu_k) weights[..., k, :] over the splats of an axis, at positions [p], LR pixels.
+
+        weights: [b, k, n], this axis second to last; the kernel is zero beyond `reach`. With `normalise` the sum is
+        divided by that over ones: NaN where no splat reaches. Returns [b, p, n].
+        """
+        centres = self.centres(axis).to(weights.device)
+        parts = []
+        for block in positions.to(weights.device).split(BLOCK):
+            first, last = torch.searchsorted(centres, torch.stack((block.min() - reach, block.max() + reach))).tolist()
+            taps = kernel(block[:, None] - centres[first:last])
+            if normalise:
+                taps = taps / taps.sum(-1, keepdim=True)
+            parts.append(taps.to(weights.dtype) @ weights[:, first:last])
+        return torch.cat(parts, -2)
+
+    def refine(self, weights: Tensor, scale: int) -> tuple[Lattice, Tensor]:
+        """The lattice of a multiple `scale`, and weights [b, *shape] on it that make the same image.
+
+        w2(mu) = s1^-1 sum_k w1(mu_k) N(mu - mu_k; sqrt(sigma_1^2 - sigma_2^2)) per axis: Gaussians convolve to
+        Gaussians, so observations are preserved to 1e-6. The lattice is continued by its border value, which no
+        footprint sees, lest the new border fade to zero.
+        """
+        if scale % self.scale or scale == self.scale:
+            raise ValueError(f"scale {scale} is not a multiple of {self.scale}")
+        finer = Lattice(self.pixels, scale, self.margin)
+        sigma = math.sqrt(self.sigma**2 - finer.sigma**2)
+        reach = tail(weights.dtype) * sigma
+        extra = math.ceil(reach)
+        padded = torch.nn.functional.pad(weights, [extra * self.scale] * 4, mode="replicate")
+        wide = Lattice(self.pixels, self.scale, self.margin + extra)
+        for axis in (0, 1):
+            padded = wide.along(axis, padded, finer.centres(axis), lambda u: gaussian(u, sigma) / self.scale, reach).mT
+        return finer, padded.contiguous()

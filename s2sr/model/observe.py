@@ -1,0 +1,174 @@
+"""The separable, strided forward operator and its adjoint.
+
+Lattice, stride and pixels are regular, so along one axis observation t is a correlation with one short kernel:
+
+    y[t, i] = sum_{q, p} taps[t, q, p] * w[(i + first + q) * s + p],      q = LR cells, p = splats within a cell,
+
+for LR pixel i, whose footprint touches the cells first ... first + Q - 1 after its own. Both axes in turn make the
+image; nothing of the size splats x pixels exists. Each step is a batch of small matrix products over overlapping
+windows of the data, which strides express without a copy. Along rows the windows are whole rows. Along columns they
+are cut for `GROUP` pixels at a time, so that the products are large enough to run at the speed of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+GROUP = 16
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The kernels of one band along one axis."""
+
+    values: Tensor  # [t, Q, s]
+    first: int  # cell of the first tap of pixel 0
+
+
+def _groups(n: int) -> Iterator[tuple[int, int, int]]:
+    """(first, count, size) of equal runs that cover 0 ... n - 1: whole groups, then the rest."""
+    whole = n // GROUP
+    if whole:
+        yield 0, whole, GROUP
+    if n % GROUP:
+        yield whole * GROUP, 1, n % GROUP
+
+
+def _diagonals(block: Tensor, taps: int, step: int) -> Tensor:
+    """The view [t, size, taps] of a banded block [t, size, length], whose row g starts at column g * step."""
+    t, size, length = block.shape
+    return block.as_strided((t, size, taps), (size * length, length + step, 1))
+
+
+def _banded(taps: Tensor, size: int, step: int) -> Tensor:
+    """[t, size, (size - 1) * step + K]: `size` copies of taps [t, K], each `step` further right."""
+    block = taps.new_zeros(taps.shape[0], size, (size - 1) * step + taps.shape[1])
+    _diagonals(block, taps.shape[1], step).copy_(taps[:, None])
+    return block
+
+
+def _row_windows(w: Tensor, n: int, first: int, cells: int, s: int) -> Tensor:
+    """[n, cells * s, columns] view of w [rows, columns]: what each of n pixels sees."""
+    columns = w.shape[-1]
+    return w.as_strided((n, cells * s, columns), (s * columns, columns, 1), w.storage_offset() + first * s * columns)
+
+
+def _column_windows(z: Tensor, start: int, count: int, step: int, length: int) -> Tensor:
+    """[count, rows, length] view of z [rows, columns] (rows may be strided)."""
+    return z.as_strided((count, z.shape[0], length), (step, z.stride(0), 1), z.storage_offset() + start)
+
+
+def along_rows(w: Tensor, taps: Taps, n: int) -> Tensor:
+    """[n, t, columns] from w [rows, columns], contiguous."""
+    t, cells, s = taps.values.shape
+    return torch.bmm(taps.values.reshape(1, t, -1).expand(n, -1, -1), _row_windows(w, n, taps.first, cells, s))
+
+
+def along_rows_adjoint(z: Tensor, taps: Taps, rows: int) -> Tensor:
+    """w [rows, columns] from z [n, t, columns]."""
+    t, cells, s = taps.values.shape
+    n, _, columns = z.shape
+    count = rows // s
+    padded = z.new_zeros(count + cells - 1, t, columns)
+    padded[taps.first + cells - 1 :][:n] = z
+    windows = padded.as_strided((count, cells * t, columns), (t * columns, columns, 1))
+    kernel = taps.values.flip(1).permute(2, 1, 0).reshape(1, s, cells * t)
+    return torch.bmm(kernel.expand(count, -1, -1), windows).view(rows, columns)
+
+
+def along_columns(z: Tensor, taps: Taps, n: int) -> Tensor:
+    """[t, rows, n] from z [rows, t, columns], contiguous."""
+    t, _, s = taps.values.shape
+    y = z.new_empty(t, z.shape[0], n)
+    for start, count, size in _groups(n):
+        block = _banded(taps.values.flatten(1), size, s).mT
+        target = y[..., start : start + count * size].unflatten(-1, (count, size))
+        for k in range(t):
+            windows = _column_windows(z[:, k], (start + taps.first) * s, count, size * s, block.shape[1])
+            target[k] = torch.bmm(windows, block[k].expand(count, -1, -1)).transpose(0, 1)
+    return y
+
+
+def along_columns_adjoint(y: Tensor, taps: Taps, columns: int) -> Tensor:
+    """z [rows, t, columns] from y [t, rows, n]."""
+    t, cells, s = taps.values.shape
+    _, rows, n = y.shape
+    total = columns // s
+    padded = y.new_zeros(t, rows, total + cells - 1)
+    padded[..., taps.first + cells - 1 :][..., :n] = y
+    z = y.new_empty(rows, t, columns)
+    for start, count, size in _groups(total):
+        band = _banded(taps.values.flip(1).flatten(1), size, s).view(t, size, -1, s)  # [t, cell, pixel, splat]
+        block = band.transpose(1, 2).reshape(t, -1, size * s)
+        target = z[..., start * s : (start + count * size) * s].unflatten(-1, (count, size * s))
+        for k in range(t):
+            windows = _column_windows(padded[k], start, count, size, block.shape[1])
+            target[:, k] = torch.bmm(windows, block[k].expand(count, -1, -1)).transpose(0, 1)
+    return z
+
+
+def row_taps_gradient(z: Tensor, w: Tensor, taps: Taps) -> Tensor:
+    """[t, Q, s]: inner products of z [n, t, columns] with what each tap saw of w [rows, columns]."""
+    t, cells, s = taps.values.shape
+    return torch.bmm(z, _row_windows(w, z.shape[0], taps.first, cells, s).mT).sum(0).view(t, cells, s)
+
+
+def column_taps_gradient(y: Tensor, z: Tensor, taps: Taps) -> Tensor:
+    """[t, Q, s]: inner products of y [t, rows, n] with what each tap saw of z [rows, t, columns]."""
+    t, cells, s = taps.values.shape
+    gradient = y.new_zeros(t, cells * s)
+    for start, count, size in _groups(y.shape[-1]):
+        length = (size - 1 + cells) * s
+        block = y.new_empty(t, size, length)
+        for k in range(t):
+            windows = _column_windows(z[:, k], (start + taps.first) * s, count, size * s, length)
+            part = y[k, :, start : start + count * size].unflatten(-1, (count, size)).permute(1, 2, 0)
+            block[k] = torch.bmm(part, windows).sum(0)
+        gradient += _diagonals(block, cells * s, s).sum(1)
+    return gradient.view(t, cells, s)
+
+
+class Observe(torch.autograd.Function):
+    """weights [b, rows, columns] and 2 b kernels (along rows and columns, band by band) -> frames [t, b, y, x].
+
+    Gradients to the weights and to the kernels. `firsts` are the kernels' first cells, `pixels` is (y, x).
+    """
+
+    @staticmethod
+    def forward(ctx, weights: Tensor, pixels: tuple[int, int], firsts: tuple[int, ...], *kernels: Tensor) -> Tensor:
+        ctx.pixels, ctx.firsts = pixels, firsts
+        taps = [Taps(k, first) for k, first in zip(kernels, firsts, strict=True)]
+        frames = weights.new_empty(kernels[0].shape[0], weights.shape[0], *pixels)
+        half = []
+        for b, w in enumerate(weights):
+            z = along_rows(w, taps[2 * b], pixels[0])
+            frames[:, b] = along_columns(z, taps[2 * b + 1], pixels[1])
+            if any(ctx.needs_input_grad[3:]):  # else it need not be kept
+                half.append(z)
+        ctx.save_for_backward(weights, *kernels, *half)
+        return frames
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, frames: Tensor):
+        weights, *rest = ctx.saved_tensors
+        count = len(ctx.firsts)
+        taps = [Taps(k, first) for k, first in zip(rest[:count], ctx.firsts, strict=True)]
+        half = rest[count:]
+        gradient = torch.empty_like(weights) if ctx.needs_input_grad[0] else None
+        kernels: list[Tensor | None] = [None] * count
+        for b, w in enumerate(weights):
+            rows, columns = taps[2 * b], taps[2 * b + 1]
+            y = frames[:, b].contiguous()
+            z = along_columns_adjoint(y, columns, w.shape[1])
+            if gradient is not None:
+                gradient[b] = along_rows_adjoint(z, rows, w.shape[0])
+            if half:
+                kernels[2 * b] = row_taps_gradient(z, w, rows)
+                kernels[2 * b + 1] = column_taps_gradient(y, half[b], columns)
+        return gradient, None, None, *kernels

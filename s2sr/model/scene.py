@@ -1,0 +1,112 @@
+"""What was observed: repeat acquisitions of one place on one low-resolution grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from s2sr.errors import InputError
+from s2sr.model.grid import Grid
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One acquisition: facts for the tables, not the pixels."""
+
+    name: str  # file or product name
+    datetime: str  # ISO 8601
+    clear: float  # fraction of its samples that are valid, 0 to 1
+    rejected: str = ""  # why it is not used; empty: it is used
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a simulated scene was made from."""
+
+    reflectance: Tensor  # [b, y * scale, x * scale] over the footprint of the scene's grid
+    scale: int  # truth pixels per LR pixel and axis
+    shifts: Tensor  # [t, 2] (dy, dx), LR pixels
+    sigma_psf: Tensor  # [b], pixels of the band's own grid
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Frames, their validity and where they lie. Invalid samples hold 0 in `frames` and never enter a fit."""
+
+    frames: Tensor  # [t, b, y, x] float32 reflectance
+    valid: Tensor  # [t, b, y, x] bool
+    grid: Grid  # of the LR pixels
+    bands: tuple[str, ...]
+    observations: tuple[Observation, ...]  # the used ones, aligned with t
+    rejected: tuple[Observation, ...] = ()
+    truth: Truth | None = field(default=None, repr=False)
+    attribution: str = ""
+
+    def __post_init__(self) -> None:
+        shape = (len(self.observations), len(self.bands), *self.grid.shape)
+        if tuple(self.frames.shape) != shape or self.valid.shape != self.frames.shape:
+            raise ValueError(f"frames {tuple(self.frames.shape)} and valid {tuple(self.valid.shape)} are not {shape}")
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def __str__(self) -> str:
+        days = sorted(o.datetime[:10] for o in self.observations)
+        rows, columns = self.grid.shape
+        clear = sum(o.clear for o in self.observations) / len(self)
+        return (
+            f"{len(self)} observations from {days[0]} to {days[-1]}, {rows} x {columns} pixels, "
+            f"{' '.join(self.bands)}, {clear:.0%} clear; {len(self.rejected)} not used"
+        )
+
+    def select(self, keep: list[int], why: str) -> Scene:
+        """The scene of the observations `keep`; the others are listed as rejected because of `why`."""
+        dropped = [replace(o, rejected=why) for i, o in enumerate(self.observations) if i not in keep]
+        truth = self.truth and replace(self.truth, shifts=self.truth.shifts[keep])
+        return replace(
+            self,
+            frames=self.frames[keep],
+            valid=self.valid[keep],
+            observations=tuple(self.observations[i] for i in keep),
+            rejected=(*self.rejected, *dropped),
+            truth=truth,
+        )
+
+    def crop(self, side: int) -> Scene:
+        """The central `side` x `side` LR pixels, taken at the floor of the centre.
+
+        Raises InputError if the scene is smaller.
+        """
+        height, width = self.grid.shape
+        if side < 1 or side > min(height, width):
+            raise InputError(f"crop={side} does not fit the scene of {height} x {width} pixels")
+        row, column = (height - side) // 2, (width - side) // 2
+        window = (..., slice(row, row + side), slice(column, column + side))
+        truth = self.truth
+        if truth is not None:
+            s = truth.scale
+            fine = truth.reflectance[..., s * row : s * (row + side), s * column : s * (column + side)]
+            truth = replace(truth, reflectance=fine)
+        clear = self.valid[window].float().mean((1, 2, 3)).tolist()
+        return replace(
+            self,
+            frames=self.frames[window],
+            valid=self.valid[window],
+            observations=tuple(replace(o, clear=c) for o, c in zip(self.observations, clear, strict=True)),
+            grid=self.grid.crop(row, column, (side, side)),
+            truth=truth,
+        )
+
+    def temporal_mean(self) -> Tensor:
+        """[b, y, x] mean of the valid samples; where there is none, the band's median over all."""
+        count = self.valid.sum(0)
+        mean = (self.frames * self.valid).sum(0) / count.clamp(min=1)
+        for b in range(len(self.bands)):
+            if (count[b] == 0).any():
+                mean[b][count[b] == 0] = self.frames[:, b][self.valid[:, b]].median()
+        return mean
+
+    def to(self, device: torch.device | str) -> Scene:
+        return replace(self, frames=self.frames.to(device), valid=self.valid.to(device))

@@ -1,0 +1,188 @@
+"""The files of a run folder. Each appears whole or not at all: it is written beside its place, then renamed.
+
+GeoTIFFs are Cloud-Optimized, float32, NaN where there is no data, with the grid's CRS and transform to the last bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from s2sr.errors import InputError
+from s2sr.model.grid import Grid
+from s2sr.model.scene import Scene
+
+Array = Tensor | np.ndarray
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A place of the same name to write to; it becomes `path` at the end, or vanishes on an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a folder of its own on the same file system: drivers keep the suffix, and their side files go with it
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        yield Path(folder) / path.name
+        (Path(folder) / path.name).replace(path)
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raises InputError if the file system of `folder` (which need not exist yet) has less than `needed` bytes free."""
+    existing = next(place for place in (Path(folder).absolute(), *Path(folder).absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: the run needs {needed / 1e9:.2f} GB of disk and {free / 1e9:.2f} GB are free; "
+            "free some, or choose another hydra.run.dir or a smaller crop"
+        )
+
+
+def write_geotiff(
+    path: Path,
+    image: Array,  # [b, y, x]
+    grid: Grid,
+    bands: Sequence[str],
+    *,
+    tags: Mapping[str, Any] | None = None,
+    nodata: float = math.nan,
+) -> None:
+    """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain."""
+    import rasterio
+    import rasterio.shutil
+    from rasterio.crs import CRS
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.transform import Affine
+
+    if tuple(image.shape) != (len(bands), *grid.shape):
+        raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
+    profile = {
+        "driver": "GTiff",
+        "dtype": "float32",
+        "count": len(bands),
+        "height": grid.shape[0],
+        "width": grid.shape[1],
+        "crs": None if grid.crs is None else CRS.from_user_input(grid.crs),
+        "transform": Affine(*grid.transform),
+        "nodata": nodata,
+        "tiled": True,
+        "interleave": "band",
+        "bigtiff": "if_safer",
+    }
+    # The COG driver can only copy; from a file it reads block by block, from memory it would hold a second image.
+    with atomic(path) as target, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a grid without CRS may well be the identity
+        plain = target.with_suffix(".plain.tif")
+        with rasterio.open(plain, "w", **profile) as file:
+            for index, (name, band) in enumerate(zip(bands, image, strict=True), start=1):
+                file.write(_numpy(band).astype(np.float32, copy=False), index)
+                file.set_band_description(index, name)
+            file.update_tags(**{key: str(value) for key, value in (tags or {}).items()})
+        rasterio.shutil.copy(
+            plain,
+            target,
+            driver="COG",
+            compress="DEFLATE",
+            predictor="FLOATING_POINT",
+            overview_resampling="AVERAGE",
+            bigtiff="IF_SAFER",
+        )
+
+
+def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:
+    """(image [b, y, x] float32, band descriptions, grid) of a product.
+
+    Raises rasterio.errors.RasterioIOError if it is not there or cannot be read.
+    """
+    import rasterio
+
+    with rasterio.open(path) as file:
+        a, b, c, d, e, f = tuple(file.transform)[:6]
+        grid = Grid(file.crs and file.crs.to_wkt(), (a, b, c, d, e, f), file.shape)
+        return file.read(out_dtype=np.float32), tuple(name or "" for name in file.descriptions), grid
+
+
+def clearest(scene: Scene) -> int:
+    """The observation that stands for a single image: the clearest; of equally clear ones that nearest to the mean."""
+    difference = (scene.frames - scene.temporal_mean()).abs() * scene.valid
+    distance = difference.mean((1, 2, 3))
+    return min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
+
+
+def write_baseline(folder: Path, scene: Scene) -> None:
+    """`observation.tif` (the clearest, NaN where masked) and `mean.tif` (the temporal mean), both on the LR grid.
+
+    They are what a product is compared with; the collation of a sweep draws them.
+    """
+    t = clearest(scene)
+    frame = scene.frames[t].where(scene.valid[t], math.nan)
+    tags = {"datetime": scene.observations[t].datetime, "observation": scene.observations[t].name}
+    write_geotiff(Path(folder) / "observation.tif", frame, scene.grid, scene.bands, tags=tags)
+    tags = {"observations": ", ".join(o.name for o in scene.observations)}
+    write_geotiff(Path(folder) / "mean.tif", scene.temporal_mean(), scene.grid, scene.bands, tags=tags)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """A flat object, keys in the order given; NaN and infinity, which JSON does not have, become null."""
+    with atomic(path) as target:
+        text = json.dumps({key: _plain(value) for key, value in values.items()}, indent=2, allow_nan=False)
+        target.write_text(text + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line per row; the columns are all keys in the order in which they first appear, absent values stay empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic(path) as target, target.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
+
+
+def observation_rows(
+    scene: Scene, *, shifts: Array, gains: Array, offsets: Array, noise: Array
+) -> list[dict[str, Any]]:
+    """One row per observation by date, the rejected ones too, which have no numbers but say why they are not used.
+
+    shifts: [t, 2] (dy, dx) LR pixels; gains, offsets (reflectance) and noise (standard deviation, reflectance): [t, b]
+    or what broadcasts to it.
+    """
+    shape = (len(scene), len(scene.bands))
+    tables = {"gain": gains, "offset": offsets, "noise": noise}
+    per_band = {name: np.broadcast_to(_numpy(table), shape) for name, table in tables.items()}
+    moved = _numpy(shifts)
+    rows = []
+    for t, observation in enumerate((*scene.observations, *scene.rejected)):
+        used = t < len(scene)
+        row: dict[str, Any] = {"observation": observation.name, "datetime": observation.datetime}
+        for k, name in enumerate(("dy", "dx")):
+            row[name] = f"{moved[t, k]:.5f}" if used else ""
+        for name, table in per_band.items():
+            row |= {f"{name}_{band}": f"{table[t, b]:.6g}" if used else "" for b, band in enumerate(scene.bands)}
+        row |= {"clear_fraction": f"{observation.clear:.4f}", "used": "yes" if used else f"no: {observation.rejected}"}
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["datetime"], row["observation"]))
+
+
+def shifts_csv(path: Path, scene: Scene, *, shifts: Array, gains: Array, offsets: Array, noise: Array) -> None:
+    """The table of `observation_rows` as a file."""
+    write_csv(path, observation_rows(scene, shifts=shifts, gains=gains, offsets=offsets, noise=noise))
+
+
+def _numpy(x: Array) -> np.ndarray:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def _plain(value: Any) -> Any:
+    """A Python scalar of a number of any library; None for one that is not finite."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

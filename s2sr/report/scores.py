@@ -1,0 +1,31 @@
+"""The scores of a product beside those of the baseline, as in metrics.json."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from s2sr.model.scene import Scene
+from s2sr.report.metrics import bicubic, fidelity, sharpness, shift_rmse
+
+
+def offset_to_truth(scene: Scene, shifts: Tensor) -> Tensor:
+    """[2] (dy, dx) LR pixels from where something is in the truth to where it is in a product of these shifts."""
+    return scene.truth.shifts.mean(0) - shifts.mean(0) if scene.truth else shifts.new_zeros(2)
+
+
+def scores(scene: Scene, image: Tensor, scale: int, shifts: Tensor) -> dict[str, float]:
+    """Sharpness of an image [b, y * scale, x * scale] made with `shifts` [t, 2]; fidelity where the truth is known.
+
+    The same of the bicubic of the temporal mean, with suffix `_bicubic`.
+    """
+    baseline = bicubic(scene.temporal_mean(), scale)
+    found = sharpness(image, scale)
+    found |= {f"{key}_bicubic": value for key, value in sharpness(baseline, scale).items()}
+    if scene.truth:
+        truth, fine = scene.truth.reflectance, scene.truth.scale
+        shift = offset_to_truth(scene, shifts)
+        found |= fidelity(image, truth, scale=scale, truth_scale=fine, shift=shift)
+        unshifted = fidelity(baseline, truth, scale=scale, truth_scale=fine, shift=scene.truth.shifts.mean(0))
+        found |= {f"{key}_bicubic": value for key, value in unshifted.items()}
+        found["shift_rmse_px"] = shift_rmse(shifts, scene.truth.shifts)
+    return found

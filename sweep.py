@@ -1,0 +1,6 @@
+"""The same run in many configurations, then their table and figures: python sweep.py -m psf.sigma=0.3,0.4,0.5"""
+
+from s2sr.cli import main
+
+if __name__ == "__main__":
+    main("sweep")

@@ -1,0 +1,6 @@
+"""Reconstruct one scene: python train.py data=geotiff data.root=FOLDER strategy=lbfgs_adam psf=sentinel2"""
+
+from s2sr.cli import main
+
+if __name__ == "__main__":
+    main("train")
