@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 import hydra
 import yaml
@@ -21,6 +23,17 @@ log = logging.getLogger(__name__)
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 NUMBER = re.compile(r"[+-]?[\d.][\w.+-]*")
+
+
+class Console(logging.StreamHandler[TextIO]):
+    """To sys.stdout as it is at the moment: while a progress bar runs, that is one that keeps lines and bar apart."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stdout
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
@@ -38,27 +51,42 @@ def quoted(arguments: Sequence[str]) -> list[str]:
 def resumed(arguments: Sequence[str]) -> list[str]:
     """Turns resume=RUN_DIR into the arguments that run the folder's own configuration in the folder again.
 
+    Changes to the folder in which the run was started: relative paths in its configuration count from there.
     Raises InputError if the folder is not that of a run, has finished, or other settings than the trainer's and the
     logger's come with it.
     """
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    folder = Path(given["resume"]).absolute()
+    given = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")][-1]
+    folder = Path(given).expanduser().absolute()
     if not (folder / ".hydra" / "config.yaml").is_file():
-        raise InputError(f"resume={given['resume']}: not the folder of a run, it has no .hydra/config.yaml")
+        raise InputError(f"resume={given}: not the folder of a run, it has no .hydra/config.yaml")
     if (folder / "sr.tif").exists() and (folder / "metrics.json").exists():
-        raise InputError(f"resume={given['resume']}: the run has finished, see metrics.json there")
-    others = [a for a in arguments if not a.startswith(("resume=", "trainer.", "logger."))]
+        raise InputError(f"resume={given}: the run has finished, see metrics.json there")
+    allowed = [a for a in arguments if a.lstrip("+").startswith(("trainer.", "logger."))]
+    others = [a for a in arguments if a not in allowed and not a.startswith("resume=")]
     if others:
-        raise InputError(f"a run resumes with its own configuration: leave out {' '.join(others)}")
-    settings = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())
-    os.chdir(settings["hydra"]["runtime"]["cwd"])  # relative paths in the configuration count from there
+        raise InputError(
+            f"a run resumes with its own configuration: leave out {' '.join(others)} "
+            "(only trainer.KEY=VALUE and logger.KEY=VALUE may come with resume)"
+        )
+    start = Path(settings_of(folder)["runtime"]["cwd"])
+    if not start.is_dir():
+        raise InputError(f"resume={given}: the run was started in {start}, which is no longer there")
+    os.chdir(start)
+    quoted_folder = str(folder).replace("'", "\\'")
     return [
-        f"--config-path={folder / '.hydra'}",
+        f"--config-dir={folder / '.hydra'}",
         "--config-name=config",
-        f"hydra.run.dir='{folder}'",
+        "hydra/job_logging=plain",
+        "hydra.job.name=train",
+        f"hydra.run.dir='{quoted_folder}'",
         "hydra.output_subdir=null",
-        *(a for a in arguments if not a.startswith("resume=")),
+        *allowed,
     ]
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """Hydra's own part of the configuration that a run was started with."""
+    return yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
 
 
 def main(config_name: str) -> None:
@@ -70,33 +98,51 @@ def main(config_name: str) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     sys.argv[1:] = arguments
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+    except KeyboardInterrupt:  # before the job, or after it
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def job(cfg: DictConfig) -> None:
     """One run. In a sweep a failed one is recorded and the others go on; alone it ends the program."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
+    place = folder if settings.output_subdir is None else shown(folder)  # a resumed run has changed its directory
     sweep = settings.mode == RunMode.MULTIRUN
     try:
         from s2sr.experiment import run  # seconds of imports that a typo in an override should not wait for
 
-        run(cfg, folder, group=Path(settings.sweep.dir).name if sweep else None)
-        say(folder)
+        run(cfg, folder, group=group_of(folder))
+        say(place)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; carry on with: python train.py resume={relative(folder)}", file=sys.stderr)
+        print(
+            f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(shown(folder)))}", file=sys.stderr
+        )
         sys.exit(130)
     except Exception as error:
-        if not isinstance(error, InputError):
+        if isinstance(error.__cause__, InputError):  # wrapped by Hydra's instantiate
+            error = error.__cause__
+        reason = str(error)
+        if isinstance(error, MemoryError):
+            reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"
+        elif not isinstance(error, InputError):
             log.exception("the run failed")
         if not sweep:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {reason}")
         from s2sr.report.products import write_json
 
-        log.error("%s", error)
-        write_json(folder / "metrics.json", {"status": "failed", "error": f"{type(error).__name__}: {error}"})
+        log.error("%s", reason)
+        write_json(folder / "metrics.json", {"status": "failed", "error": f"{type(error).__name__}: {reason}"})
     finally:
         close_dashboard()
+
+
+def group_of(folder: Path) -> str | None:
+    """The sweep that a run belongs to, also when it is resumed by itself."""
+    settings = settings_of(folder)
+    return Path(settings["sweep"]["dir"]).name if settings["mode"] == RunMode.MULTIRUN.name else None
 
 
 def close_dashboard() -> None:
@@ -105,11 +151,12 @@ def close_dashboard() -> None:
         wandb.finish()
 
 
-def relative(path: Path) -> Path:
+def shown(path: Path) -> Path:
+    """As short as it can be named from here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def say(folder: Path) -> None:
     """Names the files that were written."""
     for name in ("sr.tif", "sr.png", "comparison.png", "metrics.json", "shifts.csv"):
-        print(relative(folder / name))
+        print(folder / name)

@@ -1,11 +1,4 @@
-"""One run: a configuration in, the run folder out. Also the Python API:
-
-import s2sr
-scene = s2sr.load_scene("data/apulia", bands=["B02", "B03", "B04"])
-field = s2sr.fit(scene, "strategy=lbfgs", "psf=sentinel2")
-image = field.render(scene.grid.scaled(4))  # [b, 4 y, 4 x] reflectance
-s2sr.write_geotiff("sr.tif", image, scene.grid.scaled(4), scene.bands)
-"""
+"""One run: a configuration in, the run folder out; and the functions of the Python API (see the package)."""
 
 from __future__ import annotations
 
@@ -27,6 +20,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from s2sr.data.geotiff import SceneFolder, clearest
 from s2sr.data.registration import estimate_shifts
@@ -39,7 +33,7 @@ from s2sr.fit.stages import check_levels
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
-from s2sr.report.dashboard import Dashboard
+from s2sr.report.dashboard import Dashboard, summarise
 from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
 from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
 from s2sr.report.scores import offset_to_truth, scores
@@ -93,6 +87,18 @@ def observe(cfg: DictConfig) -> Scene:
     return scene
 
 
+def register(scene: Scene) -> tuple[Scene, Tensor]:
+    """The scene without observations that match no other, and the first guess of the shifts [t, 2], LR pixels.
+
+    Where most do not match, the scene is too small or too changeable to tell: all stay, the unmatched unshifted.
+    """
+    found = estimate_shifts(scene)
+    kept = found.trusted.nonzero()[:, 0].tolist()
+    if len(kept) == len(scene) or len(kept) < max(2, len(scene) / 2):
+        return scene, found.shifts
+    return scene.select(kept, "it does not match the others"), found.shifts[kept]
+
+
 def reconstruct(
     scene: Scene, cfg: DictConfig, *, folder: Path | None = None, group: str | None = None
 ) -> Reconstruction:
@@ -104,13 +110,14 @@ def reconstruct(
     lightning.seed_everything(cfg.seed, verbose=False)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    scene, shifts = register(scene)
     levels = check_levels(OmegaConf.to_object(cfg.c2f.levels))
     field = SplatField(
         scene.grid,
         scene.bands,
         scale=levels[0],
         psf=build(cfg.psf),
-        shifts=estimate_shifts(scene).shifts,
+        shifts=shifts,
         gain=cfg.radiometry.gain,
         offset=cfg.radiometry.offset,
     )
@@ -128,7 +135,7 @@ def reconstruct(
     callbacks: list[Any] = [LevelLog(), ProgressBar()]
     loggers: Any = False
     if folder:
-        check_disk(folder, budget.disk)
+        check_disk(folder, int(budget.disk))
         log.info("%s", budget)
         facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
@@ -164,6 +171,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     scene = observe(cfg)
     log.info("%s", scene)
     module = reconstruct(scene, cfg, folder=folder, group=group)
+    scene = module.scene
     field, noise = module.field.cpu(), module.noise.cpu()
     scale = cfg.report.scale or field.scale
     grid = scene.grid.scaled(scale)
@@ -201,6 +209,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     shifts_csv(folder / "shifts.csv", scene, shifts=shifts, **radiometry, noise=noise)
     metrics["runtime_s"] = time.perf_counter() - start
     metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
     return metrics
 

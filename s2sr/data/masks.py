@@ -19,7 +19,7 @@ def scl_mask(scl: np.ndarray, *, classes: Collection[int], dilate: int) -> np.nd
 
 
 def measured(values: np.ndarray, *, nodata: float | None) -> np.ndarray:
-    """[...] bool, True where `values`, as stored, are finite and not `nodata`. None: 0 for integers, none for floats."""
+    """[...] bool, True where `values`, as stored, are finite and not `nodata` (None: 0 for integers, else nothing)."""
     if np.issubdtype(values.dtype, np.integer):
         return values != (0 if nodata is None else nodata)
     return np.isfinite(values) & (values != nodata)

@@ -8,8 +8,6 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Checkpoint
 
-from s2sr.fit.module import Reconstruction
-
 
 class LevelCheckpoint(Checkpoint):
     """Lightning runs a Checkpoint after all other callbacks, when the epoch counts as done."""
@@ -17,7 +15,7 @@ class LevelCheckpoint(Checkpoint):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def on_train_epoch_end(self, trainer: Any, module: Reconstruction) -> None:
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         beside, last = self.folder / "last.ckpt.part", self.folder / "last.ckpt"
         trainer.save_checkpoint(beside)

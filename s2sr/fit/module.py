@@ -78,7 +78,7 @@ class Reconstruction(lightning.LightningModule):
         self._prepare(scene.temporal_mean(), noise)
         self._resumed: dict[int, Any] = {}
         self._round_loss = float("inf")
-        self._last_finite: list[Tensor] = []
+        self._done = False  # the level has converged: its remaining parts are passed over
 
     @torch.no_grad()
     def _prepare(self, mean: Tensor, noise: float | None) -> None:
@@ -127,7 +127,8 @@ class Reconstruction(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         phase = self.phase
         if phase.starts_level:
-            self.optimizers_of_phase.clear()
+            self._done = False
+            self._forget_optimizers()
             if self.estimates_noise and self.trainer.current_epoch:
                 with torch.no_grad():
                     self.noise.copy_(robust_std(self.residual(), self.valid))
@@ -137,7 +138,8 @@ class Reconstruction(lightning.LightningModule):
     def on_train_batch_start(self, block: int, step: int) -> int | None:
         phase = self.phase
         self.tv = phase.stage.tv(phase.progress(step))
-        if self._converged(phase, step):
+        self._done = self._done or self._converged(phase, step)
+        if self._done:
             return -1  # Lightning's way to end an epoch
         optimizer = self._optimizer(phase, block)
         if phase.stage.lr:
@@ -158,6 +160,10 @@ class Reconstruction(lightning.LightningModule):
             if block in self._resumed:
                 self.optimizers_of_phase[block].load_state_dict(self._resumed.pop(block))
         return self.optimizers_of_phase[block]
+
+    def _forget_optimizers(self) -> None:
+        self.optimizers_of_phase.clear()
+        self._resumed.clear()  # of blocks that had no turn since the run was resumed
 
     def _converged(self, phase: Phase, step: int) -> bool:
         stage = phase.stage
@@ -184,17 +190,23 @@ class Reconstruction(lightning.LightningModule):
             with torch.no_grad():
                 for p, value in zip(parameters, before, strict=True):
                     p.copy_(value)
-            self.optimizers_of_phase.clear()
+            self._forget_optimizers()
             log.warning("%s x%d: a step was not finite and was taken back", self.phase.name, self.phase.scale)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         within = not self.phase.ends_level
         states = {b: o.state_dict() for b, o in self.optimizers_of_phase.items()} if within else {}
         checkpoint["optimizer_states"] = []
-        checkpoint["reconstruction"] = {"scale": self.field.scale, "evals": self.evals, "optimizers": states}
+        checkpoint["reconstruction"] = {
+            "scale": self.field.scale,
+            "evals": self.evals,
+            "done": self._done,
+            "optimizers": states,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["reconstruction"]
         self.field.refine(state["scale"])
         self.evals = state["evals"]
+        self._done = state["done"]
         self._resumed = state["optimizers"]

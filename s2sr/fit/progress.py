@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import Callback
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s2sr.fit.budget import evaluations
-from s2sr.fit.module import Reconstruction
 from s2sr.fit.stages import Phase
 
 log = logging.getLogger(__name__)
@@ -25,11 +24,14 @@ def work(phase: Phase) -> float:
 class LevelLog(Callback):
     """Logs every finished level: stage, scale, objective, evaluations, seconds."""
 
-    def on_train_epoch_start(self, trainer: Any, module: Reconstruction) -> None:
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self._start, self._evals = time.perf_counter(), module.evals  # a run may resume within a level
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         if module.phase.starts_level:
             self._start, self._evals = time.perf_counter(), module.evals
 
-    def on_train_epoch_end(self, trainer: Any, module: Reconstruction) -> None:
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         phase = module.phase
         if phase.ends_level and module.parts:
             seconds = time.perf_counter() - self._start
@@ -58,11 +60,11 @@ class ProgressBar(Callback):
             disable=not sys.stdout.isatty(),
         )
 
-    def on_train_start(self, trainer: Any, module: Reconstruction) -> None:
+    def on_train_start(self, trainer: Any, module: Any) -> None:
         self.task = self.bar.add_task("", total=sum(map(work, module.phases)), loss=float("nan"), evals=0)
         self.bar.start()
 
-    def on_train_batch_end(self, trainer: Any, module: Reconstruction, outputs: Any, batch: Any, step: int) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, step: int) -> None:
         if self.bar.disable:
             return
         index = trainer.current_epoch
@@ -75,8 +77,8 @@ class ProgressBar(Callback):
             evals=module.evals,
         )
 
-    def on_train_end(self, trainer: Any, module: Reconstruction) -> None:
+    def on_train_end(self, trainer: Any, module: Any) -> None:
         self.bar.stop()
 
-    def on_exception(self, trainer: Any, module: Reconstruction, exception: BaseException) -> None:
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
         self.bar.stop()

@@ -99,10 +99,10 @@ def check_levels(levels: object) -> list[int]:
 def plan(stages: Mapping[str, Stage], levels: Sequence[int]) -> list[Phase]:
     """The phases in order: stage by stage, each from its coarsest level to its finest, in parts.
 
-    Raises InputError if there is no stage, or if one goes back to a coarser level than the one before.
+    Raises InputError if no stage has anything to fit, or if one goes back to a coarser level than the one before.
     """
-    if not stages:
-        raise InputError("the strategy has no stages; choose strategy=lbfgs_adam or another of conf/strategy")
+    if not any(stage.visits for stage in stages.values()):
+        raise InputError("the strategy has no stages that fit; choose strategy=lbfgs_adam or another of conf/strategy")
     phases: list[Phase] = []
     for name, stage in stages.items():
         for scale in levels[LEVELS[stage.levels]]:

@@ -36,6 +36,7 @@ class SplatField(nn.Module):
     """
 
     weights: nn.Parameter
+    widths: Tensor  # [b] detector pixels, LR pixels
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class SplatField(nn.Module):
         half = self.widths / 2 + tail(sigma.dtype) * sigma
         spans = torch.stack((0.5 - shifts.amax(0) - half[:, None], 0.5 - shifts.amin(0) + half[:, None]), -1)
         firsts, kernels = [], []
-        for b, axes in enumerate(spans.tolist()):
+        for b, axes in enumerate(spans.nan_to_num().tolist()):  # a trial step may be NaN: then so are the frames
             for axis, (low, high) in enumerate(axes):
                 first, last = max(math.floor(low), -m), min(math.floor(high), m)
                 splats = torch.arange(first * s, (last + 1) * s, dtype=shifts.dtype, device=shifts.device)

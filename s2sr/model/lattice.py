@@ -60,9 +60,8 @@ class Lattice:
         for block in positions.to(weights.device).split(BLOCK):
             first, last = torch.searchsorted(centres, torch.stack((block.min() - reach, block.max() + reach))).tolist()
             taps = kernel(block[:, None] - centres[first:last])
-            if normalise:
-                taps = taps / taps.sum(-1, keepdim=True)
-            parts.append(taps.to(weights.dtype) @ weights[:, first:last])
+            part = taps.to(weights.dtype) @ weights[:, first:last]
+            parts.append(part / taps.sum(-1, keepdim=True).to(weights.dtype) if normalise else part)
         return torch.cat(parts, -2)
 
     def refine(self, weights: Tensor, scale: int) -> tuple[Lattice, Tensor]:

@@ -5,8 +5,10 @@ The x-axis is `evals`, evaluations of the objective: an LBFGS step takes about t
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
+from s2sr.errors import InputError
 from s2sr.model.scene import Scene
 from s2sr.report.figures import Stretch, pixels, residual_map, rgb, shift_plot
 from s2sr.report.metrics import bicubic
@@ -23,10 +26,21 @@ from s2sr.report.scores import scores
 
 log = logging.getLogger(__name__)
 
+MODES = ("online", "offline", "disabled")
+
 
 def csv_logger(*, folder: Path, group: str | None, job_type: str, config: Mapping[str, Any]) -> Logger:
-    """metrics.csv in the run folder."""
-    return CSVLogger(folder, name="", version="")
+    """metrics.csv in the run folder; a resumed run appends to it."""
+    path = folder / "metrics.csv"
+    earlier: list[dict[str, Any]] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            earlier = list(csv.DictReader(file))
+    logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is not empty")
+        logger.experiment.metrics += earlier  # Lightning has removed the file
+    return logger
 
 
 def wandb_logger(
@@ -40,42 +54,74 @@ def wandb_logger(
 ) -> Logger:
     """A run of its own in `folder`/wandb, in the mode asked for, else online if the user is logged in, else offline.
 
-    Never asks for anything, and goes offline where the server does not answer.
+    Never asks for anything, and goes offline where there is no key or the server does not answer in 15 s.
+    Raises InputError for an unknown mode.
     """
     import wandb
 
-    mode = mode or os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
-    earlier = sorted((folder / "wandb").glob("*run-*-*"))
-    common = {
-        "save_dir": folder,
+    if mode not in (None, *MODES):
+        raise InputError(f"logger.mode={mode}; choose from {', '.join(MODES)}")
+    settings = wandb.Settings(init_timeout=15, finish_timeout=60, silent=True, console="off")
+    wandb.setup(settings)
+    mode = mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    if mode == "online" and not _logged_in():
+        log.warning("dashboard: no key for Weights & Biases, so the run is logged offline; log in with `wandb login`")
+        mode = "offline"
+    own = _run_id(folder)
+    common: dict[str, Any] = {
+        "dir": folder,
         "project": project,
         "name": f"{group}/{folder.name}" if group else folder.name,
         "group": group,
         "job_type": job_type,
         "config": dict(config),
-        "id": earlier[-1].name.rsplit("-", 1)[-1] if earlier else None,  # a resumed run goes on in its own
-        "resume": "allow" if earlier and mode == "online" else None,
-        "settings": wandb.Settings(init_timeout=30, silent=True, console="off"),
+        "id": own,
+        "settings": settings,
     }
     try:
-        logger = WandbLogger(mode=mode, **common)
-        run = logger.experiment
+        # only a server can say what it has of an earlier run
+        run = wandb.init(mode=mode, resume="allow" if own and mode == "online" else None, **common)  # type: ignore[arg-type]
     except Exception as error:  # whatever a network or a server can think of must not cost the fit
-        log.warning("Weights & Biases cannot be reached (%s): the run is logged offline", str(error).splitlines()[0])
-        mode = "offline"
-        logger = WandbLogger(mode=mode, **{**common, "resume": None})
-        run = logger.experiment
+        log.warning(
+            "dashboard: Weights & Biases cannot be reached, so the run is logged offline (%s)",
+            str(error).splitlines()[0],
+        )
+        run = wandb.init(mode="offline", **common)
     run.define_metric("evals")
     run.define_metric("*", step_metric="evals", step_sync=True)
-    if mode == "offline":
+    if run.disabled:
+        pass
+    elif run.offline:
+        place = folder / "wandb"
         log.info(
-            "dashboard: offline; look with `wandb leet %s`, upload with `wandb sync %s`",
-            folder / "wandb",
-            run.dir.removesuffix("/files"),
+            "dashboard: offline; look with `wandb leet %s`, upload with `wandb sync %s/offline-run-*`", place, place
         )
-    elif mode == "online":
+    else:
         log.info("dashboard: %s", run.url)
-    return logger
+    return WandbLogger(experiment=run)
+
+
+def summarise(loggers: Sequence[Logger], metrics: Mapping[str, Any]) -> None:
+    """The final numbers, those of metrics.json, as the run's summary in the dashboard."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(dict(metrics))
+
+
+def _logged_in() -> bool:
+    import wandb
+
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except Exception as error:  # a key that is none
+        log.warning("dashboard: %s", str(error).splitlines()[0])
+        return False
+
+
+def _run_id(folder: Path) -> str | None:
+    """Of the wandb run that the folder has already: a resumed run goes on in its own."""
+    earlier = sorted(path.name.removeprefix("offline-") for path in (folder / "wandb").glob("*run-*-*"))
+    return earlier[-1].rpartition("-")[2] if earlier else None
 
 
 class Dashboard(Callback):
@@ -114,15 +160,14 @@ class Dashboard(Callback):
         normalised = (residual.sum(0) / seen).where(seen > 0, torch.nan)
         t = clearest(scene)
         frame = scene.frames[t].where(scene.valid[t], torch.nan)
+        truth = scene.truth.shifts if scene.truth else None
         level = f"{module.phase.name} {field.scale}x"
         pictures = {
             "observation": rgb(frame, scene.bands, self.stretch),
             "bicubic": rgb(bicubic(self.mean, field.scale), scene.bands, self.stretch),
             "reconstruction": rgb(image, scene.bands, self.stretch),
             "residual": pixels(residual_map(normalised, f"Mean residual / noise, {level}")),
-            "shifts": shift_plot(
-                shifts, [o.datetime[:10] for o in scene.observations], scene.truth and scene.truth.shifts
-            ),
+            "shifts": shift_plot(shifts, [o.datetime[:10] for o in scene.observations], truth),
         }
         rows = observation_rows(
             scene, shifts=shifts, gains=field.radiometry.gain, offsets=field.radiometry.offset, noise=module.noise
@@ -148,6 +193,8 @@ def _log_pictures(
             media: dict[str, Any] = {}
             for name, picture in pictures.items():
                 media[f"pictures/{name}"] = wandb.Image(picture, caption=caption)
-            columns = list(rows[0])
-            media["observations"] = wandb.Table(columns=columns, data=[[row.get(c) for c in columns] for row in rows])
+            columns: list[str | int] = list(rows[0])
+            media["observations"] = wandb.Table(
+                columns=columns, data=[[row.get(str(c)) for c in columns] for row in rows]
+            )
             logger.experiment.log({**media, "evals": evals})

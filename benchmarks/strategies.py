@@ -1,0 +1,77 @@
+"""Every strategy on observations simulated from sharp aerial images, with known truth.
+
+python benchmarks/strategies.py [FOLDER] [--scenes 3] [OVERRIDE ...]
+
+FOLDER holds NAIP-VA-b1.tiff ... b4.tiff (red, green, blue, near infrared at 1 m; USDA NAIP, public domain). 8
+observations, jitter std 0.15 px, noise 0.002, sigma 0.45 px; the draws differ from scene to scene. Each run has its
+own process, so that memory is its own peak. Prints means over the scenes, and the difference to `lbfgs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+STRATEGIES = ("adam", "lbfgs", "adam_lbfgs", "lbfgs_adam", "published")
+COLUMNS = ("psnr", "psnr_bicubic", "ssim", "edge_contrast", "shift_rmse_px", "evals", "seconds", "memory_mb")
+
+
+def simulated(folder: Path, seed: int):
+    """The scene of one draw."""
+    import rasterio
+
+    from s2sr.data.simulate import jitter, simulate_scene
+
+    bands = []
+    for name in ("b3", "b2", "b1", "b4"):
+        with rasterio.open(folder / f"NAIP-VA-{name}.tiff") as file:
+            bands.append(file.read(1))
+    reflectance = np.stack(bands).astype(np.float32) / 255 * 0.4
+    shifts = jitter(8, 0.15, np.random.default_rng(seed))
+    names = ("B02", "B03", "B04", "B08")
+    return simulate_scene(reflectance, 10, bands=names, shifts=shifts, sigma_psf=0.45, noise=0.002, seed=seed)
+
+
+def run(folder: Path, seed: int, strategy: str, overrides: list[str]) -> dict[str, float]:
+    from s2sr.experiment import configuration, reconstruct
+    from s2sr.report.scores import scores
+
+    logging.getLogger("s2sr").setLevel(logging.ERROR)
+    scene = simulated(folder, seed)
+    cfg = configuration(f"strategy={strategy}", "psf.sigma=0.45", *overrides)
+    start = time.perf_counter()
+    module = reconstruct(scene, cfg)
+    seconds = time.perf_counter() - start
+    field = module.field
+    found = scores(scene, field.render(), field.scale, field.shifts.detach())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return found | {"evals": module.evals, "seconds": seconds, "memory_mb": memory}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    here = Path(__file__).resolve()
+    parser.add_argument("folder", nargs="?", type=Path, default=here.parents[2] / "shared" / "data" / "hr_naip_va")
+    parser.add_argument("--scenes", type=int, default=3)
+    options, overrides = parser.parse_known_args()
+    if not (options.folder / "NAIP-VA-b1.tiff").exists():
+        raise SystemExit(f"{options.folder}: no NAIP-VA-b1.tiff here; name the folder that has it")
+    print(f"{'':12}" + "".join(f"{column:>15}" for column in COLUMNS) + f"{'over bicubic':>15}{'over lbfgs':>15}")
+    means: dict[str, dict[str, float]] = {}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for strategy in STRATEGIES:
+            runs = [pool.apply(run, (options.folder, seed, strategy, overrides)) for seed in range(options.scenes)]
+            mean = means[strategy] = {column: float(np.mean([r[column] for r in runs])) for column in COLUMNS}
+            gains = (mean["psnr"] - mean["psnr_bicubic"], mean["psnr"] - means.get("lbfgs", {}).get("psnr", np.nan))
+            row = "".join(f"{mean[column]:15.4f}" for column in COLUMNS) + "".join(f"{gain:+15.2f}" for gain in gains)
+            print(f"{strategy:12}{row}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

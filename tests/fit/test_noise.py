@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import Tensor
+
+from s2sr.fit.noise import FLOOR, frame_to_frame_std, robust_std
+from s2sr.model.field import SplatField
+from s2sr.model.grid import Grid
+from s2sr.model.psf import PSF
+
+NOISE = torch.tensor([[0.002, 0.004], [0.003, 0.002], [0.008, 0.003], [0.002, 0.006]])
+SHIFTS = torch.tensor([(0.4, -0.3), (-0.3, 0.2), (0.1, 0.4), (-0.2, -0.3)])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_robust_std_is_the_noise_despite_outliers():
+    residual = NOISE[..., None, None] * torch.randn(4, 2, 60, 60, generator=generator())
+    valid = torch.ones_like(residual, dtype=torch.bool)
+    torch.testing.assert_close(robust_std(residual, valid), NOISE, rtol=0.05, atol=0)
+    residual[..., :6, :] = 0.5
+    torch.testing.assert_close(robust_std(residual, valid), NOISE, rtol=0.2, atol=0)
+
+
+def test_masked_samples_do_not_enter():
+    residual = NOISE[..., None, None] * torch.randn(4, 2, 40, 40, generator=generator())
+    valid = torch.rand(residual.shape, generator=generator(1)) > 0.6
+    rest = robust_std(residual, valid)
+    assert torch.equal(robust_std(torch.where(valid, residual, 0.7), valid), rest)
+    assert torch.equal(robust_std(torch.where(valid, residual, torch.nan), valid), rest)
+
+
+def test_no_residual_and_no_sample_give_finite_weights():
+    residual, valid = torch.zeros(1, 2, 5, 5), torch.ones(1, 2, 5, 5, dtype=torch.bool)
+    valid[:, 1] = False
+    assert robust_std(residual, valid).tolist() == [[pytest.approx(FLOOR), 1.0]]
+
+
+def smooth_frames() -> tuple[SplatField, Tensor]:
+    """The field of a smooth scene and its frames [t, b, y, x], without noise."""
+    grid = Grid(None, (1, 0, 0, 0, -1, 0), (48, 40))
+    field = SplatField(grid, ("B02", "B11"), scale=2, psf=PSF(0.4), shifts=SHIFTS)
+    y, x = (field.lattice.centres(axis).float() for axis in (0, 1))
+    with torch.no_grad():
+        field.weights[0] = 0.2 + 0.1 * torch.sin(y / 4)[:, None] * torch.cos(x / 5)
+        field.weights[1] = 0.3 + 0.1 * torch.cos(y / 6)[:, None] * torch.sin(x / 4)
+        return field, field()
+
+
+def test_noise_is_found_on_shifted_frames_before_any_fit():
+    """Sinusoids with a period of 25 LR pixels move by up to .01; measured within 8 % of the noise."""
+    field, frames = smooth_frames()
+    gain = 1 + 0.05 * torch.randn(4, 2, generator=generator(2))
+    offset = 0.01 * torch.randn(4, 2, generator=generator(3))
+    noisy = gain[..., None, None] * frames + offset[..., None, None]
+    noisy = noisy + NOISE[..., None, None] * torch.randn(frames.shape, generator=generator(4))
+    valid = torch.rand(frames.shape, generator=generator(5)) > 0.2
+    mean, shifts = frames.mean(0), field.shifts.detach()
+    noisy[~valid] = 0.9
+    std = frame_to_frame_std(noisy, valid, mean, shifts=shifts, gain=gain, offset=offset)
+    torch.testing.assert_close(std, NOISE, rtol=0.1, atol=0)
+    backwards = frame_to_frame_std(noisy, valid, mean, shifts=-shifts, gain=gain, offset=offset)
+    assert (backwards > 1.3 * std).all(), "the sign of the shifts matters"

@@ -1,0 +1,55 @@
+"""How the end-to-end tests start the two programs: as a user does, but tiny and without an account."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SCENE = ("data.size=24", "data.n_dates=5", "c2f.levels=[1,2]")
+LBFGS = tuple(f"strategy.coarse_to_fine.{key}" for key in ("optimizer.max_iter=3", "rounds=1", "steps=1"))
+TINY = (*SCENE, "strategy=lbfgs", *LBFGS)
+PRODUCTS = ("sr.tif", "sr.png", "comparison.png", "metrics.json", "shifts.csv")
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    return kept | {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc")} | more
+
+
+def command(*arguments: str, script: str = "train.py") -> list[str]:
+    return [sys.executable, str(ROOT / script), *arguments]
+
+
+def run(*arguments: str, cwd: Path, script: str = "train.py", **more: str) -> subprocess.CompletedProcess[str]:
+    """The program to its end, in `cwd`; `more` are environment variables."""
+    return subprocess.run(
+        command(*arguments, script=script),
+        cwd=cwd,
+        env=environment(cwd, **more),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(cwd),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def nothing_written(folder: Path) -> bool:
+    """No product, whole or in part."""
+    left = {path.name for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts}
+    return left <= {"train.log"}

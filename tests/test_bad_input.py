@@ -1,0 +1,189 @@
+"""Each bad input: one clear line on stderr, a non-zero exit, no traceback, nothing half-written."""
+
+import shutil
+import sys
+
+import numpy as np
+import psutil
+import pytest
+import rasterio
+from runs import TINY, nothing_written, run
+
+from s2sr import cli
+from s2sr.data.demo import Demo
+from s2sr.report import products
+
+FIT = (*TINY[2:], "logger=csv")
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return Demo(size=16, n_dates=4, cloudy=0).write(tmp_path / "scene")
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Runs train.py's main with overrides; the line it ends with."""
+
+    def refused(*overrides, data=None):
+        source = ("data=geotiff", f"data.root={data}") if data else TINY[:2]
+        monkeypatch.setattr(sys, "argv", ["train.py", *source, *FIT, *overrides, f"hydra.run.dir={tmp_path / 'out'}"])
+        with pytest.raises(SystemExit) as exit:
+            cli.main("train")
+        line = str(exit.value.code)
+        assert line.startswith("error: "), line
+        assert "\n" not in line
+        assert len(line) < 500
+        assert "Traceback" not in capsys.readouterr().out
+        assert nothing_written(tmp_path / "out")
+        return line
+
+    return refused
+
+
+def files(scene):
+    return sorted(scene.glob("*.tif"))
+
+
+def rewrite(path, *, image=None, descriptions=None, **profile):
+    """The same file with another content or another grid."""
+    with rasterio.open(path) as source:
+        kept, names, tags = source.profile, source.descriptions, source.tags()
+        pixels = source.read() if image is None else image
+    kept.update(profile, count=len(pixels), height=pixels.shape[1], width=pixels.shape[2])
+    with rasterio.open(path, "w", **kept) as out:
+        out.write(pixels.astype(kept["dtype"]))
+        out.descriptions = descriptions or names
+        out.update_tags(**tags)
+
+
+def test_no_such_folder(refused, tmp_path):
+    assert "no such folder" in refused(data=tmp_path / "nowhere")
+
+
+def test_no_geotiff_in_it(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("")
+    assert "no GeoTIFF" in refused(data=tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"crs": "EPSG:32632"}, "CRS"),
+        ({"transform": rasterio.Affine(10, 0, 499990, 0, -10, 4500000)}, "transform"),
+        ({"transform": rasterio.Affine(20, 0, 500000, 0, -20, 4500000)}, "transform"),
+    ],
+    ids=["crs", "origin", "resolution"],
+)
+def test_another_grid(refused, scene, change, what):
+    rewrite(files(scene)[2], **change)
+    line = refused(data=scene)
+    assert files(scene)[2].name in line
+    assert files(scene)[0].name in line
+    assert f"its {what} " in line
+
+
+def test_another_size(refused, scene):
+    rewrite(files(scene)[1], image=np.ones((5, 16, 15)))
+    line = refused(data=scene)
+    assert files(scene)[1].name in line
+    assert "(16, 15)" in line
+    assert "(16, 16)" in line
+
+
+def test_a_missing_band(refused, scene):
+    rewrite(files(scene)[1], descriptions=("B02", "B03", "B05", "B08", "SCL"))
+    line = refused("data.bands=[B03,B04]", data=scene)
+    assert files(scene)[1].name in line
+    assert "band B04 is not in (B02, B03, B05, B08, SCL)" in line
+
+
+def test_a_truncated_file(refused, scene):
+    path = files(scene)[1]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert f"{path.name}: not a GeoTIFF, or truncated" in refused(data=scene)
+
+
+def test_not_a_tiff(refused, scene):
+    files(scene)[3].write_text("<html>404 not found</html>")
+    assert f"{files(scene)[3].name}: not a GeoTIFF" in refused(data=scene)
+
+
+def test_all_pixels_masked(refused, scene):
+    for path in files(scene):
+        rewrite(path, image=np.zeros((5, 16, 16)))
+    assert "all pixels" in refused(data=scene)
+
+
+def test_fewer_than_two_usable(refused, scene):
+    for path in files(scene)[1:]:
+        rewrite(path, image=np.zeros((5, 16, 16)))
+    assert "1 of 4 observations usable, at least 2 are needed" in refused(data=scene)
+
+
+def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
+    from s2sr.experiment import configuration
+    from s2sr.experiment import run as fit
+
+    with rasterio.open(files(scene)[0]) as source:
+        image = source.read().astype(np.float32)[:4] * 1e-4
+    image[:, 3, 4], image[:, 8, 9] = np.nan, np.inf
+    rewrite(files(scene)[0], image=image, dtype="float32", nodata=None, descriptions=("B02", "B03", "B04", "B08"))
+    fit(configuration("data=geotiff", f"data.root={scene}", *FIT), tmp_path / "out")
+    with rasterio.open(tmp_path / "out" / "sr.tif") as product:
+        assert np.isfinite(product.read()).all()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("crop=25", "crop=25 does not fit the scene of 24 x 24 pixels"),
+        ("crop=0", "crop=0"),
+        ("n_obs=1", "n_obs=1"),
+        ("c2f.levels=[0]", "positive integers"),
+        ("c2f.levels=[-2]", "positive integers"),
+        ("c2f.levels=[1.5]", "positive integers"),
+        ("c2f.levels=[]", "positive integers"),
+        ("c2f.levels=2", "positive integers"),
+        ("c2f.levels=[fine]", "positive integers"),
+        ("c2f.levels=[3,4]", "3 does not divide 4"),
+        ("c2f.levels=[4,2]", "4 does not divide 2"),
+        ("psf.sigma=0", "psf.sigma must be a positive number, not 0"),
+        ("psf.sigma=-0.4", "psf.sigma must be a positive number, not -0.4"),
+        ("psf.sigma=wide", "psf.sigma must be a positive number, not wide"),
+        ("strategy.coarse_to_fine.steps=0", "at least 1"),
+        ("strategy.coarse_to_fine.blocks=[[weigths]]", "weigths"),
+        ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, finest"),
+        ("data.size=0", "data.size=0"),
+    ],
+)
+def test_an_impossible_value(refused, override, said):
+    assert said in refused(override)
+
+
+def test_not_enough_disk(refused, monkeypatch):
+    monkeypatch.setattr(products.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    line = refused()
+    assert "of disk" in line
+    assert "0.00 GB are free" in line
+
+
+def test_not_enough_memory(refused, monkeypatch):
+    available = psutil.virtual_memory()._replace(available=10**8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
+    line = refused()
+    assert "of memory" in line
+    assert "choose crop=" in line
+
+
+def test_memory_that_cannot_be_had_is_one_line_too(refused):
+    assert "not enough memory" in refused("data.size=100000")
+
+
+def test_the_program_itself(tmp_path):
+    done = run(*TINY, "logger=csv", "crop=99", "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: crop=99 does not fit the scene of 24 x 24 pixels\n"
+    assert "Traceback" not in done.stdout
+    assert nothing_written(tmp_path / "out")

@@ -1,0 +1,79 @@
+import sys
+
+import pytest
+import yaml
+
+from s2sr import cli
+from s2sr.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("psf=0.5", "psf='0.5'"),
+        ("psf=0.3,0.4", "psf='0.3','0.4'"),
+        ("psf=sentinel2,0.4", "psf=sentinel2,'0.4'"),
+        ("c2f=2_4", "c2f='2_4'"),
+        ("c2f=8", "c2f='8'"),
+        ("+psf=0.5", "+psf='0.5'"),
+        ("strategy=lbfgs,adam", "strategy=lbfgs,adam"),
+        ("psf.sigma=0.5", "psf.sigma=0.5"),
+        ("crop=20", "crop=20"),
+        ("~strategy.polish", "~strategy.polish"),
+        ("-m", "-m"),
+        ("psf.sigma={B02:0.39,B03:0.41}", "psf.sigma={B02:0.39,B03:0.41}"),
+        ("psf='0.5'", "psf='0.5'"),
+    ],
+)
+def test_numeric_choices_of_groups_are_quoted_and_nothing_else(given, expected):
+    assert cli.quoted([given]) == [expected]
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch):
+    """The folder of an interrupted run that was started in tmp_path/start."""
+    (tmp_path / "start").mkdir()
+    folder = tmp_path / "it's a=run"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    settings = {"hydra": {"runtime": {"cwd": str(tmp_path / "start")}, "mode": "RUN"}}
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_resume_becomes_the_folders_own_configuration(run_dir, tmp_path):
+    arguments = cli.resumed([f"resume={run_dir.name}", "logger.mode=offline", "trainer.accelerator=cpu"])
+    assert f"--config-dir={run_dir / '.hydra'}" in arguments
+    assert arguments[-2:] == ["logger.mode=offline", "trainer.accelerator=cpu"]
+    assert cli.Path.cwd() == tmp_path / "start"
+
+
+@pytest.mark.parametrize("other", ["psf=0.5", "seed=1", "data.root=/elsewhere", "hydra.run.dir=x", "loggerx.mode=a"])
+def test_other_settings_do_not_come_with_resume(run_dir, other):
+    with pytest.raises(InputError, match="leave out") as error:
+        cli.resumed([f"resume={run_dir}", other, "trainer.accelerator=cpu"])
+    assert other in str(error.value)
+    assert "accelerator" not in str(error.value)
+
+
+def test_only_an_unfinished_run_resumes(run_dir, tmp_path):
+    with pytest.raises(InputError, match="not the folder of a run"):
+        cli.resumed([f"resume={tmp_path}"])
+    for name in ("sr.tif", "metrics.json"):
+        (run_dir / name).write_text("")
+    with pytest.raises(InputError, match="has finished"):
+        cli.resumed([f"resume={run_dir}"])
+
+
+def test_the_folder_it_was_started_in_is_gone(run_dir, tmp_path):
+    (tmp_path / "start").rmdir()
+    with pytest.raises(InputError, match=r"started in .*start, which is no longer there"):
+        cli.resumed([f"resume={run_dir}"])
+
+
+def test_a_failed_resume_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={tmp_path}"])
+    with pytest.raises(SystemExit) as exit:
+        cli.main("train")
+    assert exit.value.code == f"error: resume={tmp_path}: not the folder of a run, it has no .hydra/config.yaml"

@@ -1,0 +1,153 @@
+"""Every file under conf/ is composed and run: a new one is picked up by itself and cannot be forgotten."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+from runs import PRODUCTS, SCENE
+
+from s2sr.data.demo import Demo
+from s2sr.experiment import CONF, configuration, run
+
+TINY = (*SCENE, "logger=csv", "data.size=16", "data.n_dates=3")
+FILES = [path.relative_to(CONF) for path in sorted(CONF.rglob("*.yaml"))]
+NOT_GROUPS = {"stage", "hydra"}  # stages are the parts of strategies; how the log looks is seen in every run
+
+
+def choices(group: str) -> list[str]:
+    return [path.stem for path in FILES if path.parent == Path(group)]
+
+
+def short(cfg):
+    """Each stage takes a step or two; a misspelt key would be refused."""
+    for stage in cfg.strategy.values():
+        stage.steps = 2
+        if "max_iter" in stage.optimizer:
+            stage.optimizer.max_iter = 2
+    return cfg
+
+
+def finished(folder: Path) -> dict:
+    assert all((folder / name).is_file() for name in PRODUCTS)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["status"] == "ok"
+    return metrics
+
+
+def test_every_group_is_tried_here():
+    groups = {path.parts[0] for path in FILES if len(path.parts) > 1}
+    assert groups == {"data", "psf", "c2f", "strategy", "logger", "trainer"} | NOT_GROUPS
+    composed = {part.removeprefix("/stage@strategy.") for s in choices("strategy") for part in stages(s)}
+    assert composed >= {"coarse_to_fine", "polish"}
+
+
+def stages(strategy: str) -> list[str]:
+    defaults = yaml.safe_load((CONF / "strategy" / f"{strategy}.yaml").read_text())["defaults"]
+    return [key for entry in defaults if isinstance(entry, dict) for key in entry]
+
+
+def test_no_stage_is_left_unused():
+    used = set()
+    for strategy in choices("strategy"):
+        defaults = yaml.safe_load((CONF / "strategy" / f"{strategy}.yaml").read_text())["defaults"]
+        used |= {value for entry in defaults if isinstance(entry, dict) for value in entry.values()}
+    assert used == set(choices("stage"))
+
+
+@pytest.mark.parametrize("strategy", choices("strategy"))
+def test_strategy(strategy, tmp_path):
+    cfg = short(configuration(*TINY, f"strategy={strategy}"))
+    run(cfg, tmp_path)
+    metrics = finished(tmp_path)
+    assert metrics["strategy"] == strategy
+    assert metrics["evals"] >= 2 * len(cfg.strategy)
+    assert {path.stem.rpartition("_x")[0] for path in (tmp_path / "checkpoints").glob("*_x*.ckpt")} == set(cfg.strategy)
+
+
+@pytest.mark.parametrize("psf", choices("psf"))
+def test_psf(psf, tmp_path):
+    cfg = short(configuration(*TINY, "strategy=lbfgs", f"psf='{psf}'"))
+    run(cfg, tmp_path)
+    metrics = finished(tmp_path)
+    sigma = cfg.psf.sigma
+    for band in ("B02", "B03", "B04", "B08"):
+        assert metrics[f"psf_sigma_{band}"] == pytest.approx(sigma[band] if OmegaConf.is_dict(sigma) else sigma)
+
+
+@pytest.mark.parametrize("c2f", choices("c2f"))
+def test_ladder(c2f, tmp_path):
+    cfg = short(configuration(*TINY[:2], *TINY[3:], "strategy=lbfgs", f"c2f='{c2f}'"))
+    assert c2f == "_".join(map(str, cfg.c2f.levels))
+    run(cfg, tmp_path)
+    assert finished(tmp_path)["scale"] == cfg.c2f.levels[-1]
+    levels = {path.stem for path in (tmp_path / "checkpoints").glob("coarse_to_fine_x*.ckpt")}
+    assert levels == {f"coarse_to_fine_x{scale}" for scale in cfg.c2f.levels}
+
+
+@pytest.mark.parametrize("logger", choices("logger"))
+def test_logger(logger, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")  # the runs that are kept: test_wandb.py
+    run(short(configuration(*TINY, "strategy=lbfgs", f"logger={logger}")), tmp_path)
+    finished(tmp_path)
+    assert (tmp_path / "metrics.csv").is_file() == (logger == "csv")
+    assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.parametrize("trainer", choices("trainer"))
+def test_trainer(trainer, tmp_path):
+    run(short(configuration(*TINY, "strategy=adam", f"trainer={trainer}")), tmp_path)
+    finished(tmp_path)
+
+
+@pytest.mark.parametrize("data", choices("data"))
+def test_data(data, tmp_path):
+    own = {"demo": ("data.size=16", "data.n_dates=3"), "geotiff": (f"data.root={tmp_path / 'scene'}",)}
+    assert data in own, f"say here how to run data={data}"
+    Demo(size=16, n_dates=3, cloudy=0).write(tmp_path / "scene")
+    run(short(configuration("c2f.levels=[1,2]", "logger=csv", "strategy=lbfgs", f"data={data}", *own[data])), tmp_path)
+    assert ("psnr" in finished(tmp_path)) == (data == "demo")
+
+
+@pytest.mark.parametrize(
+    ("override", "check"),
+    [
+        ("psf.sigma=0.45", lambda m, _: m["psf_sigma"] == pytest.approx(0.45)),
+        ("psf.sigma={B02:0.39,B03:0.41,B04:0.45,B08:0.46}", lambda m, _: m["psf_sigma_B03"] == pytest.approx(0.41)),
+        ("psf.learn=true", lambda m, _: abs(m["psf_sigma_B02"] - 0.387) > 1e-6),
+        ("psf.learn=false", lambda m, _: m["psf_sigma_B02"] == pytest.approx(0.387)),
+        ("radiometry.gain=false", lambda _, rows: {row["gain_B02"] for row in rows} == {"1"}),
+        ("radiometry.offset=false", lambda _, rows: {row["offset_B02"] for row in rows} == {"0"}),
+        ("noise=0.003", lambda _, rows: {row["noise_B04"] for row in rows} == {"0.003"}),
+        ("report.scale=3", lambda m, _: m["scale"] == 3),
+        ("n_obs=2", lambda m, rows: m["n_obs"] == 2 and [row["used"] for row in rows].count("yes") == 2),
+        ("+strategy.extra=${strategy.coarse_to_fine}", lambda m, _: m["evals"] > 0),
+    ],
+    ids=lambda value: value.partition("=")[0] if isinstance(value, str) else "",
+)
+def test_a_setting_does_what_it_says(override, check, tmp_path):
+    finest = ("c2f.levels=[2]",) if "extra" in override else ()
+    run(short(configuration(*TINY, *finest, "strategy=lbfgs", override)), tmp_path)
+    with (tmp_path / "shifts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    metrics = finished(tmp_path)
+    assert check(metrics, rows), (metrics, rows)
+
+
+def test_a_stage_can_be_left_out(tmp_path):
+    cfg = configuration(*TINY, "strategy=lbfgs_adam", "~strategy.polish")
+    assert list(cfg.strategy) == ["coarse_to_fine"]
+    cfg = configuration(*TINY, "strategy=lbfgs_adam", "strategy.polish.steps=3")
+    assert cfg.strategy.polish.steps == 3
+
+
+def test_the_seed_decides(tmp_path):
+    torch.manual_seed(5)  # must not matter
+    products = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(short(configuration(*TINY, "strategy=lbfgs", f"seed={seed}")), tmp_path / name)
+        products.append((tmp_path / name / "shifts.csv").read_text())
+    assert products[0] == products[1] != products[2]

@@ -1,0 +1,101 @@
+"""The house: imports point one way, heavy ones come late where a command may not need them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "s2sr").rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+MAY_IMPORT = {  # parts of the house, besides themselves
+    "errors": set(),
+    "model": {"errors"},
+    "data": {"errors", "model"},
+    "fit": {"errors", "model"},
+    "report": {"errors", "model"},
+    "experiment": {"errors", "model", "data", "fit", "report"},
+    "download": {"errors", "model", "data", "fit", "report", "experiment"},
+    "forecast": {"errors", "model", "data", "fit", "report", "experiment"},
+    "cli": {"errors", "report", "experiment"},
+}
+HYDRA = {"s2sr/experiment.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
+OMEGACONF = {"s2sr/experiment.py", "s2sr/cli.py", "s2sr/download.py"}
+
+
+def modules(node: ast.AST) -> Iterator[str]:
+    """What an import statement names, dotted: each name of `from x import y` may be a module as well."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative imports hide where things come from"
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "s2sr")
+
+
+def imports(path: Path) -> set[str]:
+    return {name for node in ast.walk(ast.parse(path.read_text())) for name in modules(node)}
+
+
+def imports_at_once(path: Path) -> set[str]:
+    """Those outside functions: what importing the file imports."""
+
+    def outside(node: ast.AST) -> Iterator[ast.AST]:
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                yield child
+                yield from outside(child)
+
+    return {name for node in outside(ast.parse(path.read_text())) for name in modules(node)}
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT / "s2sr").with_suffix("").parts[0]
+
+
+def tops(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_imports_point_one_way(path):
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("s2sr.")}
+    if part(path) != "__init__":  # the public names of the package come from anywhere
+        assert used <= MAY_IMPORT[part(path)] | {part(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_hydra_stays_at_the_door(path):
+    name = str(path.relative_to(ROOT))
+    assert "hydra" not in tops(imports(path)) or name in HYDRA
+    assert "omegaconf" not in tops(imports(path)) or name in OMEGACONF
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "s2sr" / "model").glob("*.py")), ids=lambda path: path.name)
+def test_the_model_needs_torch_and_numpy_only(path):
+    assert tops(imports(path)) <= {"torch", "numpy", "s2sr"} | sys.stdlib_module_names
+
+
+def test_the_command_line_imports_what_is_heavy_late():
+    heavy = {"torch", "lightning", "rasterio", "matplotlib", "wandb"}
+    assert not heavy & tops(imports_at_once(ROOT / "s2sr" / "cli.py"))
+    command = f"import sys, s2sr.cli; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_scripts_only_open_the_door():
+    for script in ROOT.glob("*.py"):
+        assert tops(imports(script)) <= {"s2sr"} | sys.stdlib_module_names, script.name
+
+
+def test_the_reader_of_imports_sees_them():
+    tree = ast.parse("from s2sr import data\nimport os.path\ndef f():\n    from s2sr.fit.losses import Huber")
+    seen = {name for node in ast.walk(tree) for name in modules(node)}
+    assert seen == {"s2sr", "s2sr.data", "os.path", "s2sr.fit.losses"}

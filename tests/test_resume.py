@@ -1,0 +1,99 @@
+"""An interrupted run ends, resumed, with the same product as one that was left alone."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+import rasterio
+from runs import SCENE, nothing_written, run, start
+
+# steps enough for an interruption between the first checkpoint and the end
+LONG = (
+    *SCENE,
+    "strategy.polish.steps=900",
+    "+strategy.polish.part=100",
+    "logger=csv",
+    "threads=1",
+    "hydra.run.dir=out",
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("whole")
+    done = run(*LONG, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd / "out"
+
+
+def wait_for(path, process, seconds=60):
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until, f"{path} has not appeared"
+        time.sleep(0.002)
+
+
+def assert_same(one, other):
+    assert (one / "shifts.csv").read_text() == (other / "shifts.csv").read_text()
+    with rasterio.open(one / "sr.tif") as a, rasterio.open(other / "sr.tif") as b:
+        np.testing.assert_array_equal(a.read(), b.read())
+
+
+def test_killed_in_the_fit_and_resumed_from_elsewhere(uninterrupted, tmp_path):
+    folder = tmp_path / "out"
+    process = start(*LONG, cwd=tmp_path)
+    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    process.kill()
+    process.communicate()
+    assert not (folder / "sr.tif").exists()
+    before = len((folder / "metrics.csv").read_text().splitlines())
+
+    elsewhere = tmp_path / "else" / "where"
+    elsewhere.mkdir(parents=True)
+    done = run(f"resume={folder}", "trainer.accelerator=cpu", cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert_same(uninterrupted, folder)
+    assert len((folder / "metrics.csv").read_text().splitlines()) > before, "the log goes on"
+    assert str(folder / "sr.tif") in done.stdout.splitlines()
+    assert list(elsewhere.iterdir()) == []
+
+    done = run(f"resume={folder}", cwd=elsewhere)
+    assert done.returncode == 1
+    assert done.stderr == f"error: resume={folder}: the run has finished, see metrics.json there\n"
+
+
+def test_ctrl_c_in_the_fit(uninterrupted, tmp_path):
+    folder = tmp_path / "out"
+    process = start(*LONG, cwd=tmp_path)
+    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert err.strip() == "interrupted; carry on with: python train.py resume=out"
+    assert "Traceback" not in out
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    assert not (folder / "sr.tif").exists()
+    assert not (folder / "metrics.json").exists()
+
+    done = run("resume=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same(uninterrupted, folder)
+
+
+def test_ctrl_c_before_the_first_checkpoint(uninterrupted, tmp_path):
+    folder = tmp_path / "out"
+    process = start(*LONG, cwd=tmp_path)
+    wait_for(folder / "train.log", process)
+    time.sleep(0.5)  # it is importing, for seconds
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert err.strip() == "interrupted; carry on with: python train.py resume=out"
+    assert "Traceback" not in out
+    assert nothing_written(folder)
+
+    done = run("resume=out", cwd=tmp_path)  # from the beginning
+    assert done.returncode == 0, done.stderr
+    assert_same(uninterrupted, folder)

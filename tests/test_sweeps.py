@@ -1,0 +1,100 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from runs import LBFGS, SCENE, environment, run
+
+TINY = (*SCENE, "data.size=16", "data.n_dates=3", "threads=1")
+
+
+def rows_of(folder):
+    with (folder / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_pictures(folder):
+    for name in ("comparison.png", "sweep.png"):
+        with Image.open(folder / name) as image:
+            image.load()
+            assert min(image.size) > 200
+
+
+@pytest.fixture(scope="module")
+def with_a_failure(tmp_path_factory):
+    """The middle job of three cannot run."""
+    cwd = tmp_path_factory.mktemp("failure")
+    values = ("-m", "psf.sigma=0.4,-1,0.5")
+    fit = ("strategy=lbfgs", *LBFGS)
+    return run(
+        *values, *TINY, *fit, "hydra.sweep.dir=sweeps/first", cwd=cwd, script="sweep.py"
+    ), cwd / "sweeps" / "first"
+
+
+def test_a_failed_job_is_named_and_loses_nothing_else(with_a_failure):
+    done, folder = with_a_failure
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "failed job" in line]
+    assert line == "failed job 1 (psf.sigma=-1): InputError: psf.sigma must be a positive number, not -1 (band B02)"
+    assert "Traceback" not in done.stdout + done.stderr
+    rows = rows_of(folder)
+    assert [(row["psf.sigma"], row["status"]) for row in rows] == [("0.4", "ok"), ("-1", "failed"), ("0.5", "ok")]
+    assert rows[0]["edge_contrast"] != rows[2]["edge_contrast"]
+    assert rows[0]["psnr"]
+    assert_pictures(folder)
+    assert json.loads((folder / "1" / "metrics.json").read_text())["status"] == "failed"
+    assert not (folder / "1" / "sr.tif").exists()
+
+
+def test_jobs_are_runs_of_one_group(with_a_failure):
+    folder = with_a_failure[1]
+    wandb = Path(sys.executable).with_name("wandb")
+    seen = {}
+    for job in ("0", "2"):
+        (kept,) = (folder / job / "wandb").glob("offline-run-*")
+        answer = subprocess.run(
+            [wandb, "leet", "inspect", "--json", kept],
+            env=environment(folder),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        records = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
+        record = next(record["run"] for record in records if record["type"] == "run")
+        assert record["run_group"] == "first"
+        assert record["job_type"] == "sweep"
+        assert record["display_name"] == f"first/{job}"
+        seen[record["run_id"]] = record["config"]["update"]["psf"]["sigma"]
+    assert sorted(seen.values()) == [0.4, 0.5]
+
+
+def test_a_job_resumes_by_itself_in_its_group(with_a_failure):
+    folder = with_a_failure[1] / "0"
+    settings = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+    assert settings["mode"] == "MULTIRUN"
+    from s2sr.cli import group_of
+
+    assert group_of(folder) == "first"
+
+
+def test_groups_in_parallel(tmp_path):
+    """Two groups, one of numbers, with the joblib launcher."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    steps = ("strategy=lbfgs,adam", "logger=csv", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = run("-m", "psf=0.3,0.4", *steps, *TINY, "hydra.sweep.dir=out", cwd=tmp_path, script="sweep.py")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "out")
+    assert [(row["psf"], row["strategy"]) for row in rows] == [
+        ("0.3", "lbfgs"),
+        ("0.3", "adam"),
+        ("0.4", "lbfgs"),
+        ("0.4", "adam"),
+    ]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert [float(row["psf_sigma"]) for row in rows] == pytest.approx([0.3, 0.3, 0.4, 0.4])
+    assert_pictures(tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*/wandb"))

@@ -1,0 +1,159 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+from runs import LBFGS, PRODUCTS, ROOT, SCENE, run
+
+from s2sr import experiment
+from s2sr.data.demo import Demo
+
+SHARPNESS = ("edge_contrast", "laplacian_var", "gradient_energy")
+ALWAYS = (
+    "status",
+    *SHARPNESS,
+    *(f"{name}_bicubic" for name in SHARPNESS),
+    "residual_rms",
+    "psf_sigma",
+    *(f"psf_sigma_{band}" for band in ("B02", "B03", "B04", "B08")),
+    "scale",
+    "n_obs",
+    "strategy",
+    "evals",
+    "runtime_s",
+    "peak_memory_mb",
+)
+WITH_TRUTH = ("psnr", "ssim", "psnr_bicubic", "ssim_bicubic", "shift_rmse_px")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with most of the global keys, as typed by a user."""
+    cwd = tmp_path_factory.mktemp("train")
+    scene = (*SCENE[1:], "data.size=[26,24]", "data.n_dates=7", "data.cloudy=0")
+    keys = ("psf=0.5", "crop=21", "n_obs=5", "noise=0.003", "report.scale=3", "seed=1", "threads=1")
+    done = run(*scene, *LBFGS, *keys, "strategy.polish.steps=3", "logger=csv", "hydra.run.dir=out", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done, cwd / "out"
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def rows_of(folder):
+    with (folder / "shifts.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_names_the_files_that_it_wrote(trained):
+    done, folder = trained
+    lines = done.stdout.splitlines()
+    assert lines[-len(PRODUCTS) :] == [f"out/{name}" for name in PRODUCTS]
+    assert all((folder / name).stat().st_size for name in PRODUCTS)
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout  # no bar where there is no terminal
+
+
+def test_the_run_is_estimated_before_it_starts(trained):
+    lines = trained[0].stdout.splitlines()
+    estimate = next(n for n, line in enumerate(lines) if "memory" in line and "disk" in line)
+    first_level = next(n for n, line in enumerate(lines) if "coarse_to_fine x1" in line)
+    assert estimate < first_level
+
+
+def test_run_folder(trained):
+    folder = trained[1]
+    kept = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert kept == {"last.ckpt", "coarse_to_fine_x1.ckpt", "coarse_to_fine_x2.ckpt", "polish_x2.ckpt"}
+    assert (folder / ".hydra" / "config.yaml").is_file()
+    assert (folder / "metrics.csv").is_file()
+    assert not (folder / "wandb").exists()
+    assert not list(folder.rglob(".*-*")), "left from writing beside"
+
+
+def test_metrics(trained):
+    metrics = metrics_of(trained[1])
+    assert set(metrics) >= {*ALWAYS, *WITH_TRUTH}
+    assert (metrics["status"], metrics["strategy"]) == ("ok", "lbfgs_adam")
+    assert (metrics["scale"], metrics["n_obs"], metrics["psf_sigma"]) == (3, 5, pytest.approx(0.5))
+    assert metrics["evals"] > 3
+    assert metrics["runtime_s"] > 0
+    assert not any(isinstance(value, dict | list) for value in metrics.values()), "flat"
+
+
+def test_shifts(trained):
+    rows = rows_of(trained[1])
+    assert len(rows) == 7
+    used = [row for row in rows if row["used"] == "yes"]
+    assert len(used) == 5
+    assert all(row["used"].startswith("no: not among the 5 clearest") for row in rows if row not in used)
+    for axis in ("dy", "dx"):
+        assert sum(float(row[axis]) for row in used) == pytest.approx(0, abs=5e-5)
+    assert {row["noise_B02"] for row in used} == {"0.003"}
+
+
+def test_product_in_an_independent_reader(trained):
+    with rasterio.open(trained[1] / "sr.tif") as product:
+        assert product.descriptions == ("B02", "B03", "B04", "B08")
+        assert product.shape == (63, 63)
+        assert set(product.dtypes) == {"float32"}
+        assert np.isnan(product.nodata)
+        assert product.crs.is_projected
+        image = product.read()
+        transform = product.transform
+        tags = product.tags()
+    assert np.isfinite(image).all()
+    assert 0 < image.mean() < 0.6
+    scene = Demo(size=(26, 24), seed=1).load()
+    a, _, c, _, e, f = scene.grid.transform
+    np.testing.assert_allclose(
+        transform[:6], (a / 3, 0, c + a, 0, e / 3, f + 2 * e), rtol=1e-12
+    )  # rows 2-22, columns 1-21
+    assert {"datetimes", "s2sr_version", "configuration_sha256", "attribution"} <= set(tags)
+    assert tags["datetimes"].count("2023-") == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("strategy=magic", ("Could not find 'strategy/magic'", "Available options in 'strategy'", "lbfgs_adam")),
+        ("psf=0.55", ("Could not find 'psf/0.55'", "Available options in 'psf'", "sentinel2")),
+        ("psf.sigm=0.5", ("Could not override 'psf.sigm'",)),
+    ],
+)
+def test_a_wrong_name_ends_in_hydras_own_list(override, said, tmp_path):
+    done = run(override, "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode != 0
+    assert all(text in done.stderr for text in said), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_scene(shared_data, tmp_path):
+    root = shared_data / "apulia_clear"
+    overrides = ("data=geotiff", f"data.root={root}", "crop=24", "c2f.levels=[1,2]", "strategy=lbfgs", "logger=csv")
+    metrics = experiment.run(experiment.configuration(*overrides, *LBFGS), tmp_path)
+    assert set(metrics) >= {name for name in ALWAYS if name != "psf_sigma_B08"}
+    assert "psnr" not in metrics
+    assert metrics["n_obs"] >= 10
+    files = sorted(root.glob("*.tif"))
+    with rasterio.open(files[0]) as source, rasterio.open(tmp_path / "sr.tif") as product:
+        assert product.crs == source.crs
+        assert product.shape == (48, 48)
+        row, column = (source.height - 24) // 2, (source.width - 24) // 2
+        corner = source.window_transform(Window(column, row, 24, 24))
+        expected = (corner.a / 2, 0, corner.c, 0, corner.e / 2, corner.f)
+        np.testing.assert_allclose(product.transform[:6], expected, rtol=1e-12)
+        stack = np.stack([rasterio.open(path).read(1).astype(float) for path in files])
+        part = stack[:, row : row + 24, column : column + 24] * source.scales[0]
+        assert product.read(1).mean() == pytest.approx(part.mean(), rel=0.05)
+
+
+def test_both_programs_explain_themselves(tmp_path):
+    assert (ROOT / "train.py").is_file()
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "strategy: adam, adam_lbfgs" in done.stdout

@@ -1,0 +1,184 @@
+"""The dashboard without an account: runs are kept offline, read back here, and never asked for or waited for."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from runs import LBFGS, SCENE, TINY, command, environment, run
+
+WANDB = Path(sys.executable).with_name("wandb")
+SCORES = ("edge_contrast", "laplacian_var", "gradient_energy")
+
+
+def read(folder):
+    """(run record, history rows, summary) of an offline run."""
+    lines = inspect(folder).splitlines()
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    kinds = {kind: [record[kind] for record in records if record["type"] == kind] for kind in ("run", "history")}
+    (first,) = kinds["run"][:1]
+    return first, kinds["history"], json.loads(inspect(folder, "--summary"))["summary"], records
+
+
+def inspect(folder, *options):
+    answer = subprocess.run(
+        [WANDB, "leet", "inspect", *options, "--json", folder],
+        env=environment(Path(folder)),
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def offline_runs(folder):
+    return sorted((folder / "wandb").glob("offline-run-*"))
+
+
+def flat(row):
+    """A history record as {key: value}, however the reader nests it."""
+    row = row.get("update", row.get("item", row.get("row", row)))
+    if isinstance(row, list):
+        row = {item.get("key") or "/".join(item["nested_key"]): json.loads(item["value_json"]) for item in row}
+    return row
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("logged")
+    done = run(*SCENE, *LBFGS, "strategy.polish.steps=25", "hydra.run.dir=out/here", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done, cwd / "out" / "here"
+
+
+def test_without_a_key_it_is_offline_and_says_how_to_look_and_to_upload(logged):
+    done, folder = logged
+    assert len(offline_runs(folder)) == 1
+    (line,) = [line for line in done.stdout.splitlines() if "dashboard" in line]
+    assert f"`wandb leet {folder / 'wandb'}`" in line
+    assert f"`wandb sync {folder / 'wandb'}/offline-run-*`" in line
+    assert done.stderr == ""
+    assert "wandb:" not in done.stdout
+
+
+def test_no_settings_are_written_for_the_user(logged):
+    cwd = logged[1].parents[1]
+    strays = {path.name for path in cwd.iterdir()} - {"out", ".cache", ".config", ".local"}
+    assert strays == set()
+    assert not [path for path in cwd.rglob("*") if path.name in ("settings", ".netrc")]
+
+
+def test_the_run_knows_its_configuration_and_kind(logged):
+    _, folder = logged
+    record, _, _, _ = read(offline_runs(folder)[0])
+    assert record["project"] == "s2sr"
+    assert record["display_name"] == "here"
+    assert record["job_type"] == "train"
+    assert not record.get("run_group")
+    kept = record["config"]["update"]
+    composed = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+    assert {key: kept[key] for key in ("psf", "c2f", "radiometry", "report")} == {
+        key: composed[key] for key in ("psf", "c2f", "radiometry", "report")
+    }
+    assert set(composed) <= set(kept)
+    assert kept["strategy"]["polish"]["steps"] == 25
+
+
+def test_history(logged):
+    _, folder = logged
+    _, history, _, records = read(offline_runs(folder)[0])
+    rows = [flat(row) for row in history]
+    keys = set().union(*rows)
+    assert keys >= {"evals", "fit/loss", "fit/misfit", "fit/tv", "fit/tv_weight", "shifts/spread_px"}
+    assert keys >= {f"sharpness/{name}" for name in SCORES} | {"fidelity/psnr", "shifts/shift_rmse_px"}
+    assert all("evals" in row for row in rows)
+    evals = [row["evals"] for row in rows]
+    assert evals == sorted(evals)
+    levels = [row for row in rows if "sharpness/edge_contrast" in row]
+    assert len(levels) == 3, "x1, x2 and the polish"
+    pictures = [row for row in rows if any(key.startswith("pictures/") for key in row)]
+    assert len(pictures) == 3
+    shown = {key.split("/")[1].split(".")[0] for row in pictures for key in row if key.startswith("pictures/")}
+    assert shown == {"observation", "bicubic", "reconstruction", "residual", "shifts"}
+    metrics = [record["metric"] for record in records if record["type"] == "metric"]
+    assert any(metric.get("name") == "evals" for metric in metrics)
+    assert any(metric.get("glob_name") == "*" and metric.get("step_metric") == "evals" for metric in metrics)
+
+
+def test_the_tv_weight_is_seen_to_fade(logged):
+    _, history, _, _ = read(offline_runs(logged[1])[0])
+    weights = [row["fit/tv_weight"] for row in map(flat, history) if "fit/tv_weight" in row]
+    assert weights[0] > weights[-1]
+
+
+def test_summary_ends_with_the_final_metrics(logged):
+    _, _, summary, _ = read(offline_runs(logged[1])[0])
+    metrics = json.loads((logged[1] / "metrics.json").read_text())
+    for key in ("edge_contrast", "psnr", "n_obs", "strategy", "evals"):
+        assert summary[key] == pytest.approx(metrics[key])
+    assert "fit/loss" in summary
+
+
+def test_a_resumed_run_goes_on_in_its_own(logged):
+    _, folder = logged
+    (first,) = offline_runs(folder)
+    (folder / "metrics.json").unlink()  # as if it had been killed while it wrote its products
+    time.sleep(1)  # wandb's folders are named to the second
+    done = run(f"resume={folder}", "logger.mode=offline", cwd=folder.parent)
+    assert done.returncode == 0, done.stderr
+    runs = offline_runs(folder)
+    assert len(runs) == 2
+    assert {path.name.rpartition("-")[2] for path in runs} == {first.name.rpartition("-")[2]}
+    assert json.loads((folder / "metrics.json").read_text())["status"] == "ok"
+
+
+def test_a_server_that_does_not_answer_costs_half_a_minute_at_most(tmp_path):
+    start = time.monotonic()
+    keys = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40}
+    done = run(*TINY, "logger.mode=online", "hydra.run.dir=out", cwd=tmp_path, **keys)
+    assert time.monotonic() - start < 60  # 15 s of waiting and the run
+    assert done.returncode == 0, done.stderr
+    assert "Weights & Biases cannot be reached, so the run is logged offline" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    (kept,) = offline_runs(tmp_path / "out")
+    assert read(kept)[1]
+
+
+def test_online_without_a_key_on_a_terminal_does_not_ask(tmp_path):
+    """On a terminal wandb would ask for a key; there the progress bar is seen too."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(*TINY, "logger.mode=online", "hydra.run.dir=out"),
+        cwd=tmp_path,
+        env=environment(tmp_path, TERM="xterm", COLUMNS="120"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+    except OSError:  # the other side has closed
+        pass
+    os.close(ours)
+    text = seen.decode()
+    assert process.wait(60) == 0, text
+    assert "no key for Weights & Biases, so the run is logged offline" in text
+    assert "evals" in text
+    assert "coarse_to_fine x2" in text
+    assert len(offline_runs(tmp_path / "out")) == 1
+
+
+def test_an_unknown_mode_is_refused(tmp_path):
+    from s2sr.errors import InputError
+    from s2sr.report.dashboard import wandb_logger
+
+    with pytest.raises(InputError, match=r"logger\.mode=onlin; choose from online, offline, disabled"):
+        wandb_logger(folder=tmp_path, group=None, job_type="train", config={}, mode="onlin")
