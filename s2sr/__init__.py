@@ -3,7 +3,7 @@
 import s2sr
 
 scene = s2sr.load_scene("FOLDER", bands=["B02", "B03", "B04"])
-field = s2sr.fit(scene, "strategy=lbfgs", "psf=sentinel2")
+field = s2sr.super_resolve(scene, "strategy=lbfgs", "psf=sentinel2")
 image = field.render(scene.grid.scaled(4))
 s2sr.write_geotiff("sr.tif", image, scene.grid.scaled(4), scene.bands)
 """
@@ -15,7 +15,7 @@ _HOME = {
     "Demo": "s2sr.data.demo",
     "InputError": "s2sr.errors",
     "configuration": "s2sr.experiment",
-    "fit": "s2sr.experiment",
+    "super_resolve": "s2sr.experiment",
     "load_scene": "s2sr.experiment",
     "write_geotiff": "s2sr.report.products",
 }

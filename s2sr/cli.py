@@ -117,9 +117,7 @@ def job(cfg: DictConfig) -> None:
         run(cfg, folder, group=group_of(folder))
         say(place)
     except KeyboardInterrupt:
-        print(
-            f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(shown(folder)))}", file=sys.stderr
-        )
+        print(f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(place))}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if isinstance(error.__cause__, InputError):  # wrapped by Hydra's instantiate
@@ -141,6 +139,8 @@ def job(cfg: DictConfig) -> None:
 
 def group_of(folder: Path) -> str | None:
     """The sweep that a run belongs to, also when it is resumed by itself."""
+    if not (folder / ".hydra" / "hydra.yaml").is_file():  # hydra.output_subdir=null
+        return None
     settings = settings_of(folder)
     return Path(settings["sweep"]["dir"]).name if settings["mode"] == RunMode.MULTIRUN.name else None
 

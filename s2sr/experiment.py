@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import resource
 import signal
 import time
@@ -19,6 +20,7 @@ import psutil
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -62,9 +64,22 @@ def load_scene(root: str | Path, **options: Any) -> Scene:
     return SceneFolder(root=root, **options).load()
 
 
-def fit(scene: Scene, *overrides: str) -> SplatField:
+def super_resolve(scene: Scene, *overrides: str) -> SplatField:
     """The field fitted to a scene, by a configuration with overrides as on the command line."""
     return reconstruct(scene, configuration(*overrides)).field
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises InputError for a number that is out of its range; names and structure are Hydra's to check."""
+    whole = {"threads": 1, "n_obs": 2, "crop": 1, "report.scale": 1, "seed": 0}
+    for key, least in whole.items():
+        value = OmegaConf.select(cfg, key)
+        if not (type(value) is int and value >= least) and not (value is None and key != "seed"):
+            raise InputError(f"{key}={value}: it must be a whole number from {least}")
+    for key in ("noise", "tv_delta"):
+        value = OmegaConf.select(cfg, key)
+        if not (isinstance(value, int | float) and 0 < value < math.inf) and not (value is None and key == "noise"):
+            raise InputError(f"{key}={value}: it must be a positive number")
 
 
 def observe(cfg: DictConfig) -> Scene:
@@ -72,6 +87,7 @@ def observe(cfg: DictConfig) -> Scene:
 
     Raises InputError where less than two observations are left.
     """
+    check(cfg)
     source = build(cfg.data)
     source.prepare()
     scene = source.load()
@@ -107,11 +123,12 @@ def reconstruct(
     Raises InputError where configuration and scene do not go together or the scene does not fit in memory, and
     KeyboardInterrupt after Ctrl-C.
     """
+    check(cfg)
     lightning.seed_everything(cfg.seed, verbose=False)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     scene, shifts = register(scene)
-    levels = check_levels(OmegaConf.to_object(cfg.c2f.levels))
+    levels = check_levels(build(cfg.c2f)["levels"])
     field = SplatField(
         scene.grid,
         scene.bands,
@@ -142,17 +159,20 @@ def reconstruct(
         callbacks += [Dashboard(scene), LevelCheckpoint(folder / "checkpoints")]
     last = folder and folder / "checkpoints" / "last.ckpt"
     with quiet():
-        trainer = lightning.Trainer(
-            **build(cfg.trainer),
-            max_epochs=len(module.phases),
-            reload_dataloaders_every_n_epochs=1,
-            logger=loggers,
-            callbacks=callbacks,
-            default_root_dir=folder,
-            enable_progress_bar=False,
-            enable_checkpointing=folder is not None,
-            enable_model_summary=False,
-        )
+        try:
+            trainer = lightning.Trainer(
+                **build(cfg.trainer),
+                max_epochs=len(module.phases),
+                reload_dataloaders_every_n_epochs=1,
+                logger=loggers,
+                callbacks=callbacks,
+                default_root_dir=folder,
+                enable_progress_bar=False,
+                enable_checkpointing=folder is not None,
+                enable_model_summary=False,
+            )
+        except MisconfigurationException as error:
+            raise InputError(f"trainer: {error}") from error
         handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(module, ckpt_path=str(last) if last and last.exists() else None)
@@ -186,7 +206,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "psf_sigma": sum(sigma.values()) / len(sigma),
         **{f"psf_sigma_{band}": value for band, value in sigma.items()},
         "detail_limit_px": max(
-            detail_limit(float(s), float(w)) for s, w in zip(field.sigma_psf, field.widths, strict=True)
+            detail_limit(float(s), float(w)) for s, w in zip(field.sigma_psf.detach(), field.widths, strict=True)
         ),
         "scale": scale,
         "n_obs": len(scene),
@@ -196,7 +216,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     tags = {
         "datetimes": ", ".join(o.datetime for o in scene.observations),
         "s2sr_version": version("s2sr"),
-        "configuration_sha256": hashlib.sha256(OmegaConf.to_yaml(cfg).encode()).hexdigest(),
+        "configuration_sha256": configuration_hash(cfg),
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
@@ -212,6 +232,12 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def configuration_hash(cfg: DictConfig) -> str:
+    """Of what decides the product: not of where it was computed or logged."""
+    decisive = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("trainer", "logger", "threads")])
+    return hashlib.sha256(OmegaConf.to_yaml(decisive).encode()).hexdigest()
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def test_not_enough_memory(refused, monkeypatch):
 
 
 def test_memory_that_cannot_be_had_is_one_line_too(refused):
-    assert "not enough memory" in refused("data.size=100000")
+    assert "choose data.size=" in refused("data.size=100000")
 
 
 def test_the_program_itself(tmp_path):

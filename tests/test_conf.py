@@ -40,7 +40,7 @@ def finished(folder: Path) -> dict:
 
 def test_every_group_is_tried_here():
     groups = {path.parts[0] for path in FILES if len(path.parts) > 1}
-    assert groups == {"data", "psf", "c2f", "strategy", "logger", "trainer"} | NOT_GROUPS
+    assert groups == {"data", "psf", "c2f", "strategy", "misfit", "logger", "trainer"} | NOT_GROUPS
     composed = {part.removeprefix("/stage@strategy.") for s in choices("strategy") for part in stages(s)}
     assert composed >= {"coarse_to_fine", "polish"}
 

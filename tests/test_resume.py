@@ -57,7 +57,7 @@ def test_killed_in_the_fit_and_resumed_from_elsewhere(uninterrupted, tmp_path):
     assert_same(uninterrupted, folder)
     assert len((folder / "metrics.csv").read_text().splitlines()) > before, "the log goes on"
     assert str(folder / "sr.tif") in done.stdout.splitlines()
-    assert list(elsewhere.iterdir()) == []
+    assert not [path for path in elsewhere.iterdir() if path.name[0] != "."]  # it is the home of this test, too
 
     done = run(f"resume={folder}", cwd=elsewhere)
     assert done.returncode == 1

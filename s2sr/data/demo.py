@@ -212,6 +212,15 @@ class Demo:
         for name in ("changing", "change", "cloudy", "cloud_cover", "scl_misses"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"data.{name}={getattr(self, name)} must be a fraction from 0 to 1")
+        import psutil
+
+        needed = 190 * (sides[0] + 8) * (sides[1] + 8) * self.pixels_per_lr**2  # bytes; 181 a raster pixel measured
+        free = psutil.virtual_memory().available
+        if needed > free:
+            raise InputError(
+                f"data.size={self.size} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB "
+                f"are free; choose data.size={int((free / 190) ** 0.5 / self.pixels_per_lr) - 8}"
+            )
         try:
             datetime.date.fromisoformat(self.start)
         except ValueError:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from s2sr.errors import InputError
+
 
 @dataclass(frozen=True)
 class Quadratic:
@@ -30,6 +32,10 @@ class Huber:
     """rho(z^2) = z^2 up to `threshold` standard deviations, then linear in |z|: changes between dates pull less."""
 
     threshold: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not self.threshold > 0:
+            raise InputError(f"misfit.threshold={self.threshold}: it counts standard deviations and must be positive")
 
     def __call__(self, z: Tensor) -> Tensor:
         size = z.abs()

@@ -53,7 +53,7 @@ class ProgressBar(Callback):
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:3.0f} %  loss {task.fields[loss]:.4g}  {task.fields[evals]} evals"),
+            TextColumn("{task.percentage:3.0f} %  {task.fields[state]}"),
             TimeRemainingColumn(),
             refresh_per_second=10,
             transient=True,
@@ -61,7 +61,7 @@ class ProgressBar(Callback):
         )
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        self.task = self.bar.add_task("", total=sum(map(work, module.phases)), loss=float("nan"), evals=0)
+        self.task = self.bar.add_task("", total=sum(map(work, module.phases)), state="")
         self.bar.start()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, step: int) -> None:
@@ -73,8 +73,7 @@ class ProgressBar(Callback):
             self.task,
             description=f"{module.phase.name} x{module.phase.scale}",
             completed=done,
-            loss=float(sum(module.parts.values())),
-            evals=module.evals,
+            state=f"loss {float(sum(module.parts.values())):.4g}  {module.evals} evals",
         )
 
     def on_train_end(self, trainer: Any, module: Any) -> None:

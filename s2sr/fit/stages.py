@@ -48,6 +48,8 @@ class Stage:
         if min(self.steps, self.rounds, self.part) < 1:
             counts = f"{self.steps}, {self.rounds}, {self.part}"
             raise InputError(f"a stage needs steps, rounds and part of at least 1, not {counts}")
+        if not all(self.tv(progress) >= 0 for progress in (0.0, 0.5, 1.0)):
+            raise InputError("a stage's tv is a weight and must not be negative")
 
     def without_fixed(self, free: Mapping[str, Sequence[object]]) -> Stage:
         """The stage without blocks that have nothing to fit; `free` lists the free parameters by name."""

@@ -37,6 +37,7 @@ class SplatField(nn.Module):
 
     weights: nn.Parameter
     widths: Tensor  # [b] detector pixels, LR pixels
+    log_sigma_start: Tensor
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class SplatField(nn.Module):
         self.register_buffer("widths", detector_widths(bands).to(dtype), persistent=False)
         self.raw_shifts = nn.Parameter(shifts.to(dtype, copy=True))
         self.log_sigma = nn.Parameter(psf.of(bands).to(dtype).log())
+        self.register_buffer("log_sigma_start", self.log_sigma.detach().clone(), persistent=False)
         self.radiometry = Radiometry(len(shifts), len(bands), gain=gain, offset=offset).to(dtype)
         radiometry = {"radiometry.raw_gain": gain, "radiometry.raw_offset": offset}
         self.fitted = {
@@ -84,11 +86,16 @@ class SplatField(nn.Module):
     @property
     def sigma_psf(self) -> Tensor:
         """[b] Gaussian part of the PSF, LR pixels (`PSF.sigma` counts pixels of the band's own grid)."""
-        return self.log_sigma.exp() * self.widths
+        return self._sigma * self.widths
+
+    @property
+    def _sigma(self) -> Tensor:
+        # A trial step of a line search may not leave a factor of 4: exp would overflow.
+        return self.log_sigma.clamp(self.log_sigma_start - 1.4, self.log_sigma_start + 1.4).exp()
 
     def sigma_by_band(self) -> dict[str, float]:
         """The Gaussian part of the PSF in pixels of each band's own grid, as `PSF.sigma` counts it."""
-        return dict(zip(self.bands, self.log_sigma.detach().exp().tolist(), strict=True))
+        return dict(zip(self.bands, self._sigma.tolist(), strict=True))
 
     def blocks(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that are fitted, by the name that stages call them; what is held fixed is left out."""

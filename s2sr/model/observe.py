@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -69,16 +70,19 @@ def along_rows(w: Tensor, taps: Taps, n: int) -> Tensor:
     return torch.bmm(taps.values.reshape(1, t, -1).expand(n, -1, -1), _row_windows(w, n, taps.first, cells, s))
 
 
-def along_rows_adjoint(z: Tensor, taps: Taps, rows: int) -> Tensor:
-    """w [rows, columns] from z [n, t, columns]."""
+def along_rows_adjoint(z: Tensor, taps: Taps, w: Tensor) -> None:
+    """Fills w [rows, columns] from z [n + padding, t, columns], contiguous, zero in the padding."""
     t, cells, s = taps.values.shape
-    n, _, columns = z.shape
-    count = rows // s
-    padded = z.new_zeros(count + cells - 1, t, columns)
-    padded[taps.first + cells - 1 :][:n] = z
-    windows = padded.as_strided((count, cells * t, columns), (t * columns, columns, 1))
+    columns, count = z.shape[-1], w.shape[0] // s
+    windows = z.as_strided((count, cells * t, columns), (t * columns, columns, 1), z.storage_offset())
     kernel = taps.values.flip(1).permute(2, 1, 0).reshape(1, s, cells * t)
-    return torch.bmm(kernel.expand(count, -1, -1), windows).view(rows, columns)
+    torch.bmm(kernel.expand(count, -1, -1), windows, out=w.view(count, s, columns))
+
+
+def padding(taps: Taps, n: int, cells: int) -> tuple[int, int]:
+    """Zeros before and after n pixels, so that every one of `cells` cells has a whole window of pixels that saw it."""
+    before = taps.first + taps.values.shape[1] - 1
+    return before, cells - n - taps.first
 
 
 def along_columns(z: Tensor, taps: Taps, n: int) -> Tensor:
@@ -87,29 +91,24 @@ def along_columns(z: Tensor, taps: Taps, n: int) -> Tensor:
     y = z.new_empty(t, z.shape[0], n)
     for start, count, size in _groups(n):
         block = _banded(taps.values.flatten(1), size, s).mT
-        target = y[..., start : start + count * size].unflatten(-1, (count, size))
         for k in range(t):
             windows = _column_windows(z[:, k], (start + taps.first) * s, count, size * s, block.shape[1])
-            target[k] = torch.bmm(windows, block[k].expand(count, -1, -1)).transpose(0, 1)
+            torch.bmm(windows, block[k].expand(count, -1, -1), out=_column_windows(y[k], start, count, size, size))
     return y
 
 
-def along_columns_adjoint(y: Tensor, taps: Taps, columns: int) -> Tensor:
-    """z [rows, t, columns] from y [t, rows, n]."""
-    t, cells, s = taps.values.shape
-    _, rows, n = y.shape
-    total = columns // s
-    padded = y.new_zeros(t, rows, total + cells - 1)
-    padded[..., taps.first + cells - 1 :][..., :n] = y
-    z = y.new_empty(rows, t, columns)
+def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
+    """Fills z [rows, t, columns] from y [t, rows, n]."""
+    t, _, s = taps.values.shape
+    total = z.shape[-1] // s
+    padded = F.pad(y, padding(taps, y.shape[-1], total))
     for start, count, size in _groups(total):
         band = _banded(taps.values.flip(1).flatten(1), size, s).view(t, size, -1, s)  # [t, cell, pixel, splat]
         block = band.transpose(1, 2).reshape(t, -1, size * s)
-        target = z[..., start * s : (start + count * size) * s].unflatten(-1, (count, size * s))
         for k in range(t):
             windows = _column_windows(padded[k], start, count, size, block.shape[1])
-            target[:, k] = torch.bmm(windows, block[k].expand(count, -1, -1)).transpose(0, 1)
-    return z
+            target = _column_windows(z[:, k], start * s, count, size * s, size * s)
+            torch.bmm(windows, block[k].expand(count, -1, -1), out=target)
 
 
 def row_taps_gradient(z: Tensor, w: Tensor, taps: Taps) -> Tensor:
@@ -165,9 +164,13 @@ class Observe(torch.autograd.Function):
         for b, w in enumerate(weights):
             rows, columns = taps[2 * b], taps[2 * b + 1]
             y = frames[:, b].contiguous()
-            z = along_columns_adjoint(y, columns, w.shape[1])
+            before, after = padding(rows, y.shape[1], w.shape[0] // rows.values.shape[2])
+            padded = w.new_empty(before + y.shape[1] + after, y.shape[0], w.shape[1])
+            padded[:before] = padded[before + y.shape[1] :] = 0
+            z = padded[before : before + y.shape[1]]
+            along_columns_adjoint(y, columns, z)
             if gradient is not None:
-                gradient[b] = along_rows_adjoint(z, rows, w.shape[0])
+                along_rows_adjoint(padded, rows, gradient[b])
             if half:
                 kernels[2 * b] = row_taps_gradient(z, w, rows)
                 kernels[2 * b + 1] = column_taps_gradient(y, half[b], columns)

@@ -226,8 +226,9 @@ def test_a_trial_step_far_away_stays_finite():
     assert all(p.grad.isfinite().all() for block in field.blocks().values() for p in block)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("name", ["raw_shifts", "log_sigma"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("raw_shifts", math.nan), ("raw_shifts", math.inf), ("log_sigma", math.nan)]
+)
 def test_a_trial_step_that_is_not_finite_gives_frames_that_say_so(name, value):
     """Rather than an error: the line search goes on from there."""
     field = field_of(learn=True)
@@ -236,6 +237,15 @@ def test_a_trial_step_that_is_not_finite_gives_frames_that_say_so(name, value):
         frames = field()
     assert frames.shape == (3, 2, 7, 9)
     assert frames.isnan().any()
+
+
+def test_sigma_stays_within_a_factor_of_four_of_its_start():
+    field = field_of(learn=True)
+    start = field.sigma_psf.detach().clone()
+    with torch.no_grad():
+        field.log_sigma.fill_(math.inf)
+    torch.testing.assert_close(field.sigma_psf / start, torch.full_like(start, math.exp(1.4)))
+    assert field().isfinite().all()
 
 
 def test_a_narrow_psf_stays_finite():

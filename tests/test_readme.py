@@ -1,0 +1,64 @@
+"""What the README tells people to type works. Only the sizes are smaller here; `make` is tried by whoever installs."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from runs import LBFGS, PRODUCTS, ROOT, environment, run
+
+from s2sr.data.demo import Demo
+
+README = (ROOT / "README.md").read_text()
+SIZE = ("data.size=24", "data.n_dates=5")
+QUICK = (*LBFGS, "logger=csv", "threads=1")
+BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) for language in ("bash", "python")}
+COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS["bash"] for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return Demo(size=49, n_dates=8, cloudy=0).write(tmp_path_factory.mktemp("readme") / "FOLDER")
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 6
+    assert {line.split()[1] for line in COMMANDS} == {"train.py", "sweep.py"}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command(line, folder, tmp_path):
+    program, script, *overrides = shlex.split(line)
+    assert program == "python"
+    extra = list(QUICK)
+    if "data=geotiff" in line:
+        overrides = [o.replace("FOLDER", str(folder)) for o in overrides]
+    elif "resume=RUN_DIR" in line:
+        done = run(*SIZE, *extra, "c2f.levels=[1,2]", "hydra.run.dir=RUN_DIR", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "RUN_DIR" / "metrics.json").unlink()
+        extra = []
+    else:
+        extra += [*SIZE, "c2f.levels=[1,2]"]
+    done = run(*overrides, *extra, cwd=tmp_path, script=script)
+    assert done.returncode == 0, done.stderr
+    found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert found >= ({"sweep.csv", "sweep.png", "comparison.png"} if script == "sweep.py" else set(PRODUCTS))
+
+
+def test_python(folder, tmp_path):
+    (code,) = BLOCKS["python"]
+    code = code.replace('"FOLDER"', repr(str(folder))).replace('"psf=sentinel2"', f'"psf=sentinel2", *{LBFGS}')
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), check=True, timeout=200)
+    assert (tmp_path / "sr.tif").stat().st_size > 10_000
+
+
+def test_every_choice_that_is_named_exists():
+    for group in ("strategy", "psf", "c2f", "data", "logger", "misfit"):
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{group}="))
+        choices = row.split("|")[1].partition(";")[0]
+        for choice in re.findall(r"`([\w.]+)`", choices):
+            assert (ROOT / "conf" / group / f"{choice}.yaml").exists(), f"{group}={choice}"
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
