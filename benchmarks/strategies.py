@@ -1,6 +1,6 @@
 """Every strategy on observations simulated from sharp aerial images, with known truth.
 
-python benchmarks/strategies.py [FOLDER] [--scenes 3] [OVERRIDE ...]
+python benchmarks/strategies.py [--folder FOLDER] [--scenes 3] [OVERRIDE ...]
 
 FOLDER holds NAIP-VA-b1.tiff ... b4.tiff (red, green, blue, near infrared at 1 m; USDA NAIP, public domain). 8
 observations, jitter std 0.15 px, noise 0.002, sigma 0.45 px; the draws differ from scene to scene. Each run has its
@@ -57,11 +57,11 @@ def run(folder: Path, seed: int, strategy: str, overrides: list[str]) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     here = Path(__file__).resolve()
-    parser.add_argument("folder", nargs="?", type=Path, default=here.parents[2] / "shared" / "data" / "hr_naip_va")
+    parser.add_argument("--folder", type=Path, default=here.parents[2] / "shared" / "data" / "hr_naip_va")
     parser.add_argument("--scenes", type=int, default=3)
     options, overrides = parser.parse_known_args()
     if not (options.folder / "NAIP-VA-b1.tiff").exists():
-        raise SystemExit(f"{options.folder}: no NAIP-VA-b1.tiff here; name the folder that has it")
+        raise SystemExit(f"{options.folder}: no NAIP-VA-b1.tiff here; name the folder that has it with --folder")
     print(f"{'':12}" + "".join(f"{column:>15}" for column in COLUMNS) + f"{'over bicubic':>15}{'over lbfgs':>15}")
     means: dict[str, dict[str, float]] = {}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:

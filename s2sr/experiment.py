@@ -115,6 +115,26 @@ def register(scene: Scene) -> tuple[Scene, Tensor]:
     return scene.select(kept, "it does not match the others"), found.shifts[kept]
 
 
+def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
+    """The registered scene, its field at the coarsest level and the stages, ready to be fitted.
+
+    Raises InputError where configuration and scene do not go together.
+    """
+    scene, shifts = register(scene)
+    levels = check_levels(build(cfg.c2f)["levels"])
+    radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset}
+    field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=build(cfg.psf), shifts=shifts, **radiometry)
+    return Reconstruction(
+        scene,
+        field,
+        stages=build(cfg.strategy),
+        levels=levels,
+        misfit=build(cfg.misfit),
+        tv_delta=cfg.tv_delta,
+        noise=cfg.noise,
+    )
+
+
 def reconstruct(
     scene: Scene, cfg: DictConfig, *, folder: Path | None = None, group: str | None = None
 ) -> Reconstruction:
@@ -127,37 +147,19 @@ def reconstruct(
     lightning.seed_everything(cfg.seed, verbose=False)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    scene, shifts = register(scene)
-    levels = check_levels(build(cfg.c2f)["levels"])
-    field = SplatField(
-        scene.grid,
-        scene.bands,
-        scale=levels[0],
-        psf=build(cfg.psf),
-        shifts=shifts,
-        gain=cfg.radiometry.gain,
-        offset=cfg.radiometry.offset,
-    )
-    module = Reconstruction(
-        scene,
-        field,
-        stages=build(cfg.strategy),
-        levels=levels,
-        misfit=build(cfg.misfit),
-        tv_delta=cfg.tv_delta,
-        noise=cfg.noise,
-    )
-    budget = Budget.of(module, cfg.report.scale or levels[-1])
+    module = prepare(scene, cfg)
+    budget = Budget.of(module, cfg.report.scale or module.phases[-1].scale)
     budget.check_memory(psutil.virtual_memory().available)
     callbacks: list[Any] = [LevelLog(), ProgressBar()]
     loggers: Any = False
+    last = None
     if folder:
         check_disk(folder, int(budget.disk))
         log.info("%s", budget)
         facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
-        callbacks += [Dashboard(scene), LevelCheckpoint(folder / "checkpoints")]
-    last = folder and folder / "checkpoints" / "last.ckpt"
+        callbacks += [Dashboard(module.scene), LevelCheckpoint(folder / "checkpoints")]
+        last = folder / "checkpoints" / "last.ckpt"
     with quiet():
         try:
             trainer = lightning.Trainer(
@@ -213,10 +215,12 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "strategy": cfg.name,
         "evals": module.evals,
     }
+    finest = metrics["detail_limit_px"]
     tags = {
         "datetimes": ", ".join(o.datetime for o in scene.observations),
         "s2sr_version": version("s2sr"),
         "configuration_sha256": configuration_hash(cfg),
+        "detail_limit_px": f"{finest:.3f}",
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
@@ -229,6 +233,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     shifts_csv(folder / "shifts.csv", scene, shifts=shifts, **radiometry, noise=noise)
     metrics["runtime_s"] = time.perf_counter() - start
     metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    log.info("the sensor passes under 5 %% of detail finer than %.2f pixels: what is finer here is prior", finest)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
     return metrics
