@@ -34,7 +34,7 @@ from s2sr.model.grid import Grid
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 30  # seconds
-FINAL = ("404", "410")  # HTTP: it is not there, and will not be
+CURL_LOOKS_BACK = 6  # seconds over which it averages a speed, so that it sees a stall later by as much
 
 
 class TransferError(OSError):
@@ -59,36 +59,38 @@ class Reader:
         """[y, x] the raster's first band on `grid`, 0 where it has no data.
 
         Pixels that fit the grid, or that are a whole number of its pixels wide, come as they are; else `resampling`.
-        Raises TransferError after the last attempt, or at once if it is not there or not a raster.
+        Raises TransferError after the last attempt, or at once if it is not there.
         """
-        refused = False
+        again = False
         for attempt in range(1, self.attempts + 1):
             if self.stop.is_set():
                 raise Stopped
             try:
-                signed = self.sign(href, again=refused) if self.sign else href
-                with rasterio.Env(**self._options()), _opened(signed) as source:
+                signed = self.sign(href, again=again) if self.sign else href
+                with rasterio.Env(**self._options(attempt)), _opened(signed) as source:
                     return _onto(source, grid, resampling)
             except (RasterioError, OSError) as error:  # requests' own are OSErrors
                 reason = _reason(error)
-            refused = "403" in reason or "401" in reason
-            if attempt == self.attempts or any(code in reason for code in FINAL) or "not recognized" in reason:
+            status = re.search(r"HTTP\D*(\d{3})", reason)
+            if attempt == self.attempts or (status and status[1] in ("404", "410")):
                 break
+            # the status of a part of a file is not always told
+            again = attempt > 1 or bool(status and status[1] in ("401", "403"))
             log.debug("%s: %s; attempt %d of %d", href, reason, attempt, self.attempts)
             # drawn, so that what failed together is not repeated together
             self.stop.wait(min(self.backoff * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.75, 1.25))
         raise TransferError(f"{href.partition('?')[0]}: {reason}" + (f", {attempt} times" if attempt > 1 else ""))
 
-    def _options(self) -> dict[str, Any]:
-        return {
+    def _options(self, attempt: int) -> dict[str, Any]:
+        options = {
             "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side files are looked for
-            "CPL_VSIL_CURL_USE_HEAD": False,  # the first range tells the size too
-            "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",  # a failure is not remembered
             "GDAL_HTTP_CONNECTTIMEOUT": self.timeout,
-            "GDAL_HTTP_LOW_SPEED_TIME": self.timeout,
+            "GDAL_HTTP_LOW_SPEED_TIME": max(1, self.timeout - CURL_LOOKS_BACK),
             "GDAL_HTTP_LOW_SPEED_LIMIT": 1,  # bytes per second
             "GDAL_HTTP_MAX_RETRY": 0,  # repeated here, where the link can be signed again
         }
+        # GDAL remembers what it was told of a file, a failure too; to forget costs a request more
+        return options | ({"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/"} if attempt > 1 else {})
 
 
 def write(
