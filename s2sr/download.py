@@ -49,7 +49,7 @@ def prepare(cfg: DictConfig) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_first_line(error)) from error
     source.prepare()
-    print(source.folder if hasattr(source, "folder") else source)
+    print(getattr(source, "folder", "nothing to download: this source is not a catalogue"))
 
 
 def _first_line(error: Exception) -> str:

@@ -17,11 +17,11 @@ EARTH_SEARCH = {"B02": "blue", "B03": "green", "B04": "red", "B08": "nir", "B11"
 PLANETARY = {band: band for band in EARTH_SEARCH}
 
 
-def bbox(shape: tuple[int, int], *, row: int = 0, column: int = 0, inset: float = 1.0) -> list[float]:
-    """Degrees, of so many pixels of 10 m from a corner of the tile, smaller by `inset` metres on each side."""
-    west, north = LEFT + 10 * column + inset, TOP - 10 * row - inset
-    east, south = west + 10 * shape[1] - 2 * inset, north - 10 * shape[0] + 2 * inset
-    return list(transform_bounds(CRS, "EPSG:4326", west, south, east, north, densify_pts=0))
+def bbox(shape: tuple[int, int], *, row: int = 0, column: int = 0) -> list[float]:
+    """Degrees, of so many pixels of 10 m, counted from the corner of the tile."""
+    west, north = LEFT + 10 * column, TOP - 10 * row
+    east, south = west + 10 * shape[1], north - 10 * shape[0]
+    return list(transform_bounds(CRS, "EPSG:4326", west, south, east, north, densify_pts=21))
 
 
 def write_asset(path: Path, pixels: np.ndarray, *, size: float = 10, origin: tuple[float, float] = (LEFT, TOP)) -> None:
@@ -34,7 +34,7 @@ def write_asset(path: Path, pixels: np.ndarray, *, size: float = 10, origin: tup
 def item(id: str, when: str, assets: dict[str, str], **properties: Any) -> dict[str, Any]:
     """`assets`: the files by name."""
     named = {"eo:cloud_cover": 5, "s2:processing_baseline": "05.10", "proj:epsg": 32631, "platform": "sentinel-2a"}
-    west, south, east, north = bbox((64, 64), inset=0)
+    west, south, east, north = bbox((64, 64))
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     described = {"raster:bands": [{"nodata": 0, "scale": 0.0001, "offset": -0.1}]}
     return {
@@ -65,7 +65,9 @@ def season(folder: Path, days: Sequence[str], names: dict[str, str] = EARTH_SEAR
         files = {}
         for band, key in names.items():
             coarse = band in ("B11", "SCL")
-            pixels = (ground[::2, ::2] if coarse else ground) + 20 * rng.standard_normal((64, 64))[:: 1 + coarse, :: 1 + coarse]
+            pixels = (ground[::2, ::2] if coarse else ground) + 20 * rng.standard_normal((64, 64))[
+                :: 1 + coarse, :: 1 + coarse
+            ]
             pixels = np.full((32, 32), 4, np.uint8) if band == "SCL" else pixels.clip(1001, 9000).astype(np.uint16)
             files[key] = f"{t}_{band}.tif"
             write_asset(folder / files[key], pixels, size=20 if coarse else 10)

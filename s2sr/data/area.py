@@ -30,6 +30,8 @@ from s2sr.model.grid import Grid
 PIXEL = 10  # metres
 ALIGN = 20  # metres
 SMALLEST = 16  # pixels, of the shorter side
+WIDEST = 12  # degrees of longitude
+DEGREE = 111_320  # metres, of latitude
 
 Box = tuple[float, float, float, float]  # west, south, east, north
 
@@ -57,21 +59,34 @@ class Area:
             raise InputError(f"{area.name}: outside of UTM, which Sentinel-2 is delivered in (latitudes -80 to 84)")
         if east - west > 180:
             raise InputError(f"{area.name}: spans {east - west:.0f} degrees; across the antimeridian, give two areas")
-        rows, columns = area.grid.shape
-        if area.polygon.area == 0 or area.inside.sum() < SMALLEST or min(rows, columns) < SMALLEST:
-            raise InputError(
-                f"{area.name}: too small, {rows} x {columns} pixels of {PIXEL} m; "
-                f"at least {SMALLEST} x {SMALLEST} are needed"
-            )
+        if min(area.size) < 2 * SMALLEST:
+            rows, columns = area.grid.shape
+            if min(rows, columns) < SMALLEST or area.inside.sum() < SMALLEST:
+                raise InputError(
+                    f"{area.name}: too small, {rows} x {columns} pixels of {PIXEL} m; "
+                    f"at least {SMALLEST} x {SMALLEST} are needed"
+                )
         return area
 
     @property
     def bounds(self) -> Box:
         return self.polygon.bounds
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """About how many rows and columns the grid has; also of an area that is too large for one."""
+        west, south, east, north = self.bounds
+        shrunk = math.cos(math.radians((south + north) / 2))
+        return round((north - south) * DEGREE / PIXEL), round((east - west) * DEGREE * shrunk / PIXEL)
+
     @cached_property
     def grid(self) -> Grid:
-        """The smallest grid that holds the area."""
+        """The smallest grid that holds the area. Raises InputError if a UTM zone does not reach that far."""
+        if self.bounds[2] - self.bounds[0] > WIDEST:
+            raise InputError(
+                f"{self.name}: {self.bounds[2] - self.bounds[0]:.0f} degrees wide, one UTM grid holds {WIDEST}; "
+                "give several areas"
+            )
         crs = f"EPSG:{self.epsg}"
         west, south, east, north = Geometry(self.polygon, "EPSG:4326").to_crs(crs, resolution=0.01).boundingbox
         # a corner that is a multiple up to rounding should not cost another row

@@ -81,6 +81,7 @@ def _mosaic(grid: Grid, url: str, timeout: float) -> tuple[np.ndarray, Affine]:
 
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"data.basemap_url={url} is not an http or https link")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what is tried again is no news
     zoom, xs, ys = tiles(grid)
     picture = np.zeros((3, len(ys) * SIDE, len(xs) * SIDE), np.uint8)
     with requests.Session() as session, ThreadPoolExecutor(PARALLEL) as pool:

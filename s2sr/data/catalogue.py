@@ -56,8 +56,8 @@ class Catalogue:
     sign: Callable[..., str] | None = None  # (href, again=False) -> href that can be read now
     bbox: Sequence[float] | None = None  # west, south, east, north, degrees
     aoi: str | Path | None = None  # GeoJSON file, instead of bbox
-    start: str | date
-    end: str | date  # included
+    start: str | date | None = None
+    end: str | date | None = None  # included
     season: Sequence[str] | None = None  # MM-DD, MM-DD: of each year
     bands: Sequence[str] = ("B02", "B03", "B04", "B08")
     orbits: Sequence[int] | None = None  # relative orbits; None: all
@@ -160,13 +160,13 @@ class Catalogue:
                 raise InputError(f"data.{name}={value} is not a whole number of {least} or more")
         if self.max_scenes < self.min_scenes:
             raise InputError(f"data.max_scenes={self.max_scenes} is less than data.min_scenes={self.min_scenes}")
-        amount = self._layer_bytes * len(self._layers) * self.max_scenes
         _ = self._season
+        rows, columns = self._area.size
+        amount = 2 * rows * columns * len(self._layers) * self.max_scenes
         if amount > LARGE and not self.yes:
-            rows, columns = self._area.grid.shape
             raise InputError(
-                f"{self._area.name}: {rows} x {columns} pixels, {len(self._layers)} layers and up to {self.max_scenes} "
-                f"observations are {amount / 1e9:.1f} GB; data.yes=true downloads them"
+                f"{self._area.name}: about {rows} x {columns} pixels, {len(self._layers)} layers and up to "
+                f"{self.max_scenes} observations are {amount / 1e9:.1f} GB; data.yes=true downloads them"
             )
 
     def _check_disk(self, n: int) -> None:

@@ -52,8 +52,9 @@ class Pass:
 def passes(products: Iterable[Product], area: Area) -> list[Pass]:
     """One per day, satellite and orbit, in the order of time.
 
-    Per tile the newest baseline, of one baseline the last one made. Tiles in the grid's own zone come first, as they
-    need no resampling, then those that cover more of the area, as long as they add to it.
+    Products in the grid's own zone come first, as they need no resampling; per tile the newest baseline, of one
+    baseline the last one made; then those that cover more of the area. Each is used if it adds to those before it, also
+    an older one of the same tile: some passes are delivered in parts.
     """
 
     def key(product: Product) -> tuple[date, str, int]:
@@ -61,10 +62,11 @@ def passes(products: Iterable[Product], area: Area) -> list[Pass]:
 
     found = []
     for _, group in groupby(sorted(products, key=key), key=key):
-        newest: dict[str, Product] = {}
-        for product in sorted(group, key=lambda p: (p.baseline, p.made, p.id)):
-            newest[product.tile] = product
-        ranked = sorted(newest.values(), key=lambda p: (p.epsg != area.epsg, -_share(p, area), p.id))
+        together = sorted(group, key=lambda p: (p.baseline, p.made, p.id))
+        newest = {product.tile: product for product in together}
+        ranked = sorted(
+            together, key=lambda p: (p.epsg != area.epsg, p is not newest[p.tile], -_share(p, area), -p.baseline, p.id)
+        )
         used: list[Product] = []
         missing = area.polygon
         for product in ranked:

@@ -7,6 +7,7 @@ stay the JSON that they are, so that what is saved is what the catalogue said.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class Season:
     @classmethod
     def of(cls, start: Any, end: Any, season: Sequence[Any] | None) -> Season:
         """Raises InputError where a date is none, or the end comes first."""
+        if start is None or end is None:
+            raise InputError("name the season: data.start=2025-04-01 data.end=2025-10-31, both included")
         days = []
         for name, value in (("start", start), ("end", end)):
             try:
@@ -217,6 +220,7 @@ def _of_api(catalog: str, collection: str, area: Area, season: Season, max_cloud
     from pystac_client.warnings import PystacClientWarning
     from urllib3.util.retry import Retry
 
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what is tried again is no news
     # one repetition of what cannot connect or does not answer: more would keep a user without network waiting
     retry = Retry(
         total=5,
