@@ -69,7 +69,7 @@ class Reader:
                 signed = self.sign(href, again=again) if self.sign else href
                 with rasterio.Env(**self._options(attempt)), _opened(signed) as source:
                     return _onto(source, grid, resampling)
-            except (RasterioError, OSError) as error:  # requests' own are OSErrors
+            except (RasterioError, OSError, ValueError) as error:  # requests' own are OSErrors
                 reason = _reason(error)
             status = re.search(r"HTTP\D*(\d{3})", reason)
             if attempt == self.attempts or (status and status[1] in ("404", "410")):
@@ -120,24 +120,26 @@ def write(
         "tiled": True,
     }
     partial = path.with_name(f".{path.name}.part")
-    try:
-        with MemoryFile() as memory:
-            with memory.open(**profile) as out:
-                out.write(layers)
-                out.descriptions = tuple(bands)
-                out.scales, out.offsets = tuple(scales), tuple(offsets)
-                out.update_tags(**{key: str(value) for key, value in tags.items()})
-            with memory.open() as out:
-                # no overviews: the fit reads every pixel, and they would cost a third more time and space
-                options = {"compress": "DEFLATE", "predictor": "YES", "overviews": "NONE", "bigtiff": "IF_SAFER"}
-                rasterio.shutil.copy(out, partial, driver="COG", **options)
-        if (fault := damage(partial, grid, bands)) is not None:
-            raise OSError(f"{path}: not written whole ({fault}); is the disk full?")
-        partial.replace(path)
-    except RasterioError as error:
-        raise OSError(f"{path}: could not be written ({_reason(error)}); is the disk full?") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    # made in memory, and written by Python: it tells why a disk refuses, GDAL does not always notice
+    with MemoryFile() as plain, MemoryFile() as whole:
+        with plain.open(**profile) as out:
+            out.write(layers)
+            out.descriptions = tuple(bands)
+            out.scales, out.offsets = tuple(scales), tuple(offsets)
+            out.update_tags(**{key: str(value) for key, value in tags.items()})
+        with plain.open() as out:
+            # no overviews: the fit reads every pixel
+            options = {"compress": "DEFLATE", "predictor": "YES", "overviews": "NONE", "bigtiff": "IF_SAFER"}
+            rasterio.shutil.copy(out, whole.name, driver="COG", **options)
+        try:
+            partial.write_bytes(whole.getbuffer())
+            if (fault := damage(partial, grid, bands)) is not None:
+                raise OSError(0, f"{fault} when it was read back")
+            partial.replace(path)
+        except OSError as error:
+            raise OSError(f"{path}: could not be written ({error.strerror})") from error
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def damage(path: Path, grid: Grid, bands: Sequence[str], *, items: str | None = None) -> str | None:
