@@ -62,7 +62,9 @@ class Take:
 
     @property
     def id(self) -> str:
-        return f"{self.platform}_MSIL2A_{self.when:%Y%m%dT%H%M%S}_R{self.orbit:03d}_T{self.tile}_{self.made:%Y%m%dT%H%M%S}"
+        return (
+            f"{self.platform}_MSIL2A_{self.when:%Y%m%dT%H%M%S}_R{self.orbit:03d}_T{self.tile}_{self.made:%Y%m%dT%H%M%S}"
+        )
 
     @property
     def platform(self) -> str:
@@ -113,13 +115,13 @@ def take(day: int, tile: str = "31UFS") -> Take:
 class World:
     """The season on disk, under `folder`."""
 
-    def __init__(self, folder: Path, *, blocks: int = 64) -> None:
+    def __init__(self, folder: Path, *, blocks: int = 128) -> None:
         scene = Demo(size=SHAPE, n_dates=12, cloudy=0, pixels_per_lr=8).load()
         self.folder = folder
         self.crs = scene.grid.crs
         self.transform = Affine(*scene.grid.transform)
         # to a DN, so that both baselines can say the same
-        self.frames = np.rint(scene.frames.numpy() * 1e4).clip(10) / 1e4  # [t, b, y, x] reflectance
+        self.frames = np.rint(scene.frames.double().numpy() * 1e4).clip(10) / 1e4  # [t, b, y, x] reflectance
         for product in SEASON:
             self._write(product, blocks)
 
@@ -228,8 +230,8 @@ class World:
                 seen = np.isfinite(reflectance)
                 dn = np.where(seen, np.rint(np.where(seen, reflectance, 0) * 1e4) + product.offset, 0).astype(np.uint16)
             step = 2 if band in ("B11", "SCL") else 1
-            image, transform = dn[::step, left:right:step], self.transform * Affine.translation(left, 0)
-            transform = transform * Affine.scale(step)
+            image, transform = dn[::step, left:right:step], self.transform @ Affine.translation(left, 0)
+            transform = transform @ Affine.scale(step)
             if epsg != 32631:
                 image, transform = _in_zone(image, transform, epsg, 10 * step, self.crs)
             write_cog(self.path(product, band), image, transform, f"EPSG:{epsg}", blocks=blocks)
@@ -288,9 +290,7 @@ def real_items(shared: Path, base: str) -> list[dict[str, Any]]:
     return found
 
 
-def _in_zone(
-    image: np.ndarray, transform: Affine, epsg: int, pixel: int, crs: str
-) -> tuple[np.ndarray, Affine]:
+def _in_zone(image: np.ndarray, transform: Affine, epsg: int, pixel: int, crs: str) -> tuple[np.ndarray, Affine]:
     """The image on the grid of another UTM zone, whose corners are multiples of 20 m."""
     height, width = image.shape
     west, north = transform * (0, 0)

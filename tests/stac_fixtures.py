@@ -54,7 +54,9 @@ def api(request, world, file_server_of_all, tmp_path_factory) -> Iterator[str]:
 
     base = f"{file_server_of_all.url}/{request.param}"
     items = [item for flavour in COLLECTION for item in world.items(flavour, base)]
-    yield from _served(getattr(stac_servers, request.param), tmp_path_factory, map(collection, COLLECTION.values()), items)
+    yield from _served(
+        getattr(stac_servers, request.param), tmp_path_factory, map(collection, COLLECTION.values()), items
+    )
 
 
 @pytest.fixture(scope="session", params=["rustac", "pgstac"])
@@ -67,7 +69,9 @@ def real_api(request, world, file_server_of_all, shared_data, tmp_path_factory) 
     if not folder.exists():
         shutil.copytree(shared_data / "stac_local_cogs", folder)
     items = real_items(shared_data, f"{file_server_of_all.url}/{request.param}/real")
-    yield from _served(getattr(stac_servers, request.param), tmp_path_factory, map(collection, COLLECTION.values()), items)
+    yield from _served(
+        getattr(stac_servers, request.param), tmp_path_factory, map(collection, COLLECTION.values()), items
+    )
 
 
 def _served(server, tmp_path_factory, collections, items) -> Iterator[str]:

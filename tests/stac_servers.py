@@ -190,10 +190,7 @@ class _Files(BaseHTTPRequestHandler):
                 with file.open("rb") as source:
                     source.seek(first)
                     data = source.read(last - first + 1)
-                if fault:
-                    sent = self.broken(fault, data)
-                else:
-                    sent = self.send(data)
+                sent = self.broken(fault, data) if fault else self.send(data)
         except OSError:
             self.close_connection = True
         finally:
@@ -208,7 +205,7 @@ class _Files(BaseHTTPRequestHandler):
             return max(0, size - int(match[2])), size - 1
         return int(match[1]), min(int(match[2] or size), size - 1)
 
-    def head(self, status: int, length: int, headers: Mapping[str, str] = {}) -> None:  # noqa: B006
+    def head(self, status: int, length: int, headers: Mapping[str, str] = {}) -> None:
         self.send_response(status)
         for name, value in {"Accept-Ranges": "bytes", "Content-Type": "image/tiff", **headers}.items():
             self.send_header(name, value)
