@@ -161,7 +161,7 @@ def damage(path: Path, grid: Grid, bands: Sequence[str], *, items: str | None = 
             if items is not None and source.tags().get("items") != items:
                 return "made from other items"
             for index in source.indexes:
-                source.checksum(index)
+                source.read(index)
     except RasterioError as error:
         return _reason(error)
     return None
