@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+pytest_plugins = ["stac_fixtures"]
 
 
 @pytest.fixture(scope="session")

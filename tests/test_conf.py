@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import local_catalogue
 import pytest
 import torch
 import yaml
@@ -105,9 +106,20 @@ def test_trainer(trainer, tmp_path):
 
 @pytest.mark.parametrize("data", choices("data"))
 def test_data(data, tmp_path):
-    own = {"demo": ("data.size=16", "data.n_dates=3"), "geotiff": (f"data.root={tmp_path / 'scene'}",)}
+    catalogue = ("data.start=2023-05-01", "data.end=2023-05-31", f"data.root={tmp_path / 'scene'}", "data.min_scenes=3")
+    catalogue += (f"data.bbox={local_catalogue.bbox((24, 24), row=8, column=8)}".replace(" ", ""),)
+    own = {
+        "demo": ("data.size=16", "data.n_dates=3"),
+        "geotiff": (f"data.root={tmp_path / 'scene'}",),
+        "planetary_computer": (f"data.catalog={tmp_path / 'archive' / 'items.json'}", *catalogue),
+        "earth_search": (f"data.catalog={tmp_path / 'archive' / 'items.json'}", *catalogue),
+    }
     assert data in own, f"say here how to run data={data}"
-    Demo(size=16, n_dates=3, cloudy=0).write(tmp_path / "scene")
+    if data == "geotiff":
+        Demo(size=16, n_dates=3, cloudy=0).write(tmp_path / "scene")
+    elif data != "demo":
+        names = local_catalogue.PLANETARY if data == "planetary_computer" else local_catalogue.EARTH_SEARCH
+        local_catalogue.season(tmp_path / "archive", ["2023-05-02", "2023-05-07", "2023-05-12"], names)
     run(short(configuration("c2f.levels=[1,2]", "logger=csv", "strategy=lbfgs", f"data={data}", *own[data])), tmp_path)
     assert ("psnr" in finished(tmp_path)) == (data == "demo")
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "fit": {"errors", "model"},
     "report": {"errors", "model"},
     "experiment": {"errors", "model", "data", "fit", "report"},
-    "download": {"errors", "model", "data", "fit", "report", "experiment"},
+    "download": {"errors", "model", "data", "fit", "report", "experiment", "cli"},
     "forecast": {"errors", "model", "data", "fit", "report", "experiment"},
     "cli": {"errors", "report", "experiment"},
 }

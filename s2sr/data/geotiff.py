@@ -90,6 +90,7 @@ class SceneFolder:
             observations=tuple(used),
             rejected=tuple(sorted([*cloudy, *excluded], key=lambda o: o.datetime)),
             attribution="; ".join(dict.fromkeys(file.attribution for file in files)),
+            basemap=picture if (picture := Path(self.root).expanduser() / "basemap.tif").is_file() else None,
         )
 
     def _check_settings(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ class Scene:
     rejected: tuple[Observation, ...] = ()
     truth: Truth | None = field(default=None, repr=False)
     attribution: str = ""
+    basemap: Path | None = None  # an aerial picture of the place, for the eye only
 
     def __post_init__(self) -> None:
         shape = (len(self.observations), len(self.bands), *self.grid.shape)

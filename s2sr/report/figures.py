@@ -6,6 +6,7 @@ figure share one percentile stretch, so that what looks brighter or sharper is.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import area_average, bicubic
 from s2sr.report.products import atomic, clearest
+
+log = logging.getLogger(__name__)
 
 Array = Tensor | np.ndarray
 Window = tuple[int, int, int, int]  # first row, first column, rows, columns: LR pixels
@@ -158,7 +161,7 @@ def comparison(
     metrics: Mapping[str, Any] | None = None,
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> Figure:
-    """One observation | bicubic of the temporal mean | reconstruction | truth where known, above a zoom of each.
+    """One observation | bicubic of the temporal mean | reconstruction | truth and basemap if any, above a zoom of each.
 
     The stretch is the product's unless given; `metrics` (keys of metrics.json) go into the titles; `shift` as in
     `metrics.fidelity` puts the truth where the product is.
@@ -183,9 +186,12 @@ def comparison(
         level = min(scale, scene.truth.scale)
         truth = area_average(scene.truth.reflectance, scene.truth.scale, level, shift)
         images.append((truth, level, "Truth", f"averaged to {level}x"))
-    side = 520 if len(images) == 4 else 640
+    picture, credit = aerial(scene, scale)
+    if picture is not None:
+        images.append((picture, scale, "Aerial picture", "another sensor, another day"))
+    side = 520 if len(images) >= 4 else 640
     height, width = scene.grid.shape
-    pictures = [rgb(image, scene.bands, stretch) for image, _, _, _ in images]
+    pictures = [image if image is picture else rgb(image, scene.bands, stretch) for image, _, _, _ in images]
     window: Window | None = None
     metre = metres_per_pixel(scene.grid)
     rows: list[list[Panel]] = [[], []]
@@ -198,7 +204,30 @@ def comparison(
         frame = (row * size, column * size, rows_shown * size)
         rows[0].append(Panel(overview, title, facts, size / metre if metre and first else None, frame))
         rows[1].append(Panel(detail, metre=detail_size / metre if metre and first else None))
-    return sheet(rows)
+    return sheet(rows, credit)
+
+
+def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
+    """(the scene's basemap, uint8 [y * scale, x * scale, 3]; whose it is). None where there is none to be read."""
+    if scene.basemap is None:
+        return None, ""
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.transform import Affine
+    from rasterio.vrt import WarpedVRT
+
+    grid = scene.grid.scaled(scale)
+    place = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": grid.shape[0], "width": grid.shape[1]}
+    try:
+        with (
+            rasterio.open(scene.basemap, driver="GTiff") as source,
+            WarpedVRT(source, **place, resampling=Resampling.bilinear) as warped,
+        ):
+            picture = np.moveaxis(warped.read([1, 2, 3]), 0, -1)
+            return picture, f"Aerial picture: {source.tags().get('attribution', scene.basemap.name)}"
+    except (rasterio.errors.RasterioError, IndexError, ValueError) as error:
+        log.warning("%s: not shown (%s)", scene.basemap, error)
+        return None, ""
 
 
 def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:

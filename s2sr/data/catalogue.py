@@ -1,0 +1,437 @@
+"""`data=planetary_computer`, `data=earth_search`: an area and a season of a STAC catalogue, as a scene folder.
+
+    search -> one pass per day, satellite and orbit -> SCL over the area -> the clearest -> bands -> a file each
+
+The folder holds Cloud-Optimized GeoTIFFs (uint16, the bands and SCL, all on one grid; reflectance = 1e-4 DN - 0.1 in
+every one) and `scene.json`: the query, what was chosen and the catalogue's items, unsigned. The choice is made once: a
+second call for the same query takes it from there, and reads only what is missing or damaged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.enums import Resampling
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from s2sr.data.area import Area
+from s2sr.data.basemap import ESRI, ESRI_ATTRIBUTION, fetch
+from s2sr.data.geotiff import ATTRIBUTION, SceneFolder
+from s2sr.data.harmonise import OFFSET, SCALE, Item, harmonised
+from s2sr.data.selection import Pass, by_cloud, choose, passes
+from s2sr.data.stac import Product, Season, link, search
+from s2sr.data.transfer import Reader, TransferError, damage, write
+from s2sr.errors import InputError
+from s2sr.model.scene import Scene
+
+log = logging.getLogger(__name__)
+
+LARGE = 5e9  # bytes of pixels, from which the user has to agree
+HOPELESS = 3  # failures in a row and no success: it is not the single file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """What is wanted of a STAC catalogue, and where it goes."""
+
+    catalog: str  # URL of a STAC API, or a file with an ItemCollection
+    collection: str
+    assets: dict[str, str]  # names of the catalogue's assets by band, SCL among them
+    offset: Callable[[Item, str], tuple[float, float]]  # (item, asset) -> scale and offset of its DN
+    sign: Callable[..., str] | None = None  # (href, again=False) -> href that can be read now
+    bbox: Sequence[float] | None = None  # west, south, east, north, degrees
+    aoi: str | Path | None = None  # GeoJSON file, instead of bbox
+    start: str | date | None = None
+    end: str | date | None = None  # included
+    season: Sequence[str] | None = None  # MM-DD, MM-DD: of each year
+    bands: Sequence[str] = ("B02", "B03", "B04", "B08")
+    orbits: Sequence[int] | None = None  # relative orbits; None: all
+    max_cloud_cover: float = 60  # of the tile, per cent
+    max_aoi_cloud: float = 1  # of the area, per cent
+    relax: bool = True  # allow more cloud over the area until there are `min_scenes`
+    min_coverage: float = 50  # of the area, per cent that an observation must show
+    min_scenes: int = 8
+    max_scenes: int = 32
+    root: str | Path | None = None  # the scene folder; None: data/ and a name from area and dates
+    refresh: bool = False  # search again, also where the folder has the answer
+    yes: bool = False  # download however much it is
+    workers: int = 8  # parallel reads
+    timeout: int = 30  # seconds without a byte after which a transfer is repeated
+    attempts: int = 6
+    backoff: float = 1.0  # seconds before the second attempt; doubles
+    basemap: bool = False  # an aerial mosaic as well
+    basemap_url: str = ESRI
+    basemap_attribution: str = ESRI_ATTRIBUTION
+    basemap_scale: int | None = None  # its pixels per LR pixel and axis; None: the finest of `levels`
+    levels: Sequence[int] = (4,)
+    exclude: Sequence[str | date] = ()  # this and what follows: as in SceneFolder
+    min_clear: float = 0.3
+    dilate: int = 2
+    scl_classes: Sequence[int] = (0, 1, 3, 8, 9, 10)
+    mask_snow: bool = False
+
+    def prepare(self) -> None:
+        """Download what is missing in the folder.
+
+        Raises InputError where the settings, the catalogue, the network or the disk make it impossible, and
+        KeyboardInterrupt after Ctrl-C; what was finished until then stays, whole.
+        """
+        self._check()
+        chosen, scl = self._plan()
+        missing = [one for one in chosen if not self._is_whole(one)]
+        if missing:
+            self._check_disk(len(missing))
+            self._download(missing, scl)
+        if self.basemap:
+            scale = self.basemap_scale or max(self.levels)
+            fetch(
+                self.folder / "basemap.tif",
+                self._area.grid.scaled(scale),
+                url=self.basemap_url,
+                attribution=self.basemap_attribution,
+                timeout=self.timeout,
+            )
+
+    def load(self) -> Scene:
+        """The usable ones of the observations that were chosen. Raises InputError as SceneFolder does."""
+        chosen = {f"{one.name}.tif" for one in self._planned() or ()}
+        others = sorted(path.stem for path in self.folder.glob("*.tif") if path.name not in {*chosen, "basemap.tif"})
+        return SceneFolder(
+            root=self.folder,
+            bands=self.bands,
+            exclude=[*self.exclude, *others],
+            min_clear=self.min_clear,
+            dilate=self.dilate,
+            scl_classes=self.scl_classes,
+            mask_snow=self.mask_snow,
+        ).load()
+
+    @cached_property
+    def folder(self) -> Path:
+        """The scene folder."""
+        if self.root is not None:
+            return Path(self.root).expanduser()
+        place = "_".join(f"{v:g}" for v in self.bbox or ()) if self.aoi is None else Path(self.aoi).stem
+        return Path("data") / f"{self.collection.replace('/', '_')}_{place}_{self.start}_{self.end}"
+
+    @cached_property
+    def _area(self) -> Area:
+        return Area.of(bbox=self.bbox, aoi=self.aoi)
+
+    @cached_property
+    def _season(self) -> Season:
+        return Season.of(self.start, self.end, self.season)
+
+    @property
+    def _layers(self) -> tuple[str, ...]:
+        return (*self.bands, "SCL")
+
+    @property
+    def _layer_bytes(self) -> int:
+        return 2 * math.prod(self._area.grid.shape)
+
+    def _check(self) -> None:
+        if isinstance(self.bands, str) or not self.bands:
+            raise InputError(f"data.bands={self.bands} is not a list of bands; write data.bands=[B02,B03,B04]")
+        there = [band for band in self.assets if band != "SCL"]
+        for band in self.bands:
+            if band not in there:
+                raise InputError(f"data.bands: there is no band {band}; choose from {', '.join(there)}")
+        for name in ("max_cloud_cover", "max_aoi_cloud", "min_coverage"):
+            if not 0 <= getattr(self, name) <= 100:
+                raise InputError(f"data.{name}={getattr(self, name)} is not a percentage (0 to 100)")
+        for name, least in {"min_scenes": 2, "max_scenes": 2, "workers": 1, "timeout": 1, "attempts": 1}.items():
+            if not (isinstance(value := getattr(self, name), int) and value >= least):
+                raise InputError(f"data.{name}={value} is not a whole number of {least} or more")
+        if self.max_scenes < self.min_scenes:
+            raise InputError(f"data.max_scenes={self.max_scenes} is less than data.min_scenes={self.min_scenes}")
+        _ = self._season
+        rows, columns = self._area.size
+        amount = 2 * rows * columns * len(self._layers) * self.max_scenes
+        if amount > LARGE and not self.yes:
+            raise InputError(
+                f"{self._area.name}: about {rows} x {columns} pixels, {len(self._layers)} layers and up to "
+                f"{self.max_scenes} observations are {amount / 1e9:.1f} GB; data.yes=true downloads them"
+            )
+
+    def _check_disk(self, n: int) -> None:
+        needed = n * len(self._layers) * self._layer_bytes
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise InputError(
+                f"data.root={self.folder}: {n} observations need up to {needed / 1e9:.2f} GB of disk and "
+                f"{free / 1e9:.2f} GB are free; free some, or choose another data.root"
+            )
+
+    # what to download
+
+    @property
+    def _query(self) -> dict[str, Any]:
+        """What the choice depends on."""
+        names = ("catalog", "collection", "season", "orbits", "max_cloud_cover", "max_aoi_cloud", "relax")
+        given = {name: getattr(self, name) for name in (*names, "min_coverage", "min_scenes", "max_scenes")}
+        dates = {"start": str(self.start), "end": str(self.end)}
+        return _as_json({"area": self._area.polygon.__geo_interface__, **dates, **given})
+
+    def _planned(self) -> list[Pass] | None:
+        """The choice that scene.json holds for this query; None: it holds none.
+
+        Raises InputError if the folder is that of another area.
+        """
+        path = self.folder / "scene.json"
+        try:
+            plan = json.loads(path.read_text())
+            there, query, items = plan["grid"], plan["query"], {item["id"]: item for item in plan["items"]["features"]}
+            if there != _as_json(vars(self._area.grid)):
+                raise InputError(
+                    f"data.root={self.folder}: holds another area ({there['shape'][0]} x {there['shape'][1]} pixels, "
+                    f"{there['crs']}); choose another data.root"
+                )
+            if query != self._query:
+                return None
+            return [
+                Pass(tuple(Product(items[id]) for id in one["items"]), one["cloud"], one["coverage"])
+                for one in plan["observations"]
+            ]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            log.warning("%s: cannot be read (%r); searching again", path, error)
+            return None
+
+    def _plan(self) -> tuple[list[Pass], dict[Pass, bytes]]:
+        """The passes to download, and of those of a new search the SCL, compressed."""
+        planned = self._planned()
+        if planned is not None and not self.refresh:
+            return planned, {}
+        products, cloudier = search(
+            self.catalog,
+            self.collection,
+            area=self._area,
+            season=self._season,
+            max_cloud_cover=self.max_cloud_cover,
+            orbits=self.orbits,
+        )
+        where = f"{self.collection}, {self.start} to {self.end}, tile cloud up to {self.max_cloud_cover:g} %"
+        more = f"; {cloudier} more are cloudier" if cloudier else ""
+        if not products:
+            raise InputError(
+                f"{self._area.name}: no scene found in {self.catalog} ({where}{more}); "
+                "try other dates, area, data.max_cloud_cover or data.orbits"
+            )
+        candidates = passes(products, self._area)
+        scl = self._look_at_clouds(candidates)
+        chosen, allowed = choose(
+            list(scl),
+            max_cloud=self.max_aoi_cloud,
+            min_coverage=self.min_coverage,
+            relax=self.relax,
+            least=self.min_scenes,
+            most=self.max_scenes,
+        )
+        found = f"{self._area.name}: {len(chosen)} of {len(candidates)} acquisitions ({where}{more})"
+        table = f"by cloud over the area: {by_cloud(list(scl))}"
+        if len(chosen) < 2:
+            raise InputError(f"{found} are clear up to {allowed:g} % over the area, at least 2 are needed; {table}")
+        log.info("%s are clear up to %g %% over the area", found, allowed)
+        if len(chosen) < self.min_scenes:
+            log.warning("%d observations are fewer than data.min_scenes=%d; %s", len(chosen), self.min_scenes, table)
+        elif allowed > self.max_aoi_cloud:
+            log.warning("data.max_aoi_cloud=%g was relaxed to %g; %s", self.max_aoi_cloud, allowed, table)
+        chosen = sorted(chosen, key=lambda one: one.datetime)
+        self._save_plan(chosen)
+        return chosen, {one: scl[one] for one in chosen}
+
+    def _save_plan(self, chosen: Sequence[Pass]) -> None:
+        items = {product.id: product.item for one in chosen for product in one.products}
+        plan = {
+            "version": version("s2sr"),
+            "query": self._query,
+            "grid": _as_json(vars(self._area.grid)),
+            "observations": [
+                {
+                    "file": f"{one.name}.tif",
+                    "datetime": one.datetime.isoformat(),
+                    "cloud": one.cloud,
+                    "coverage": one.coverage,
+                    "items": [product.id for product in one.products],
+                }
+                for one in chosen
+            ],
+            "items": {"type": "FeatureCollection", "features": list(items.values())},
+        }
+        partial = self.folder / ".scene.json.part"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(plan, indent=1))
+            partial.replace(self.folder / "scene.json")
+        except OSError as error:
+            raise InputError(f"data.root={self.folder}: cannot be written ({error.strerror or error})") from error
+
+    # how it is downloaded
+
+    def _look_at_clouds(self, candidates: Sequence[Pass]) -> dict[Pass, bytes]:
+        """The passes with their cloud and coverage, each with its SCL, compressed. Those that fail are left out."""
+        found: dict[Pass, bytes] = {}
+        with self._reading("clouds", total=len(candidates) * self._layer_bytes) as (reader, read, bar):
+
+            def look(one: Pass) -> None:
+                scl = self._mosaic(reader, one, "SCL")
+                found[one.seen(scl, self._area)] = zlib.compress(scl.tobytes(), 1)
+
+            _each({one: read.submit(look, one) for one in candidates}, lambda _: bar(self._layer_bytes, 1))
+        return dict(sorted(found.items(), key=lambda pair: pair[0].datetime))
+
+    def _download(self, missing: Sequence[Pass], scl: dict[Pass, bytes]) -> None:
+        """One file per pass. Those that fail are named in a warning, and the next call tries them again."""
+        total = len(missing) * len(self.bands) * self._layer_bytes
+        # as many passes at once as keep the readers busy, so that memory holds few of them
+        at_once = 1 + math.ceil(self.workers / len(self._layers))
+        with (
+            self._reading("bands", total=total) as (reader, read, bar),
+            ThreadPoolExecutor(at_once) as finish,
+        ):
+
+            def download(one: Pass) -> None:
+                def layer(band: str) -> np.ndarray:
+                    if band == "SCL" and one in scl:
+                        return np.frombuffer(zlib.decompress(scl[one]), np.uint16).reshape(self._area.grid.shape)
+                    found = self._mosaic(reader, one, band)
+                    bar(0 if band == "SCL" else self._layer_bytes, 0)
+                    return found
+
+                self._save(one, np.stack(list(read.map(layer, self._layers))))
+
+            try:
+                failed = _each({one: finish.submit(download, one) for one in missing}, lambda _: bar(0, 1))
+            except BaseException:
+                reader.stop.set()
+                raise
+        if failed:
+            log.warning("%d of %d observations were not downloaded; the same command tries again", failed, len(missing))
+        log.info("%s: %d observations downloaded", self.folder, len(missing) - failed)
+
+    def _mosaic(self, reader: Reader, one: Pass, band: str) -> np.ndarray:
+        """[y, x] uint16 of a band, or SCL, on the grid: the first product's pixels, where it has none the next's."""
+        asset = self.assets[band]
+        found = np.zeros(self._area.grid.shape, np.uint16)
+        for product in one.products:
+            href = link(self.catalog, product.item, asset)
+            if band == "SCL":
+                layer = reader.read(href, self._area.grid, resampling=Resampling.nearest)
+            else:
+                scale, offset = self.offset(product.item, asset)
+                dn = reader.read(href, self._area.grid, resampling=Resampling.cubic)
+                layer = harmonised(dn, scale=scale, offset=offset)
+            np.copyto(found, layer, where=found == 0, casting="unsafe")
+        return found
+
+    def _save(self, one: Pass, layers: np.ndarray) -> None:
+        first, n = one.products[0], len(self.bands)
+        tags = {
+            "datetime": one.datetime.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "items": ", ".join(product.id for product in one.products),
+            "platform": first.properties.get("platform", ""),
+            "relative_orbit": "" if first.orbit is None else first.orbit,
+            "processing_baseline": ", ".join(dict.fromkeys(f"{p.baseline:05.2f}" for p in one.products)),
+            "cloud_over_area_percent": f"{one.cloud:.2f}",
+            "coverage_percent": f"{one.coverage:.2f}",
+            "attribution": f"{ATTRIBUTION} {one.datetime.year}",
+            "s2sr_version": version("s2sr"),
+        }
+        write(
+            self._path(one),
+            layers,
+            self._area.grid,
+            self._layers,
+            scales=(*[SCALE] * n, 1.0),
+            offsets=(*[OFFSET] * n, 0.0),
+            tags=tags,
+        )
+
+    def _path(self, one: Pass) -> Path:
+        return self.folder / f"{one.name}.tif"
+
+    def _is_whole(self, one: Pass) -> bool:
+        path = self._path(one)
+        if not path.exists():
+            return False
+        fault = damage(path, self._area.grid, self._layers, items=", ".join(product.id for product in one.products))
+        if fault:
+            log.warning("%s: %s; downloading it again", path.name, fault)
+        return fault is None
+
+    @contextmanager
+    def _reading(
+        self, what: str, *, total: int
+    ) -> Iterator[tuple[Reader, ThreadPoolExecutor, Callable[[int, int], None]]]:
+        """(reader, pool of readers, what to call with the bytes and scenes that are done)."""
+        reader = Reader(sign=self.sign, timeout=self.timeout, attempts=self.attempts, backoff=self.backoff)
+        progress = Progress(
+            TextColumn(f"{what} {{task.fields[scenes]}} scenes"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            transient=True,
+            disable=not sys.stdout.isatty(),
+        )
+        task = progress.add_task("", total=total, scenes=0)
+        scenes = 0
+
+        def bar(n_bytes: int, n_scenes: int) -> None:
+            nonlocal scenes
+            scenes += n_scenes
+            progress.update(task, advance=n_bytes, scenes=scenes)
+
+        with progress, ThreadPoolExecutor(self.workers) as pool:
+            try:
+                yield reader, pool, bar
+            except BaseException:
+                reader.stop.set()  # else what waits in the pool would still be read
+                raise
+
+
+def _each(jobs: dict[Pass, Future[None]], done: Callable[[Pass], None]) -> int:
+    """How many of the jobs failed; each is named in a warning.
+
+    Raises InputError if nothing works: the disk is full, or one after the other fails.
+    """
+    names = {job: one for one, job in jobs.items()}
+    failed, worked = 0, False
+    for job in as_completed(names):
+        one = names[job]
+        try:
+            job.result()
+            worked = True
+        except (TransferError, InputError) as error:
+            failed += 1
+            log.warning("%s is left out: %s", one.name, error)
+            if not worked and failed >= min(HOPELESS, len(jobs)):
+                raise InputError(f"nothing could be read: {error}") from error
+        except OSError as error:
+            raise InputError(str(error)) from error
+        done(one)
+    return failed
+
+
+def _as_json(values: Any) -> Any:
+    """What comes back when it is saved: tuples are lists then, and dates text."""
+    return json.loads(json.dumps(values, default=str))

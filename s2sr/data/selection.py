@@ -1,0 +1,111 @@
+"""Which products become observations: one per pass, of the newest baseline, the clearest over the area first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from itertools import groupby
+
+import numpy as np
+
+from s2sr.data.area import Area
+from s2sr.data.stac import Product
+
+CLOUDY = (3, 8, 9, 10)  # SCL: cloud shadow, cloud of medium and high probability, thin cirrus
+RELAXED = (1, 2, 5, 10, 20, 40, 60, 80, 100)  # per cent of the area under cloud, in the order in which they are allowed
+COVERED = 1e-3  # of the area: what another tile has to add
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One acquisition of the area by one satellite, from one tile or several."""
+
+    products: tuple[Product, ...]  # where tiles overlap, the first one's pixels are taken
+    cloud: float = 0.0  # of the area that was seen, per cent
+    coverage: float = 100.0  # of the area, per cent
+
+    @property
+    def datetime(self) -> datetime:
+        return min(product.datetime for product in self.products)
+
+    @property
+    def name(self) -> str:
+        """Such as S2A_2024-04-22_R098. Made of a letter and numbers: nothing of an item's id becomes a path."""
+        product = self.products[0]
+        orbit = "" if product.orbit is None else f"_R{product.orbit:03d}"
+        return f"{product.platform}_{self.datetime.date().isoformat()}{orbit}"
+
+    @property
+    def clear(self) -> float:
+        """Of the area, per cent."""
+        return self.coverage * (1 - self.cloud / 100)
+
+    def seen(self, scl: np.ndarray, area: Area) -> Pass:
+        """With the cloud and the coverage that its scene classification [y, x] shows."""
+        inside = scl[area.inside]
+        known = inside[inside != 0]
+        cloud = 100 * float(np.isin(known, CLOUDY).mean()) if known.size else 100.0
+        return replace(self, cloud=cloud, coverage=100 * known.size / inside.size)
+
+
+def passes(products: Iterable[Product], area: Area) -> list[Pass]:
+    """One per day, satellite and orbit, in the order of time.
+
+    Products in the grid's own zone come first, as they need no resampling; per tile the newest baseline, of one
+    baseline the last one made; then those that cover more of the area. Each is used if it adds to those before it, also
+    an older one of the same tile: some passes are delivered in parts.
+    """
+
+    def key(product: Product) -> tuple[date, str, int]:
+        return product.local_day, product.platform, product.orbit or 0
+
+    found = []
+    for _, group in groupby(sorted(products, key=key), key=key):
+        together = sorted(group, key=lambda p: (p.baseline, p.made, p.id))
+        newest = {product.tile: product for product in together}
+        ranked = sorted(
+            together, key=lambda p: (p.epsg != area.epsg, p is not newest[p.tile], -_share(p, area), -p.baseline, p.id)
+        )
+        used: list[Product] = []
+        missing = area.polygon
+        for product in ranked:
+            rest = missing.difference(product.outline)
+            if not used or missing.area - rest.area > COVERED * area.polygon.area:
+                used.append(product)
+                missing = rest
+        found.append(Pass(tuple(used)))
+    return sorted(found, key=lambda one: one.datetime)
+
+
+def choose(
+    candidates: Sequence[Pass],
+    *,
+    max_cloud: float,  # of the area, per cent
+    min_coverage: float,  # of the area, per cent
+    relax: bool,
+    least: int,
+    most: int,
+) -> tuple[list[Pass], float]:
+    """(at most `most`, the clearest first; the cloud that was allowed, per cent).
+
+    With `relax` more cloud is allowed step by step until there are `least`.
+    """
+    covering = sorted((c for c in candidates if c.coverage >= min_coverage), key=lambda c: (-c.clear, c.datetime))
+    steps = [max_cloud, *(step for step in RELAXED if step > max_cloud)] if relax else [max_cloud]
+    for allowed in steps:
+        chosen = [c for c in covering if c.cloud <= allowed]
+        if len(chosen) >= least:
+            break
+    return chosen[:most], allowed
+
+
+def by_cloud(candidates: Sequence[Pass]) -> str:
+    """How many there are at which cloud over the area, for messages."""
+    steps = [step for step in RELAXED if any(c.cloud <= step for c in candidates)]
+    return ", ".join(f"{sum(c.cloud <= step for c in candidates)} up to {step} %" for step in steps) or "none"
+
+
+def _share(product: Product, area: Area) -> float:
+    """Of the area, 0 to 1, to the per cent: whether a tile's outline cuts off a corner is not what should decide."""
+    return round(product.outline.intersection(area.polygon).area / area.polygon.area, 2)

@@ -1,0 +1,216 @@
+"""Pixels of remote rasters on a grid, through rasterio, whatever the network does meanwhile.
+
+GDAL reads the blocks of a Cloud-Optimized GeoTIFF that a window needs. It is held to two formats here, so that a file
+that is something else than it claims (a VRT, say, which can name any local file) is refused; that is why the reading
+is not left to odc-stac, which lets GDAL choose. A read that fails in any way is repeated with a freshly signed link,
+after a pause that doubles.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from s2sr.model.grid import Grid
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 30  # seconds
+CURL_LOOKS_BACK = 6  # seconds over which it averages a speed, so that it sees a stall later by as much
+
+
+class TransferError(OSError):
+    """A raster that could not be had, and why."""
+
+
+class Stopped(Exception):
+    """The user has interrupted."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How remote rasters are read."""
+
+    sign: Callable[..., str] | None = None  # (href, again=False) -> href; again: the last one was refused
+    timeout: int = 30  # seconds without a byte after which a transfer is given up and repeated
+    attempts: int = 6
+    backoff: float = 1.0  # seconds before the second attempt
+    stop: Event = field(default_factory=Event)  # set: no further attempts
+
+    def read(self, href: str, grid: Grid, *, resampling: Resampling) -> np.ndarray:
+        """[y, x] the raster's first band on `grid`, 0 where it has no data.
+
+        Pixels that fit the grid, or that are a whole number of its pixels wide, come as they are; else `resampling`.
+        Raises TransferError after the last attempt, or at once if it is not there.
+        """
+        again = False
+        for attempt in range(1, self.attempts + 1):
+            if self.stop.is_set():
+                raise Stopped
+            try:
+                signed = self.sign(href, again=again) if self.sign else href
+                with rasterio.Env(**self._options(attempt)), _opened(signed) as source:
+                    return _onto(source, grid, resampling)
+            except (RasterioError, OSError, ValueError) as error:  # requests' own are OSErrors
+                reason = _reason(error)
+            status = re.search(r"HTTP\D*(\d{3})", reason)
+            if attempt == self.attempts or (status and status[1] in ("404", "410")):
+                break
+            # the status of a part of a file is not always told
+            again = attempt > 1 or bool(status and status[1] in ("401", "403"))
+            log.debug("%s: %s; attempt %d of %d", href, reason, attempt, self.attempts)
+            # drawn, so that what failed together is not repeated together
+            self.stop.wait(min(self.backoff * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.75, 1.25))
+        raise TransferError(f"{href.partition('?')[0]}: {reason}" + (f", {attempt} times" if attempt > 1 else ""))
+
+    def _options(self, attempt: int) -> dict[str, Any]:
+        options = {
+            "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side files are looked for
+            "GDAL_HTTP_CONNECTTIMEOUT": self.timeout,
+            "GDAL_HTTP_LOW_SPEED_TIME": max(1, self.timeout - CURL_LOOKS_BACK),
+            "GDAL_HTTP_LOW_SPEED_LIMIT": 1,  # bytes per second
+            "GDAL_HTTP_MAX_RETRY": 0,  # repeated here, where the link can be signed again
+        }
+        # GDAL remembers what it was told of a file, a failure too; to forget costs a request more
+        return options | ({"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/"} if attempt > 1 else {})
+
+
+def write(
+    path: Path,
+    layers: np.ndarray,  # [b, y, x] uint16
+    grid: Grid,
+    bands: Sequence[str],
+    *,
+    scales: Sequence[float],
+    offsets: Sequence[float],
+    tags: dict[str, Any],
+) -> None:
+    """A Cloud-Optimized GeoTIFF that appears at `path` only when it is whole, which reading it back has shown.
+
+    Raises OSError if it could not be written, such as on a full disk.
+    """
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint16",
+        "count": len(layers),
+        "height": grid.shape[0],
+        "width": grid.shape[1],
+        "crs": grid.crs,
+        "transform": Affine(*grid.transform),
+        "nodata": 0,
+        "interleave": "band",
+        "tiled": True,
+    }
+    partial = path.with_name(f".{path.name}.part")
+    # made in memory, and written by Python: it tells why a disk refuses, GDAL does not always notice
+    with MemoryFile() as plain, MemoryFile() as whole:
+        with plain.open(**profile) as out:
+            out.write(layers)
+            out.descriptions = tuple(bands)
+            out.scales, out.offsets = tuple(scales), tuple(offsets)
+            out.update_tags(**{key: str(value) for key, value in tags.items()})
+        with plain.open() as out:
+            # no overviews: the fit reads every pixel; level 1: half the time of 6, and as small after the predictor
+            options = {
+                "compress": "DEFLATE",
+                "level": 1,
+                "predictor": "YES",
+                "overviews": "NONE",
+                "bigtiff": "IF_SAFER",
+            }
+            rasterio.shutil.copy(out, whole.name, driver="COG", **options)
+        try:
+            partial.write_bytes(whole.getbuffer())
+            if (fault := damage(partial, grid, bands)) is not None:
+                raise OSError(0, f"{fault} when it was read back")
+            partial.replace(path)
+        except OSError as error:
+            raise OSError(f"{path}: could not be written ({error.strerror})") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def damage(path: Path, grid: Grid, bands: Sequence[str], *, items: str | None = None) -> str | None:
+    """Why a file is not the whole observation on `grid` with `bands`, of `items`; None: it is. Every pixel is read."""
+    try:
+        with rasterio.open(path, driver="GTiff") as source:
+            if source.shape != tuple(grid.shape) or source.crs != CRS.from_string(str(grid.crs)):
+                return "another grid"
+            if not source.transform.almost_equals(Affine(*grid.transform), precision=1e-6):
+                return "another grid"
+            if not set(bands) <= set(source.descriptions):
+                return "bands are missing"
+            if items is not None and source.tags().get("items") != items:
+                return "made from other items"
+            for index in source.indexes:
+                source.read(index)
+    except RasterioError as error:
+        return _reason(error)
+    return None
+
+
+def _opened(href: str) -> rasterio.DatasetReader:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        is_jpeg2000 = href.partition("?")[0].lower().endswith(".jp2")
+        return rasterio.open(href, driver="JP2OpenJPEG" if is_jpeg2000 else "GTiff")
+
+
+def _onto(source: rasterio.DatasetReader, grid: Grid, resampling: Resampling) -> np.ndarray:
+    """[y, x] the first band on `grid`, 0 where there is no data."""
+    rows, columns = grid.shape
+    place = ~Affine(*grid.transform) * source.transform  # from the source's pixels to the grid's
+    times, left, top = round(place.a), place.c, place.f
+    fits = (
+        source.crs == CRS.from_string(str(grid.crs))
+        and times >= 1
+        and max(abs(place.a - times), abs(place.e - times), abs(place.b), abs(place.d)) < 1e-6
+        and max(abs(v - times * round(v / times)) for v in (left, top)) < 1e-3
+    )
+    if not fits:
+        aligned = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": rows, "width": columns}
+        with WarpedVRT(source, **aligned, resampling=resampling, src_nodata=source.nodata or 0, nodata=0) as warped:
+            return warped.read(1)
+    # in the source's pixels: where the grid starts, and the part of the source in it
+    row, column = -round(top / times), -round(left / times)
+    first_row, first_column = max(row, 0), max(column, 0)
+    last_row = min(row - (-rows // times), source.height)
+    last_column = min(column - (-columns // times), source.width)
+    found = np.zeros(grid.shape, source.dtypes[0])
+    if last_row <= first_row or last_column <= first_column:
+        return found
+    window = Window(first_column, first_row, last_column - first_column, last_row - first_row)  # type: ignore[call-arg]
+    part = source.read(1, window=window)
+    if source.nodata not in (None, 0):
+        part[part == source.nodata] = 0
+    part = part.repeat(times, 0).repeat(times, 1) if times > 1 else part
+    y, x = (first_row - row) * times, (first_column - column) * times
+    part = part[: rows - y, : columns - x]
+    found[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    """One line, without the address and what may be signed in it."""
+    while isinstance(error.__cause__, BaseException):
+        error = error.__cause__
+    text = re.sub(r"\S*(?:https?://|/vsicurl/)\S*", "", " ".join(str(error).split())).strip(" :'")
+    return text[:200] or type(error).__name__

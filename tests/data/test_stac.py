@@ -1,0 +1,128 @@
+import datetime
+import json
+
+import pytest
+from local_catalogue import bbox, item, write_items
+
+from s2sr.data.area import Area
+from s2sr.data.stac import Product, Season, link, search
+from s2sr.errors import InputError
+
+AREA = Area.of(bbox=bbox((32, 32)), aoi=None)
+
+
+@pytest.fixture
+def find(tmp_path):
+    def find(items, *, start="2023-05-01", end="2023-05-31", season=None, cloud=60, orbits=None):
+        return search(
+            str(write_items(tmp_path, items)),
+            "sentinel-2-l2a",
+            area=AREA,
+            season=Season.of(start, end, season),
+            max_cloud_cover=cloud,
+            orbits=orbits,
+        )
+
+    return find
+
+
+def test_everything_is_filtered_here_whatever_the_catalogue_returns(find):
+    far = item("far", "2023-05-02T10:00:00Z", {})
+    far["geometry"] = {"type": "Polygon", "coordinates": [[[9, 9], [10, 9], [10, 10], [9, 9]]]}
+    items = [
+        item("late", "2023-06-01T00:00:00Z", {}),
+        item("last", "2023-05-31T23:59:59Z", {}),
+        item("first", "2023-05-01T00:00:00Z", {}),
+        item("cloudy", "2023-05-02T10:00:00Z", {}, **{"eo:cloud_cover": 60.1}),
+        item("limit", "2023-05-03T10:00:00Z", {}, **{"eo:cloud_cover": 60}),
+        item("other", "2023-05-03T10:00:00Z", {}) | {"collection": "sentinel-2-l1c"},
+        far,
+    ]
+    found, cloudy = find(items)
+    assert [p.id for p in found] == ["first", "limit", "last"]
+    assert cloudy == 1
+    assert [p.id for p in find(items, orbits=[98])[0]] == ["first", "limit", "last"]
+    assert find(items, orbits=[7])[0] == []
+
+
+@pytest.mark.parametrize(
+    ("season", "inside", "outside"),
+    [
+        (["04-01", "10-31"], ["2021-04-01", "2022-10-31"], ["2021-03-31", "2022-11-01"]),
+        (["11-15", "02-10"], ["2021-11-15", "2022-02-10", "2022-12-31"], ["2021-11-14", "2022-02-11"]),
+    ],
+)
+def test_a_season_of_each_year(season, inside, outside):
+    days = Season.of("2021-01-01", "2022-12-31", season)
+    assert all(datetime.date.fromisoformat(day) in days for day in inside)
+    assert not any(datetime.date.fromisoformat(day) in days for day in [*outside, "2020-12-01", "2023-01-01"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("2023-05-31", "2023-05-01", None), "is before"),
+        (("May", "2023-05-01", None), "data.start=May: not a date"),
+        ((None, "2023-05-01", None), "name the season"),
+        (("2023-05-01", "2023-05-31", ["13-01", "02-01"]), "two days of the year"),
+        (("2023-05-01", "2023-05-31", ["04-01"]), "two days of the year"),
+    ],
+)
+def test_impossible_dates(given, said):
+    with pytest.raises(InputError, match=said):
+        Season.of(*given)
+
+
+def test_what_real_items_say_under_their_names(shared_data):
+    folder = shared_data / "stac_items"
+    earth_search = Product(json.loads((folder / "item-collection.json").read_text())["features"][0])
+    assert (earth_search.platform, earth_search.orbit, earth_search.tile) == ("S2A", 98, "13TDE")
+    assert (earth_search.baseline, earth_search.epsg) == (5.1, 32613)
+    planetary = json.loads((folder / "two-sentinel-2-items.json").read_text())
+    planetary = Product(planetary["features"][0] if "features" in planetary else planetary[0])
+    assert (planetary.platform, planetary.orbit, planetary.tile) == ("S2B", 98, "13TDE")
+    assert (planetary.baseline, planetary.epsg) == (5.11, 32613)
+    assert planetary.local_day == datetime.date(2024, 8, 25)
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "/vsicurl/http://a/b.tif",
+        "s3://a/b.tif",
+        "zip+https://a/b.zip!c",
+        "../b.tif",
+    ],
+)
+def test_a_remote_catalogue_links_to_http_only(href):
+    with pytest.raises(InputError, match="not an http or https link"):
+        link("https://stac.example", item("a", "2023-05-01T00:00:00Z", {"B02": href}), "B02")
+
+
+def test_a_local_catalogue_links_to_files_too(tmp_path):
+    catalog = str(tmp_path / "items.json")
+    one = item("a", "2023-05-01T00:00:00Z", {"near": "./b.tif", "far": "file:///c.tif", "web": "https://x/d.tif"})
+    assert link(catalog, one, "near") == str(tmp_path / "b.tif")
+    assert link(catalog, one, "far") == "/c.tif"
+    assert link(catalog, one, "web") == "https://x/d.tif"
+    for href in ("/vsicurl/http://a/b.tif", "s3://a/b", "file://host/b.tif"):
+        with pytest.raises(InputError, match="not an http"):
+            link(catalog, item("a", "2023-05-01T00:00:00Z", {"B02": href}), "B02")
+    with pytest.raises(InputError, match="no asset B99 among near, far, web"):
+        link(catalog, one, "B99")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"type": "Catalog"}', "<html>"])
+def test_a_file_that_is_no_catalogue(tmp_path, text):
+    (tmp_path / "items.json").write_text(text)
+    with pytest.raises(InputError, match="not an ItemCollection"):
+        search(
+            str(tmp_path / "items.json"),
+            "c",
+            area=AREA,
+            season=Season.of("2023-05-01", "2023-05-02", None),
+            max_cloud_cover=60,
+            orbits=None,
+        )

@@ -1,0 +1,150 @@
+import resource
+import signal
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from local_catalogue import write_asset
+from rasterio.enums import Resampling
+
+from s2sr.data.signing import planetary_computer
+from s2sr.data.transfer import Reader, TransferError, damage, write
+from s2sr.model.grid import Grid
+
+GRID = Grid("EPSG:32631", (10.0, 0.0, 640_000.0, 0.0, -10.0, 5_680_000.0), (24, 32))
+ORIGIN = (640_000, 5_680_000)
+
+
+def numbers(shape, dtype=np.uint16):
+    return np.random.default_rng(0).integers(1, 200, shape).astype(dtype)
+
+
+def read(path, grid=GRID, resampling=Resampling.cubic, **how):
+    return Reader(attempts=1, **how).read(str(path), grid, resampling=resampling)
+
+
+def shifted(rows, columns):
+    return (ORIGIN[0] + 10 * columns, ORIGIN[1] - 10 * rows)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (-10, -6), (4, 8), (-10, 8), (4, -6), (23, 31), (24, 0), (0, 32)])
+def test_pixels_come_as_they_are_wherever_the_raster_lies(tmp_path, row, column):
+    pixels = numbers((30, 40))
+    write_asset(tmp_path / "a.tif", pixels, origin=shifted(row, column))
+    plane = np.zeros((300, 300), np.uint16)
+    plane[100 + row : 130 + row, 100 + column : 140 + column] = pixels
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), plane[100:124, 100:132])
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (-4, -6), (6, 10)])
+def test_20_m_pixels_are_repeated(tmp_path, row, column):
+    pixels = numbers((20, 20), np.uint8)
+    write_asset(tmp_path / "a.tif", pixels, size=20, origin=shifted(row, column))
+    plane = np.zeros((300, 300), np.uint8)
+    plane[100 + row : 140 + row, 100 + column : 140 + column] = pixels.repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), plane[100:124, 100:132])
+
+
+def test_another_nodata_value_becomes_zero(tmp_path):
+    pixels = numbers((24, 32))
+    pixels[3, 4] = 65535
+    write_asset(tmp_path / "a.tif", pixels)
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.nodata = 65535
+    pixels[3, 4] = 0
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), pixels)
+
+
+def test_half_a_pixel_off_is_resampled_and_smooth_stays_smooth(tmp_path):
+    y, x = np.mgrid[:60, :60]
+    ramp = (1000 + 10 * x + 20 * y).astype(np.uint16)
+    write_asset(tmp_path / "a.tif", ramp, origin=(ORIGIN[0] - 105, ORIGIN[1] + 105))
+    found = read(tmp_path / "a.tif")
+    expected = 1000 + 10 * (np.arange(32) + 10.5) + 20 * (np.arange(24)[:, None] + 10.5)
+    np.testing.assert_allclose(found, expected, atol=1)
+
+
+def test_a_jpeg2000(tmp_path):
+    pixels = numbers((24, 32))
+    write_asset(tmp_path / "a.tif", pixels)
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.jp2", driver="JP2OpenJPEG", quality=100, reversible="YES")
+    np.testing.assert_array_equal(read(tmp_path / "a.jp2"), pixels)
+
+
+def test_another_format_is_refused(tmp_path):
+    write_asset(tmp_path / "a.tif", numbers((24, 32)))
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.vrt", driver="VRT")
+    (tmp_path / "a.vrt").rename(tmp_path / "b.tif")
+    with rasterio.open(tmp_path / "b.tif") as file:
+        assert file.driver == "VRT"  # GDAL would have read it
+    with pytest.raises(TransferError, match="not recognized"):
+        read(tmp_path / "b.tif")
+
+
+def test_what_is_signed_is_not_told():
+    secret = "http://127.0.0.1:9/a.tif?sig=secret"
+    with pytest.raises(TransferError) as error:
+        Reader(attempts=2, backoff=0.01, sign=lambda href, again: secret).read(
+            "http://127.0.0.1:9/a.tif", GRID, resampling=Resampling.nearest
+        )
+    assert "secret" not in str(error.value)
+    assert "127.0.0.1:9/a.tif" in str(error.value)
+    assert "2 times" in str(error.value)
+
+
+def test_only_azure_links_are_signed():
+    for href in ("https://example.org/a.tif", "http://127.0.0.1/blob.core.windows.net/a.tif", "/data/a.tif"):
+        assert planetary_computer(href) == href
+        assert planetary_computer(href, again=True) == href
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def saved(layers, name="S2A.tif", grid=GRID):
+        tags = {"items": "a, b"}
+        write(tmp_path / name, layers, grid, ("B02", "SCL"), scales=(1e-4, 1), offsets=(-0.1, 0), tags=tags)
+        return tmp_path / name
+
+    return saved
+
+
+def test_what_is_written_is_read_back_whole(saved, tmp_path):
+    layers = numbers((2, 24, 32))
+    path = saved(layers)
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), layers)
+        assert (file.descriptions, file.scales, file.offsets) == (("B02", "SCL"), (1e-4, 1), (-0.1, 0))
+        assert (file.nodata, file.tags()["items"]) == (0, "a, b")
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert list(tmp_path.iterdir()) == [path]
+    assert damage(path, GRID, ("B02", "SCL"), items="a, b") is None
+
+
+def test_damage_is_seen(saved):
+    path = saved(numbers((2, 600, 600)), grid=Grid(GRID.crs, GRID.transform, (600, 600)))
+    grid = Grid(GRID.crs, GRID.transform, (600, 600))
+    assert damage(path, grid, ("B02", "SCL")) is None
+    assert damage(path, GRID, ("B02", "SCL")) == "another grid"
+    assert damage(path, Grid("EPSG:32632", grid.transform, grid.shape), ("B02",)) == "another grid"
+    assert damage(path, grid, ("B02", "B03")) == "bands are missing"
+    assert damage(path, grid, ("B02",), items="a") == "made from other items"
+    whole = path.read_bytes()
+    for part in (0, 100, len(whole) // 2, len(whole) - 100):
+        path.write_bytes(whole[:part])
+        assert damage(path, grid, ("B02", "SCL")), part
+
+
+def test_a_disk_that_fills_leaves_nothing(saved, tmp_path):
+    """A limit on the size of files stands for it: writing fails in the middle of one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        layers = np.random.default_rng(0).integers(1, 9000, (2, 300, 300)).astype(np.uint16)
+        with pytest.raises(OSError, match="could not be written .File too large"):
+            saved(layers, grid=Grid(GRID.crs, GRID.transform, (300, 300)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(tmp_path.iterdir()) == []
