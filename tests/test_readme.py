@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 
+import local_catalogue
 import pytest
 from runs import LBFGS, PRODUCTS, ROOT, environment, run
 
@@ -22,15 +23,24 @@ def folder(tmp_path_factory):
     return Demo(size=49, n_dates=8, cloudy=0).write(tmp_path_factory.mktemp("readme") / "FOLDER")
 
 
+@pytest.fixture
+def catalogue(tmp_path):
+    """Overrides that find five days of a season on disk instead of a year on the other side of a network."""
+    days = [f"2024-05-{day:02}" for day in (1, 6, 11, 16, 21)]
+    items = local_catalogue.season(tmp_path / "catalogue", days, names=local_catalogue.PLANETARY)
+    west, south, east, north = local_catalogue.bbox((40, 40), row=8, column=8)
+    place = f"data.bbox=[{west},{south},{east},{north}]"
+    return [f"data.catalog={items}", place, "data.start=2024-05-01", "data.end=2024-05-31", "data.min_scenes=2"]
+
+
 def test_there_are_commands():
-    assert len(COMMANDS) >= 6
-    assert {line.split()[1] for line in COMMANDS} == {"train.py", "sweep.py"}
+    assert len(COMMANDS) >= 8
+    assert all(line.startswith(("python train.py", "python sweep.py", "python -m s2sr.download")) for line in COMMANDS)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" not in c])
 def test_command(line, folder, tmp_path):
-    program, script, *overrides = shlex.split(line)
-    assert program == "python"
+    _, script, *overrides = shlex.split(line)
     extra = list(QUICK)
     if "data=geotiff" in line:
         overrides = [o.replace("FOLDER", str(folder)) for o in overrides]
@@ -45,6 +55,22 @@ def test_command(line, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert found >= ({"sweep.csv", "sweep.png", "comparison.png"} if script == "sweep.py" else set(PRODUCTS))
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" in c])
+def test_catalogue_command(line, catalogue, tmp_path):
+    _, *program = shlex.split(line)
+    keys = {o.partition("=")[0] for o in catalogue}
+    kept = [o for o in program if o.partition("=")[0] not in keys]
+    kept = [str(ROOT / o) if o == "train.py" else o for o in kept]
+    extra = [*QUICK, "c2f.levels=[1,2]"] if "train.py" in line else []
+    command = [sys.executable, *kept, *catalogue, *extra]
+    more = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, **more), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"scene.json", "S2A_2024-05-01_R098.tif"} <= found
+    assert "train.py" not in line or found >= set(PRODUCTS)
 
 
 def test_python(folder, tmp_path):
