@@ -27,6 +27,7 @@ from s2sr.data.registration import estimate_shifts
 from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
+from s2sr.fit.evidence import sigma_errors
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import check_levels
@@ -179,12 +180,14 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     sigma = field.sigma_by_band()
     with torch.no_grad():
         residual = module.cpu().residual()
+    errors = dict(zip(scene.bands, sigma_errors(module).tolist(), strict=True)) if cfg.psf.learn else {}
     metrics: dict[str, Any] = {
         "status": "ok",
         **scores(scene, image, scale, shifts),
         "residual_rms": float((residual.square().sum() / scene.valid.sum()).sqrt()),
         "psf_sigma": sum(sigma.values()) / len(sigma),
         **{f"psf_sigma_{band}": value for band, value in sigma.items()},
+        **{f"psf_sigma_{band}_std": value for band, value in errors.items()},
         "detail_limit_px": max(
             detail_limit(float(s), float(w)) for s, w in zip(field.sigma_psf, field.widths, strict=True)
         ),

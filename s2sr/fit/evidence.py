@@ -208,6 +208,33 @@ class Evidence:
         return torch.fft.rfft2(y * rows[:, None, :, None] * columns[:, None, None, :], norm="ortho")
 
 
+def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Tensor:
+    """[b] standard errors of the PSF's sigma, pixels of each band's own grid, from the evidence's curvature.
+
+    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. The window
+    counts samples that it has faded, so the information is that of the samples it is worth.
+    """
+    evidence = evidence or Evidence()
+    field = module.field
+    parts = evidence(module)
+    unknown = [field.log_sigma, *module.spectrum.parameters()]
+    fixed = {p: p.requires_grad for p in module.parameters()}
+    for p in fixed:
+        p.requires_grad_(any(p is u for u in unknown))
+    slope = torch.autograd.grad(parts()["evidence"], unknown, create_graph=True)
+    slope = torch.cat([g.flatten() for g in slope])
+    rows = [torch.autograd.grad(g, unknown, retain_graph=True) for g in slope]
+    for p, free in fixed.items():
+        p.requires_grad_(free)
+    curvature = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]).double()
+    worth = 1.0
+    for n in field.grid.shape:
+        window = _fade(n, torch.zeros(1, dtype=torch.float64), evidence.taper)
+        worth /= float(window.pow(4).mean())
+    variance = torch.linalg.pinv((curvature + curvature.T) / 2 * worth, hermitian=True).diagonal()
+    return field.log_sigma.detach().exp() * variance[: len(field.bands)].clamp(min=0).sqrt().to(field.log_sigma)
+
+
 def _high_pass(aliases: Aliases) -> Tensor:
     """[y, x] what one less the binomial filter 1 2 1 along both axes transmits."""
     return 1 - torch.cos(math.pi * aliases.rows[0]).square()[:, None] * torch.cos(math.pi * aliases.columns[0]).square()
