@@ -141,6 +141,14 @@ def reconstruct(
         facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
         callbacks += [Dashboard(scene), LevelCheckpoint(folder / "checkpoints")]
+    train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
+    return module
+
+
+def train(
+    module: Reconstruction, cfg: DictConfig, *, folder: Path | None = None, loggers: Any = False, callbacks: Any = None
+) -> None:
+    """Run all phases of a module, from the last checkpoint in `folder` if there is one."""
     last = folder and folder / "checkpoints" / "last.ckpt"
     with quiet():
         trainer = lightning.Trainer(
@@ -160,7 +168,6 @@ def reconstruct(
         except SystemExit as exit:  # what Lightning makes of Ctrl-C, ignoring further ones
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from exit
-    return module
 
 
 def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str, Any]:

@@ -149,6 +149,42 @@ def negative_log_evidence(
     return (each * counts).sum() / 2
 
 
+def shift_information(
+    aliases: Aliases,
+    *,
+    shifts: Tensor,  # [t, 2] LR pixels
+    gain: Tensor,  # [t]
+    noise: Tensor,  # [t] reflectance
+    sigma: Tensor,  # LR pixels
+    width: Tensor,  # LR pixels
+    power: Tensor,  # [a, y, x] P
+) -> Tensor:
+    """[2 t, 2 t] Fisher information of the shifts (all dy, then all dx) in one band, the scene unknown.
+
+    1/2 sum_f tr(C^-1 dC C^-1 dC) with C the frames' covariance at f. The common shift is not determined: what `pinv`
+    gives is the Cramer-Rao bound in the gauge of zero mean.
+    """
+    amplitude = aliases.transfer(sigma, width) * power.sqrt()
+    seen, turns = [], []
+    for k, (a, c) in enumerate(aliases.pairs):
+        fy, fx = aliases.rows[a][:, None, None], aliases.columns[c][:, None]
+        seen.append((amplitude[k][..., None] * gain * _phase(-(fy * shifts[:, 0] + fx * shifts[:, 1]))))
+        turns.append([-2j * math.pi * f.expand(*amplitude.shape[1:], 1) for f in (fy, fx)])
+    outer = [p[..., :, None] * p[..., None, :].conj() for p in seen]
+    inverse = torch.linalg.inv(sum(outer) + torch.diag(noise.square()))
+    slopes = [sum(o * turn[axis][..., None] for o, turn in zip(outer, turns, strict=True)) for axis in (0, 1)]
+    left, right = [inverse @ m for m in slopes], [m @ inverse for m in slopes]
+    blocks = []
+    for i in (0, 1):
+        blocks.append([])
+        for j in (0, 1):
+            # dC_k = E_k M - M E_k, with E_k one at (k, k): tr(C^-1 dC_k C^-1 dC_l) for all k and l at once
+            each = right[i] * right[j].mT + left[i].mT * left[j]
+            each = each - inverse.mT * (slopes[i] @ left[j]) - inverse * (slopes[j] @ left[i]).mT
+            blocks[i].append((each.real * aliases.counts[:, None, None]).sum((0, 1)) / 2)
+    return torch.cat([torch.cat(row, 1) for row in blocks])
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The objective of a stage that knows no weights: its blocks are of shifts, radiometry, psf, noise and spectrum.

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from s2sr.fit.evidence import Aliases, Evidence, backward_solve, cholesky, forward_solve, negative_log_evidence
+from s2sr.fit.evidence import (
+    Aliases,
+    Evidence,
+    backward_solve,
+    cholesky,
+    forward_solve,
+    negative_log_evidence,
+    shift_information,
+)
 
 N, SCALE = 6, 4
 SHIFTS = torch.tensor([(0.2, -0.1), (-0.3, 0.25), (0.1, -0.15)], dtype=torch.float64)
@@ -132,3 +140,31 @@ def test_the_window_moves_with_the_scene():
     ]
     one, other = (y * phase for y, phase in zip(spectra, back, strict=True))
     assert float((one - other).abs().square().sum() / one.abs().square().sum()) < 1e-5
+
+
+def test_the_information_on_shifts_is_that_of_the_dense_normal_distribution():
+    """1/2 tr(C^-1 dC C^-1 dC), dC by differences."""
+    f = torch.fft.fftfreq(N * SCALE, 1 / SCALE, dtype=torch.float64)
+    fy, fx = (axis.flatten() for axis in torch.meshgrid(f, f, indexing="ij"))
+    matrix, prior = observing()
+
+    def covariance(shifts: Tensor) -> Tensor:
+        moves = [torch.exp(-2j * math.pi * (fy * dy + fx * dx)) for dy, dx in shifts - SHIFTS]
+        moved = matrix * torch.stack(moves).repeat_interleave(N * N, 0)
+        return ((moved * prior) @ moved.mH).real + torch.diag(NOISE.square().repeat_interleave(N * N))
+
+    inverse, e = torch.linalg.inv(covariance(SHIFTS)), 1e-4
+    slopes = []
+    for axis in (0, 1):
+        for t in range(3):
+            step = torch.zeros_like(SHIFTS)
+            step[t, axis] = e
+            slopes.append(inverse @ (covariance(SHIFTS + step) - covariance(SHIFTS - step)) / (2 * e))
+    expected = torch.tensor([[float((a * b.T).sum()) / 2 for b in slopes] for a in slopes], dtype=torch.float64)
+    aliases = Aliases.of((N, N), scale=SCALE)
+    given = {"shifts": SHIFTS, "gain": GAIN, "noise": NOISE, "sigma": SIGMA, "width": WIDTH}
+    found = shift_information(aliases, **given, power=power(aliases.squared()))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.max()))
+    torch.testing.assert_close(
+        found @ torch.ones(6, dtype=torch.float64) / found.max(), torch.zeros(6).double(), atol=1e-9, rtol=0
+    )
