@@ -209,8 +209,8 @@ class Evidence:
             aliases.squared(),
             _high_pass(aliases),
         )
-        spectra = spectra / transmitted.clamp(min=1e-12)
         counts = aliases.counts * (squared[0] > self.lowest**2)
+        spectra = torch.where(counts > 0, spectra / transmitted, 0)
 
         def parts() -> dict[str, Tensor]:
             shifts, sigma, noise, gain = (
@@ -263,6 +263,8 @@ def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Te
     for p, free in fixed.items():
         p.requires_grad_(free)
     curvature = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]).double()
+    if not curvature.isfinite().all():  # the fit itself went astray
+        return torch.full_like(field.log_sigma, torch.nan)
     worth = 1.0
     for n in field.grid.shape:
         window = _fade(n, torch.zeros(1, dtype=torch.float64), evidence.taper)
