@@ -168,13 +168,13 @@ def shift_information(
     seen, turns = [], []
     for k, (a, c) in enumerate(aliases.pairs):
         fy, fx = aliases.rows[a][:, None, None], aliases.columns[c][:, None]
-        seen.append((amplitude[k][..., None] * gain * _phase(-(fy * shifts[:, 0] + fx * shifts[:, 1]))))
+        seen.append(amplitude[k][..., None] * gain * _phase(-(fy * shifts[:, 0] + fx * shifts[:, 1])))
         turns.append([-2j * math.pi * f.expand(*amplitude.shape[1:], 1) for f in (fy, fx)])
     outer = [p[..., :, None] * p[..., None, :].conj() for p in seen]
     inverse = torch.linalg.inv(sum(outer) + torch.diag(noise.square()))
     slopes = [sum(o * turn[axis][..., None] for o, turn in zip(outer, turns, strict=True)) for axis in (0, 1)]
     left, right = [inverse @ m for m in slopes], [m @ inverse for m in slopes]
-    blocks = []
+    blocks: list[list[Tensor]] = []
     for i in (0, 1):
         blocks.append([])
         for j in (0, 1):
@@ -192,8 +192,9 @@ class Evidence:
     Frames are not periodic: they are faded out over `taper` LR pixels at the border, by a window that moves with the
     scene (as the shifts are when the phase begins), so that all fade the same ground. A high-pass filter goes before,
     its transfer function is divided out after: else what is smoothest, and strongest, would leak. Frequencies below
-    `lowest` (cycles per LR pixel) do not count. A masked sample is the field's prediction with the noise of its frame: without it the noise would come out
-    too low; stages that fit weights and stages like this one, in turn, are expectation-maximisation.
+    `lowest` (cycles per LR pixel) do not count. A masked sample is the field's prediction with the noise of its frame:
+    without it the noise would come out too low. In turn with stages that fit weights this is
+    expectation-maximisation.
     """
 
     taper: float = 8.0
@@ -257,8 +258,8 @@ def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Te
     fixed = {p: p.requires_grad for p in module.parameters()}
     for p in fixed:
         p.requires_grad_(any(p is u for u in unknown))
-    slope = torch.autograd.grad(parts()["evidence"], unknown, create_graph=True)
-    slope = torch.cat([g.flatten() for g in slope])
+    slopes = torch.autograd.grad(parts()["evidence"], unknown, create_graph=True)
+    slope = torch.cat([g.flatten() for g in slopes])
     rows = [torch.autograd.grad(g, unknown, retain_graph=True) for g in slope]
     for p, free in fixed.items():
         p.requires_grad_(free)
@@ -279,7 +280,7 @@ def _high_pass(aliases: Aliases) -> Tensor:
 
 
 def _fade(n: int, shifts: Tensor, taper: float) -> Tensor:
-    """[t, n] windows of power 1 that rise as a squared sine over `taper` pixels (at most half of all) from both borders.
+    """[t, n] windows of power 1 that rise as a squared sine over `taper` pixels (at most half of all) at both borders.
 
     They move with the shifts [t] and end where the largest would leave the frame.
     """

@@ -53,7 +53,7 @@ def test_it_minds_one_parameter():
 
 
 def test_at_the_minimum_it_stays():
-    h, b, expected = quadratic()
+    h, b, _ = quadratic()
     found, evals = minimise(h, torch.zeros_like(b), max_iter=5)
     assert torch.equal(found, torch.zeros_like(b))
     assert evals == 1
