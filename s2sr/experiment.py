@@ -29,6 +29,7 @@ from s2sr.data.registration import estimate_shifts
 from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
+from s2sr.fit.evidence import sigma_errors
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import check_levels
@@ -152,14 +153,24 @@ def reconstruct(
     budget.check_memory(psutil.virtual_memory().available)
     callbacks: list[Any] = [LevelLog(), ProgressBar()]
     loggers: Any = False
-    last = None
     if folder:
         check_disk(folder, int(budget.disk))
         log.info("%s", budget)
         facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
         callbacks += [Dashboard(module.scene), LevelCheckpoint(folder / "checkpoints")]
-        last = folder / "checkpoints" / "last.ckpt"
+    train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
+    return module
+
+
+def train(
+    module: Reconstruction, cfg: DictConfig, *, folder: Path | None = None, loggers: Any = False, callbacks: Any = None
+) -> None:
+    """Run all phases of a module, from the last checkpoint in `folder` if there is one.
+
+    Raises InputError for what the trainer cannot be, and KeyboardInterrupt after Ctrl-C.
+    """
+    last = folder and folder / "checkpoints" / "last.ckpt"
     with quiet():
         try:
             trainer = lightning.Trainer(
@@ -181,7 +192,6 @@ def reconstruct(
         except SystemExit as exit:  # what Lightning makes of Ctrl-C, ignoring further ones
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from exit
-    return module
 
 
 def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str, Any]:
@@ -194,19 +204,21 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     log.info("%s", scene)
     module = reconstruct(scene, cfg, folder=folder, group=group)
     scene = module.scene
-    field, noise = module.field.cpu(), module.noise.cpu()
+    field, noise = module.field.cpu(), module.noise.detach().cpu()
     scale = cfg.report.scale or field.scale
     grid = scene.grid.scaled(scale)
     image, shifts = field.render(grid), field.shifts.detach()
     sigma = field.sigma_by_band()
     with torch.no_grad():
         residual = module.cpu().residual()
+    errors = dict(zip(scene.bands, sigma_errors(module).tolist(), strict=True)) if cfg.psf.learn else {}
     metrics: dict[str, Any] = {
         "status": "ok",
         **scores(scene, image, scale, shifts),
         "residual_rms": float((residual.square().sum() / scene.valid.sum()).sqrt()),
         "psf_sigma": sum(sigma.values()) / len(sigma),
         **{f"psf_sigma_{band}": value for band, value in sigma.items()},
+        **{f"psf_sigma_{band}_std": value for band, value in errors.items()},
         "detail_limit_px": max(
             detail_limit(float(s), float(w)) for s, w in zip(field.sigma_psf.detach(), field.widths, strict=True)
         ),

@@ -13,14 +13,15 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from s2sr.fit.losses import mean_gradient, total_variation
 from s2sr.fit.noise import frame_to_frame_std, robust_std
-from s2sr.fit.stages import Phase, Stage, plan
+from s2sr.fit.stages import Objective, Phase, Stage, plan
 from s2sr.model.field import SplatField
 from s2sr.model.scene import Scene
+from s2sr.model.spectrum import Spectrum
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,6 @@ class Reconstruction(lightning.LightningModule):
 
     frames: Tensor
     valid: Tensor
-    noise: Tensor  # [t, b] reflectance
     gradients: Tensor  # [b] reflectance per LR pixel
 
     def __init__(
@@ -64,11 +64,8 @@ class Reconstruction(lightning.LightningModule):
         super().__init__()
         self.scene = scene
         self.field = field
-        free = field.blocks()
-        self.phases = plan({name: stage.without_fixed(free) for name, stage in stages.items()}, levels)
         self.misfit = misfit
         self.tv_delta = tv_delta
-        self.estimates_noise = noise is None
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # its weight now
         self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
@@ -76,6 +73,12 @@ class Reconstruction(lightning.LightningModule):
         self.register_buffer("frames", scene.frames, persistent=False)
         self.register_buffer("valid", scene.valid, persistent=False)
         self._prepare(scene.temporal_mean(), noise)
+        self.fits_noise = noise is None
+        free = self.blocks()
+        self.phases = plan({name: stage.without_fixed(free) for name, stage in stages.items()}, levels)
+        learns_noise = any("noise" in block for phase in self.phases for block in phase.stage.blocks)
+        self.estimates_noise = self.fits_noise and not learns_noise
+        self._objective: Objective = self.misfit_and_tv
         self._resumed: dict[int, Any] = {}
         self._round_loss = float("inf")
         self._done = False  # the level has converged: its remaining parts are passed over
@@ -96,7 +99,24 @@ class Reconstruction(lightning.LightningModule):
             if noise is None
             else torch.full_like(gain, noise)
         )
-        self.register_buffer("noise", std)
+        self.log_noise = nn.Parameter(std.log())
+        self.spectrum = Spectrum(mean.var((-2, -1)))
+
+    @property
+    def noise(self) -> Tensor:
+        """[t, b] standard deviation, reflectance."""
+        return self.log_noise.exp()
+
+    def blocks(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters that are fitted, by the name that stages call them: the field's, the noise and the scene's."""
+        noise = [self.log_noise] if self.fits_noise else []
+        return {**self.field.blocks(), "noise": noise, "spectrum": list(self.spectrum.parameters())}
+
+    @torch.no_grad()
+    def completed(self) -> Tensor:
+        """[t, b, y, x] the frames; where they are masked, the prediction with the noise that a sample would have."""
+        random = torch.randn(self.frames.shape, generator=torch.Generator().manual_seed(0)).to(self.frames)
+        return torch.where(self.valid, self.frames, self.field() + self.noise[..., None, None] * random)
 
     @property
     def phase(self) -> Phase:
@@ -107,14 +127,19 @@ class Reconstruction(lightning.LightningModule):
         """[t, b, y, x] predicted minus observed reflectance, 0 where the sample is not valid."""
         return (self.field() - self.frames) * self.valid
 
-    def objective(self) -> Tensor:
-        """The misfit plus the TV term at its present weight, nats."""
+    def misfit_and_tv(self) -> dict[str, Tensor]:
+        """The misfit, and the TV term at its present weight; nats."""
         z = self.residual() / self.noise[..., None, None]
         parts = {"misfit": self.misfit(z)}
         if self.tv:
             field = self.field
             tv = total_variation(field.weights, field.scale, gradients=self.gradients, delta=self.tv_delta)
             parts["tv"] = self.tv * tv
+        return parts
+
+    def objective(self) -> Tensor:
+        """What the present stage minimises, nats."""
+        parts = self._objective()
         self.parts = {name: part.detach() for name, part in parts.items()}
         return torch.stack(list(parts.values())).sum()
 
@@ -131,8 +156,9 @@ class Reconstruction(lightning.LightningModule):
             self._forget_optimizers()
             if self.estimates_noise and self.trainer.current_epoch:
                 with torch.no_grad():
-                    self.noise.copy_(robust_std(self.residual(), self.valid))
+                    self.log_noise.copy_(robust_std(self.residual(), self.valid).log())
             self.field.refine(phase.scale)
+        self._objective = phase.stage.objective(self)
         self._round_loss = float("inf")
 
     def on_train_batch_start(self, block: int, step: int) -> int | None:
@@ -146,7 +172,7 @@ class Reconstruction(lightning.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = phase.stage.lr(phase.progress(step))
         free = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for parameter in self.field.parameters():
+        for parameter in self.parameters():
             parameter.requires_grad_(id(parameter) in free)
         self.trainer.optimizers = [optimizer]
         return None
@@ -154,9 +180,10 @@ class Reconstruction(lightning.LightningModule):
     def _optimizer(self, phase: Phase, block: int) -> Optimizer:
         """The block's own, kept until the level ends: its curvature stays useful while other blocks take their turn."""
         if block not in self.optimizers_of_phase:
-            blocks = self.field.blocks()
+            blocks = self.blocks()
             parameters = [p for name in phase.stage.blocks[block] for p in blocks[name]]
-            self.optimizers_of_phase[block] = phase.stage.optimizer(parameters)
+            metric = {"metric": phase.stage.metric(self)} if phase.stage.metric else {}
+            self.optimizers_of_phase[block] = phase.stage.optimizer(parameters, **metric)
             if block in self._resumed:
                 self.optimizers_of_phase[block].load_state_dict(self._resumed.pop(block))
         return self.optimizers_of_phase[block]
@@ -184,7 +211,9 @@ class Reconstruction(lightning.LightningModule):
         try:
             super().optimizer_step(epoch, step, optimizer, closure)
             finite = all(bool(torch.isfinite(p).all()) for p in parameters)
-        except IndexError:  # strong_wolfe on a NaN or unbounded objective
+        except (IndexError, RuntimeError) as error:  # strong_wolfe on a NaN or unbounded objective, or where it is flat
+            if isinstance(error, RuntimeError) and "overflow" not in str(error):
+                raise
             finite = False
         if not finite:
             with torch.no_grad():

@@ -10,13 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from operator import attrgetter
+from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from s2sr.errors import InputError
-from s2sr.fit.schedules import Schedule
+from s2sr.fit.schedules import Constant, Schedule
 
-BLOCKS = ("weights", "shifts", "radiometry", "psf")
+BLOCKS = ("weights", "shifts", "radiometry", "psf", "noise", "spectrum")
+Objective = Callable[[], Mapping[str, Tensor]]  # its parts at the present parameters, nats
 LEVELS: dict[str, slice] = {"all": slice(None), "coarsest": slice(1), "finest": slice(-1, None)}
 
 
@@ -27,17 +31,22 @@ class Stage:
     A level takes `rounds` x blocks x `steps` optimizer steps. It ends early when a round lowers the objective by less
     than the fraction `tolerance`. `tv` is the TV weight and `lr` (default: the optimizer's own) the learning rate, as
     schedules. After `part` steps a checkpoint is written, also within a level.
+
+    objective: what is minimised, made of the module when a phase begins; default: misfit and TV. metric: an
+    approximate inverse of its curvature, made likewise, for optimizers that take one.
     """
 
     optimizer: Callable[..., Optimizer]  # parameters -> optimizer
     blocks: Sequence[Sequence[str]]
     steps: int
-    tv: Schedule
+    tv: Schedule = Constant(0.0)  # noqa: RUF009
     levels: str = "all"  # all, coarsest or finest
     rounds: int = 1
     tolerance: float = 0.0
     lr: Schedule | None = None
     part: int = 250
+    objective: Callable[[Any], Objective] = attrgetter("misfit_and_tv")
+    metric: Callable[[Any], Callable[[Tensor], Tensor]] | None = None
 
     def __post_init__(self) -> None:
         unknown = {name for block in self.blocks for name in block} - set(BLOCKS)
