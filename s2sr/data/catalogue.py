@@ -283,6 +283,8 @@ class Catalogue:
             partial.write_text(json.dumps(plan, indent=1))
             partial.replace(self.folder / "scene.json")
         except OSError as error:
+            if self.folder.is_dir():
+                partial.unlink(missing_ok=True)
             raise InputError(f"data.root={self.folder}: cannot be written ({error.strerror or error})") from error
 
     # how it is downloaded

@@ -102,8 +102,9 @@ def choose(
 
 def by_cloud(candidates: Sequence[Pass]) -> str:
     """How many there are at which cloud over the area, for messages."""
-    steps = [step for step in RELAXED if any(c.cloud <= step for c in candidates)]
-    return ", ".join(f"{sum(c.cloud <= step for c in candidates)} up to {step} %" for step in steps) or "none"
+    counts = {step: sum(c.cloud <= step for c in candidates) for step in RELAXED}
+    first = {count: step for step, count in reversed(counts.items()) if count}  # the smallest step of each count
+    return ", ".join(f"{count} up to {step} %" for count, step in sorted(first.items())) or "none"
 
 
 def _share(product: Product, area: Area) -> float:

@@ -24,7 +24,8 @@ from s2sr.data.area import Area
 from s2sr.data.harmonise import Item, baseline
 from s2sr.errors import InputError
 
-PATIENCE = (5, 20)  # seconds, to connect and to answer: without a network the user knows within 30
+PATIENCE = (5, 12)  # seconds, to connect and to answer, twice: without a network the user knows within 30
+SEARCHING = (5, 30)  # the same for an API that is there
 RETRIED = (429, 500, 502, 503, 504)
 
 
@@ -235,7 +236,9 @@ def _of_api(catalog: str, collection: str, area: Area, season: Season, max_cloud
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PystacClientWarning)
         try:
-            client = Client.open(catalog, stac_io=StacApiIO(max_retries=retry, timeout=PATIENCE))
+            talk = StacApiIO(max_retries=retry)
+            client = Client.open(catalog, stac_io=talk, timeout=PATIENCE)  # it would overwrite one given to StacApiIO
+            talk.timeout = SEARCHING
         except APIError as error:
             raise InputError(_refused(catalog, error)) from error
         except Exception as error:  # whatever pystac makes of a page that is something else

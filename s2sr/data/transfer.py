@@ -71,14 +71,16 @@ class Reader:
                     return _onto(source, grid, resampling)
             except (RasterioError, OSError, ValueError) as error:  # requests' own are OSErrors
                 reason = _reason(error)
-            status = re.search(r"HTTP\D*(\d{3})", reason)
+            status = re.search(r"HTTP(?: \w+ code ?:)? (\d{3})\b", reason)
             if attempt == self.attempts or (status and status[1] in ("404", "410")):
                 break
-            # the status of a part of a file is not always told
-            again = attempt > 1 or bool(status and status[1] in ("401", "403"))
+            # GDAL does not always tell the status
+            again = attempt > 1 or "not recognized" in reason or bool(status and status[1] in ("401", "403"))
             log.debug("%s: %s; attempt %d of %d", href, reason, attempt, self.attempts)
             # drawn, so that what failed together is not repeated together
             self.stop.wait(min(self.backoff * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.75, 1.25))
+        if "not recognized" in reason:  # also GDAL's word for an answer that is an error
+            reason = _refusal(signed, self.timeout) or reason
         raise TransferError(f"{href.partition('?')[0]}: {reason}" + (f", {attempt} times" if attempt > 1 else ""))
 
     def _options(self, attempt: int) -> dict[str, Any]:
@@ -206,6 +208,19 @@ def _onto(source: rasterio.DatasetReader, grid: Grid, resampling: Resampling) ->
     part = part[: rows - y, : columns - x]
     found[y : y + part.shape[0], x : x + part.shape[1]] = part
     return found
+
+
+def _refusal(href: str, timeout: float) -> str:
+    """The status with which a server refuses to send the first byte; empty: it does not, or there is no server."""
+    import requests
+
+    if not href.startswith(("http://", "https://")):
+        return ""
+    try:
+        with requests.get(href, headers={"Range": "bytes=0-0"}, stream=True, timeout=timeout) as answer:
+            return "" if answer.ok else f"HTTP {answer.status_code} {answer.reason}"
+    except requests.RequestException:
+        return ""
 
 
 def _reason(error: BaseException) -> str:
