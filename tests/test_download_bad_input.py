@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from runs import environment, run
+from runs import environment
 from stac_catalogue import collection, take
 
 from s2sr import download
@@ -141,26 +142,8 @@ def test_nothing_at_that_address(refused, files):
     assert "not a STAC API (HTTP 404)" in refused(f"data.catalog={files.base}/nothing", BBOX)
 
 
-def test_no_network(refused):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        line = refused(f"data.catalog=http://127.0.0.1:{closed.getsockname()[1]}/stac", BBOX)
-    assert "is there a network?" in line
-
-
 def test_no_such_host(refused):
     assert "is there a network?" in refused("data.catalog=http://stac.invalid/v1", BBOX)
-
-
-def test_a_server_that_says_nothing(refused):
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, nobody answers
-        line = refused(f"data.catalog=http://127.0.0.1:{silent.getsockname()[1]}/stac", BBOX)
-    assert "is there a network?" in line
-
-
-def test_a_failing_server(refused, files):
-    files.fail("stac", 500, times=10**6)
-    assert "stac" in refused(f"data.catalog={files.base}/stac", BBOX)
 
 
 def test_no_scene_found(api, refused):
@@ -226,46 +209,62 @@ def test_another_area_in_the_same_folder(catalog, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in (tmp_path / "scene").iterdir()} == before
 
 
+def program(*command, cwd, **how):
+    return subprocess.Popen(
+        [sys.executable, *command, *DATES, "data.root=scene"],
+        cwd=cwd,
+        env=environment(cwd, PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        **how,
+    )
+
+
+def ended_with_a_line(process):
+    try:
+        out, err = process.communicate(timeout=2 * PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out
+    return err
+
+
 def test_a_disk_that_fills_up(catalog, tmp_path):
     """The process may write 8 kB to a file, as if there were no more room; scene.json is larger."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    done = subprocess.run(
-        [sys.executable, "-m", "s2sr.download", *DATES, BBOX, f"data.catalog={catalog}", "data.root=scene"],
-        cwd=tmp_path,
-        env=environment(tmp_path, PYTHONPATH=str(ROOT)),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stdout
+    only = ("-m", "s2sr.download", BBOX, f"data.catalog={catalog}")
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (8192, limit))
+    ended_with_a_line(program(*only, cwd=tmp_path, preexec_fn=full))
     assert not list((tmp_path / "scene").glob("*"))
     assert not list((tmp_path / "scene").glob(".*"))
 
 
-def test_the_programs_themselves(tmp_path):
-    """From the shell, imports included."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        catalog = f"data.catalog=http://127.0.0.1:{closed.getsockname()[1]}"
+def test_how_long_a_user_waits_without_a_network(files, tmp_path):
+    """From the shell, imports included, all at once: a refusal, silence, a failing server; and in train.py."""
+    files.fail("stac", 500, times=10**6)
+    with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        refusing, speechless = (f"http://127.0.0.1:{s.getsockname()[1]}/stac" for s in (closed, silent))
+        only, fit = ("-m", "s2sr.download"), (str(ROOT / "train.py"), "data=planetary_computer", "logger=csv")
+        commands = {
+            "refusal": (*only, f"data.catalog={refusing}"),
+            "silence": (*only, f"data.catalog={speechless}"),  # the kernel accepts, nobody answers
+            "failing": (*only, f"data.catalog={files.base}/stac"),
+            "fit": (*fit, f"data.catalog={refusing}"),
+        }
         start = time.monotonic()
-        fit = run("data=planetary_computer", BBOX, *DATES, catalog, "data.root=scene", "logger=csv", cwd=tmp_path)
-        assert time.monotonic() - start < PATIENCE
-    only = subprocess.run(
-        [sys.executable, "-m", "s2sr.download", "data.bbox=[5,51,4,52]", *DATES],
-        cwd=tmp_path,
-        env=environment(tmp_path, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    for done in (fit, only):
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
-        assert "Traceback" not in done.stdout
+        running = {name: program(*command, BBOX, cwd=tmp_path) for name, command in commands.items()}
+        said = {}
+        for name, process in running.items():
+            said[name] = ended_with_a_line(process)
+            assert time.monotonic() - start < PATIENCE, name
+    for name in ("refusal", "silence", "fit"):
+        assert "is there a network?" in said[name]
+    assert "500" in said["failing"]
     assert not (tmp_path / "scene").exists()

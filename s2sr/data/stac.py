@@ -24,7 +24,7 @@ from s2sr.data.area import Area
 from s2sr.data.harmonise import Item, baseline
 from s2sr.errors import InputError
 
-PATIENCE = (5, 12)  # seconds, to connect and to answer, twice: without a network the user knows within 30
+PATIENCE = (5, 8)  # seconds, to connect and to answer, twice: without a network the user knows within 30
 SEARCHING = (5, 30)  # the same for an API that is there
 RETRIED = (429, 500, 502, 503, 504)
 

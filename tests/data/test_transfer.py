@@ -142,7 +142,7 @@ def test_a_disk_that_fills_leaves_nothing(saved, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
         layers = np.random.default_rng(0).integers(1, 9000, (2, 300, 300)).astype(np.uint16)
-        with pytest.raises(OSError, match=r"could not be written .File too large"):
+        with pytest.raises(OSError, match=r"could not be written \(File too large"):
             saved(layers, grid=Grid(GRID.crs, GRID.transform, (300, 300)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,12 +1,16 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
+from rasterio.transform import Affine
 from scipy import ndimage
 
+from s2sr.data.demo import Demo
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Observation, Scene, Truth
 from s2sr.report.figures import (
@@ -15,6 +19,7 @@ from s2sr.report.figures import (
     Panel,
     Stretch,
     _label_places,
+    aerial,
     channels,
     comparison,
     detail_window,
@@ -188,3 +193,19 @@ def test_residual_map_is_centred_on_zero(tmp_path):
     save(figure, tmp_path / "residual.png")
     assert pixels(tmp_path / "residual.png").shape[1] > 600
     save(residual_map(np.zeros((4, 4))), tmp_path / "zero.png")
+
+
+def test_a_basemap_is_shown_where_the_scene_is(tmp_path):
+    scene = Demo(size=32, n_dates=3, cloudy=0).load()
+    fine = scene.grid.scaled(4)
+    picture = np.random.default_rng(0).integers(1, 255, (3, *fine.shape)).astype(np.uint8)
+    place = {"height": fine.shape[0], "width": fine.shape[1], "crs": fine.crs, "transform": Affine(*fine.transform)}
+    with rasterio.open(tmp_path / "basemap.tif", "w", driver="GTiff", count=3, dtype="uint8", **place) as out:
+        out.write(picture)
+        out.update_tags(attribution="somebody")
+    scene = replace(scene, basemap=tmp_path / "basemap.tif").crop(16)
+    shown, credit = aerial(scene, 4)
+    np.testing.assert_array_equal(shown, np.moveaxis(picture[:, 32:96, 32:96], 0, -1))
+    assert credit == "Aerial picture: somebody"
+    (tmp_path / "basemap.tif").write_text("<html>")
+    assert aerial(scene, 4) == (None, "")
