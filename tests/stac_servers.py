@@ -5,11 +5,13 @@ All listen on free ports of 127.0.0.1, wait for themselves with a bound, and end
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -266,8 +268,9 @@ def rustac(folder: Path, collections: Sequence[dict], items: Sequence[dict]) -> 
     paths = [_write(folder / f"collection-{n}.json", collection) for n, collection in enumerate(collections)]
     paths.append(_write(folder / "items.json", {"type": "FeatureCollection", "features": list(items)}))
     address = f"{HERE}:{free_port()}"
-    with _running([program, "serve", "--addr", address, *map(str, paths)], f"http://{address}", folder / "rustac.log"):
-        yield f"http://{address}"
+    url, command = f"http://{address}", [program, "serve", "--addr", address, *map(str, paths)]
+    with _running(command, lambda: _answers(url), folder / "rustac.log"):
+        yield url
 
 
 @contextmanager
@@ -283,10 +286,11 @@ def pgstac(folder: Path, collections: Sequence[dict], items: Sequence[dict]) -> 
             path = folder / f"{table}.ndjson"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
             _checked([*loader, "load", table, str(path), "--method", "upsert"], environment)
-        address = f"http://{HERE}:{(port := free_port())}"
+        url = f"http://{HERE}:{(port := free_port())}"
         app = ["stac_fastapi.pgstac.app:create_app", "--factory", "--host", HERE, "--port", str(port)]
-        with _running([sys.executable, "-m", "uvicorn", *app], address, folder / "pgstac.log", environment):
-            yield address
+        command = [sys.executable, "-m", "uvicorn", *app]
+        with _running(command, lambda: _answers(url), folder / "pgstac.log", env=environment):
+            yield url
 
 
 @contextmanager
@@ -312,17 +316,13 @@ def _postgres() -> Iterator[dict[str, str]]:
             cwd=home,
             **as_user,
         )
-        settings = f"-k {home} -p {port} -h {HERE} -c fsync=off -c full_page_writes=off -c synchronous_commit=off"
-        control = [str(binaries / "pg_ctl"), "-D", str(data), "-l", str(home / "log"), "-t", "30", "-w"]
-        _checked([*control, "-o", settings, "start"], cwd=home, **as_user)
-        try:
+        quick = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
+        settings = [word for setting in quick for word in ("-c", setting)]
+        server = [str(binaries / "postgres"), "-D", str(data), "-k", str(home), "-h", HERE, "-p", port, *settings]
+        ready = [str(binaries / "pg_isready"), "-q", "-h", HERE, "-p", port, "-d", "postgres"]
+        with _running(server, lambda: subprocess.run(ready).returncode == 0, home / "log", cwd=home, **as_user):
             names = {"HOST": HERE, "PORT": port, "USER": "s2sr", "PASSWORD": "s2sr", "DATABASE": "postgres"}
-            yield {
-                **os.environ,
-                **{f"PG{name}": value for name, value in names.items()},
-            }
-        finally:
-            _checked([*control, "-m", "immediate", "stop"], cwd=home, **as_user)
+            yield os.environ | {f"PG{name}": value for name, value in names.items()}
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -351,23 +351,33 @@ def _checked(command: Sequence[str], environment: Mapping[str, str] | None = Non
 
 
 @contextmanager
-def _running(command: Sequence[str], url: str, log: Path, environment: Mapping[str, str] | None = None) -> Iterator:
+def _running(command: Sequence[str], ready: Callable[[], bool], log: Path, **how: Any) -> Iterator[None]:
+    """The process, from when it is ready. SIGINT is a quick and clean end for all of them, PostgreSQL too."""
     with log.open("wb") as said:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, preexec_fn=_end_with_parent, **how
+        )
     try:
         deadline = time.monotonic() + 60
-        while not _answers(url):
+        while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} does not answer at {url}: {log.read_text()[-2000:]}")
+                raise RuntimeError(f"{command[0]} does not answer: {log.read_text()[-2000:]}")
             time.sleep(0.1)
         yield
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+
+
+def _end_with_parent() -> None:
+    """On Linux: also where the tests are killed and nothing is shut down."""
+    if sys.platform == "linux":
+        prctl, set_death_signal = ctypes.CDLL(None).prctl, 1
+        prctl(set_death_signal, signal.SIGINT)
 
 
 def _answers(url: str) -> bool:
