@@ -1,9 +1,15 @@
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest_plugins = ["stac_fixtures"]
+
+
+def pytest_configure() -> None:
+    # A shell ignores SIGINT for what it runs in the background, and the programs that the tests interrupt inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

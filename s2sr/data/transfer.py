@@ -140,9 +140,10 @@ def write(
             }
             rasterio.shutil.copy(out, whole.name, driver="COG", **options)
         try:
-            partial.write_bytes(whole.getbuffer())
-            if (fault := damage(partial, grid, bands)) is not None:
-                raise OSError(0, f"{fault} when it was read back")
+            content = bytes(whole.getbuffer())
+            partial.write_bytes(content)
+            if partial.read_bytes() != content:
+                raise OSError(0, "the disk gave back other bytes than it was given")
             partial.replace(path)
         except OSError as error:
             raise OSError(f"{path}: could not be written ({error.strerror})") from error
