@@ -8,7 +8,8 @@ from __future__ import annotations
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from s2sr.cli import CONF, command
+from s2sr.cli import command
+from s2sr.overrides import CONF
 
 
 def main() -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from s2sr.cli import CONF, command
+from s2sr.cli import command
 from s2sr.errors import InputError
 from s2sr.fit.forecast import EXACT, Conditions, half_period, observed
 from s2sr.model.psf import detector_widths
 from s2sr.model.spectrum import Spectrum
 from s2sr.observations import build, check, observe, register
+from s2sr.overrides import CONF
 
 TYPICAL = {"jitter": 0.12, "noise": 0.004, "contrast": 0.04, "slope": 2.2}  # units as in conf/forecast.yaml
 BANDS, DATES, SIDE = ("B02", "B03", "B04", "B08"), 12, 100  # LR pixels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -15,8 +14,7 @@ from s2sr.data.geotiff import clearest
 from s2sr.data.registration import estimate_shifts
 from s2sr.errors import InputError
 from s2sr.model.scene import Scene
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from s2sr.overrides import CONF, quoted
 
 
 def build(node: Any) -> Any:
@@ -24,10 +22,10 @@ def build(node: Any) -> Any:
     return instantiate(node, _convert_="all")
 
 
-def configuration(*overrides: str, name: str = "train") -> DictConfig:
-    """conf/`name`.yaml with overrides as on the command line."""
+def configuration(*overrides: str) -> DictConfig:
+    """conf/train.yaml with overrides as on the command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(name, list(overrides))
+        return compose("train", quoted(overrides))
 
 
 def check(cfg: DictConfig) -> None:
