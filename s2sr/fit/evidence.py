@@ -187,7 +187,7 @@ def shift_information(
     return torch.cat([torch.cat(row, 1) for row in blocks])
 
 
-class Observed(Protocol):
+class Fit(Protocol):
     """What has an evidence: a Reconstruction, or a sample of a scene before there is one."""
 
     field: SplatField
@@ -215,7 +215,7 @@ class Evidence:
     taper: float = 8.0
     lowest: float = 0.05
 
-    def __call__(self, module: Observed) -> Callable[[], dict[str, Tensor]]:
+    def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
         field = module.field
         shape = field.grid.shape
