@@ -49,8 +49,8 @@ def report(cfg: DictConfig) -> None:
         detail = sum(draw.frequency for draw in draws) / DRAWS
         print(f"{dates:5}  {draws[0].shift_error():7.4f} px  {detail:10.2f}  {half_period(detail):12.1f} m")
     print(
-        "\ndetail: cycles per pixel of 10 m up to which the error stays under half of the signal; pixels of half its\n"
-        "period hold it. At most: the model is exact, what changes between dates is noise."
+        "\ndetail: cycles per pixel of 10 m up to which the error stays under half of the signal; half its period is\n"
+        "the size of the pixels that just hold it. Taken for granted: the model; what changes between dates is noise."
     )
 
 
