@@ -178,7 +178,7 @@ def test_online_without_a_key_on_a_terminal_does_not_ask(tmp_path):
 
 def test_an_unknown_mode_is_refused(tmp_path):
     from s2sr.errors import InputError
-    from s2sr.report.dashboard import wandb_logger
+    from s2sr.report.loggers import wandb_logger
 
     with pytest.raises(InputError, match=r"logger\.mode=onlin; choose from online, offline, disabled"):
         wandb_logger(folder=tmp_path, group=None, job_type="train", config={}, mode="onlin")

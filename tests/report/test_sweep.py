@@ -13,7 +13,8 @@ from PIL import Image
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Observation, Scene
 from s2sr.report.products import write_baseline, write_geotiff, write_json
-from s2sr.report.sweep import Collate, collate, read_jobs, swept
+from s2sr.report.jobs import read_jobs, swept
+from s2sr.report.sweep import Collate, collate
 
 BANDS = ("B02", "B03", "B04")
 
@@ -64,7 +65,7 @@ def test_collation_of_one_key(tmp_path):
     width, height = size(tmp_path / "comparison.png")  # six panels in two rows of four
     assert width >= 4 * 380
     assert height >= 2 * 300
-    assert size(tmp_path / "sweep.png") == (1100, 20 + 90 + 2 * 320)  # one plot for each known score
+    assert size(tmp_path / "sweep.png") == (1100, 75 + 2 * 270)  # one plot for each known score
 
 
 def test_failed_jobs_are_named_and_do_not_lose_the_others(tmp_path):
@@ -94,10 +95,11 @@ def test_failed_jobs_are_named_and_do_not_lose_the_others(tmp_path):
     assert size(tmp_path / "sweep.png")[0] == 1100
 
 
-def test_a_sweep_that_failed_altogether_has_a_table_only(tmp_path):
+def test_a_sweep_that_failed_altogether_has_tables_only(tmp_path):
     write_job(tmp_path / "0", ["psf.sigma=0.3"])
     assert len(collate(tmp_path)) == 1
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0", "sweep.csv"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0", "README.md", "report.html", "sweep.csv"]
+    assert "no metrics.json" in (tmp_path / "README.md").read_text()
 
 
 def test_two_keys_groups_and_a_metric_of_the_same_name(tmp_path):
@@ -108,7 +110,7 @@ def test_two_keys_groups_and_a_metric_of_the_same_name(tmp_path):
     assert collate(tmp_path) == []
     row = table(tmp_path)[2]
     assert (row["strategy"], row["psf"], row["strategy (run)"]) == ("lbfgs_adam", "0.3", "lbfgs_adam")
-    assert size(tmp_path / "sweep.png") == (1100, 20 + 28 + 90 + 2 * 320)  # one line of legend
+    assert size(tmp_path / "sweep.png") == (1100, 75 + 28 + 2 * 270)  # one line of legend
 
 
 def test_values_that_are_dictionaries_lists_or_nothing(tmp_path):
