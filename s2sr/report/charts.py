@@ -147,7 +147,7 @@ def _ticks(axes: Axes, places: Mapping[str, float], numeric: bool, rotated: bool
         axes.set_xscale("log")
     gap = min(np.diff(at), default=1.0)
     if not numeric or (axes.get_xscale() == "linear" and len(at) <= 8 and gap * 20 > at[-1] - at[0]):
-        names = [f"{x:g}" for x in at] if numeric else [n if len(n) <= 28 else n[:27] + "…" for n in places]
+        names = [f"{x:.4g}" for x in at] if numeric else [n if len(n) <= 28 else n[:27] + "…" for n in places]
         turn: dict[str, Any] = {"rotation": 90} if len(at) > 12 else {"rotation": 30, "ha": "right"}
         axes.set_xticks(at, names, **(turn if rotated else {}))
         axes.set_xticks([], minor=True)

@@ -23,7 +23,7 @@ from s2sr.report.glossary import METRICS, parse
 from s2sr.report.jobs import lines, read_jobs, swept, table
 from s2sr.report.loggers import log_point, wandb_runs, wandb_table
 from s2sr.report.metrics import area_average, bicubic
-from s2sr.report.products import clearest, observation_rows
+from s2sr.report.products import clearest_frame, observation_rows
 from s2sr.report.scores import offset_to_truth, scores
 
 
@@ -38,6 +38,11 @@ class Dashboard(Callback):
         self.stretch = Stretch.of(self.mean, scene.bands)
         self._logged = -self.EVERY
         self._levels: list[dict[str, float]] = []  # the scores at the end of each
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        for run in wandb_runs(trainer.loggers):
+            run.define_metric("evals", hidden=True)
+            run.define_metric("*", step_metric="evals", step_sync=True)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, step: int) -> None:
         if module.evals - self._logged < self.EVERY:
@@ -92,9 +97,8 @@ class Dashboard(Callback):
             residual = (-module.residual() / module.noise[..., None, None]).cpu()
         seen = scene.valid.sum(0)
         normalised = (residual.sum(0) / seen).where(seen > 0, torch.nan)
-        t = clearest(scene)
         images = {
-            "1_observation": scene.frames[t].where(scene.valid[t], torch.nan),
+            "1_observation": clearest_frame(scene)[1],
             "2_bicubic": bicubic(self.mean, module.field.scale),
             "3_reconstruction": image,
         }
@@ -121,18 +125,22 @@ def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
     for run in wandb_runs(logger(folder=folder, group=folder.name, job_type="collate", config={"swept": keys})):
         import wandb
 
+        known = [key for key in MARKED if any(job.number(key) is not None for job in done)]
         for label, members in by_line.items():
-            known = [key for key in MARKED if any(job.number(key) is not None for job in members)]
-            for key in known:
-                panel = f"scores/{key}" + (f" {label}" if label else "")
-                points = [(job.value(axis), job.label([axis]), job.number(key)) for job in members]
-                if numeric:
+            panels = {key: f"scores/{key}" + (f" {label}" if label else "") for key in known}
+            if numeric:
+                run.define_metric(axis, hidden=True)
+                for panel in panels.values():
                     run.define_metric(panel, step_metric=axis)
-                    for x, _, y in sorted(points, key=lambda point: point[0] or 0):
-                        run.log({panel: y, axis: x})
-                else:
-                    names = wandb.Table(columns=[axis or "run", key], data=[[name, y] for _, name, y in points])
-                    run.log({panel: wandb.plot.bar(names, axis or "run", key, title=panel)})
+                for job in sorted(members, key=lambda job: job.value(axis) or 0):
+                    found = {panel: y for key, panel in panels.items() if (y := job.number(key)) is not None}
+                    run.log({axis: job.value(axis), **found})
+            else:
+                for key, panel in panels.items():
+                    bars = wandb.Table(
+                        columns=["run", key], data=[[job.label([axis]), job.number(key)] for job in members]
+                    )
+                    run.log({panel: wandb.plot.bar(bars, "run", key, title=panel)})
         pictures = [name for name in ("sweep.png", "comparison.png") if (folder / name).is_file()]
         run.log({f"pictures/{Path(name).stem}": wandb.Image(str(folder / name)) for name in pictures})
         run.log({"sweep/runs": wandb_table(table(jobs, keys))})

@@ -77,8 +77,6 @@ def wandb_logger(
             str(error).splitlines()[0],
         )
         run = wandb.init(mode="offline", **common)
-    run.define_metric("evals")
-    run.define_metric("*", step_metric="evals", step_sync=True)
     if run.disabled:
         pass
     elif run.offline:

@@ -148,10 +148,12 @@ def tags(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def listed(folder: Path) -> list[dict[str, str]]:
-    """The files of `FILES` that are in a folder: name, link, what it is, size."""
+    """The files of `FILES` beside the page: name, link, what it is, size."""
     found = []
     for name, meaning in FILES.items():
         path = folder / name
+        if name == "report.html":
+            continue
         if path.is_dir():
             found.append({"name": f"{name}/", "link": f"{name}/", "meaning": meaning, "size": ""})
         elif path.is_file():

@@ -120,13 +120,18 @@ def clearest(scene: Scene) -> int:
     return min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
 
 
+def clearest_frame(scene: Scene) -> tuple[int, Tensor]:
+    """(index, frame [b, y, x], NaN where masked) of the clearest observation; what a fit withholds is not masked."""
+    t = clearest(scene)
+    return t, scene.frames[t].where(scene.whole().valid[t], math.nan)
+
+
 def write_baseline(folder: Path, scene: Scene) -> None:
     """`observation.tif` (the clearest, NaN where masked) and `mean.tif` (the temporal mean), both on the LR grid.
 
     They are what a product is compared with; the reports of runs and sweeps draw them.
     """
-    t = clearest(scene)
-    frame = scene.frames[t].where(scene.valid[t], math.nan)
+    t, frame = clearest_frame(scene)
     tags = {"datetime": scene.observations[t].datetime, "observation": scene.observations[t].name}
     write_geotiff(Path(folder) / "observation.tif", frame, scene.grid, scene.bands, tags=tags)
     tags = {"observations": ", ".join(o.name for o in scene.observations)}

@@ -31,11 +31,11 @@ class Collate(Callback):
         log = logging.getLogger(__name__)
         try:
             failed = collate(folder)
+            if "logger" in config:
+                log_sweep(instantiate(config.logger, _convert_="all"), folder)
         except Exception as error:  # Hydra would turn it into a warning and exit with 0
             log.exception("the sweep in %s could not be collated", folder)
             raise SystemExit(1) from error
-        if "logger" in config:
-            log_sweep(instantiate(config.logger, _convert_="all"), folder)
         log.info("report.html, README.md, sweep.csv and the pictures are in %s", folder)
         if failed:
             # not the log: Hydra's may be switched off, and a failure has to be seen

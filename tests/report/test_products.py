@@ -163,7 +163,9 @@ def test_shifts_csv_lists_used_and_rejected_observations_by_date(tmp_path, scene
     information = np.array([o.clear for o in scene.observations]) * ((gains.numpy() / noise) ** 2).mean(1)
     by_name = {o.name: share for o, share in zip(scene.observations, information / information.sum(), strict=True)}
     for row in rows:
-        assert (float(row["weight"]) if row["weight"] else None) == pytest.approx(by_name.get(row["observation"]), abs=1e-4)
+        assert (float(row["weight"]) if row["weight"] else None) == pytest.approx(
+            by_name.get(row["observation"]), abs=1e-4
+        )
 
 
 def test_baseline_is_the_clearest_observation_nearest_to_the_mean(tmp_path, scene):
