@@ -33,9 +33,11 @@ from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
 from s2sr.observations import build, check, configuration, observe, register
-from s2sr.report.dashboard import Dashboard, summarise
+from s2sr.report.dashboard import Dashboard
 from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
-from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
+from s2sr.report.loggers import summarise
+from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
+from s2sr.report.run_page import write_run_page
 from s2sr.report.scores import offset_to_truth, scores
 
 log = logging.getLogger(__name__)
@@ -190,6 +192,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
     shift = tuple(offset_to_truth(scene, shifts).tolist())
+    write_truth(folder, scene, scale, shift)
     save(comparison(scene, image, scale, stretch=stretch, metrics=metrics, shift=shift), folder / "comparison.png")
     radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
     shifts_csv(folder / "shifts.csv", scene, shifts=shifts, **radiometry, noise=noise)
@@ -198,6 +201,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     log.info("the sensor passes under 5 %% of detail finer than %.2f pixels: what is finer here is prior", finest)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
+    write_run_page(folder)
     return metrics
 
 
