@@ -21,6 +21,7 @@ this module, cycles per LR pixel outside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -227,7 +228,7 @@ def curves(
     halves: Sequence[SplatField],
     *,
     truth: Resolution | None = None,
-    forecast: float | None = None,  # cycles per LR pixel
+    forecast: float | None = None,  # cycles per LR pixel to which an error of 1/4 of the power was promised
     metre: float | None = None,
 ) -> Figure:
     """C against frequency, band by band; with it the truth's, where known, and how far the halves themselves agree."""
@@ -248,8 +249,9 @@ def curves(
         axes.plot(resolved, CRITERION, "o", color=colour, ms=7, mec="white", zorder=4)
     axes.axhline(CRITERION, color=FAINT, lw=1)
     if forecast:
-        axes.axvline(forecast, color=INK, lw=1, ls="-.")
-        axes.annotate("forecast", (forecast, 0), (4, 4), textcoords="offset points", size=TEXT - 2, color=INK)
+        promised = math.sqrt(1 - 1 / 4)  # C of an estimate whose error has 1/4 of the power
+        axes.plot(forecast, promised, "*", color=INK, ms=13, mec="white", zorder=4)
+        axes.annotate("forecast", (forecast, promised), (9, 4), textcoords="offset points", size=TEXT - 2, color=INK)
     axes.set(xlim=(0, EDGES[-1] / found.widths.min()), ylim=(-0.02, 1.02))
     axes.set_xlabel("cycles per LR pixel", size=TEXT)
     axes.set_ylabel("correlation", size=TEXT)

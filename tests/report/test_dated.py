@@ -28,7 +28,7 @@ def changed():
 
 
 def test_the_date_observed_again_is_the_date(changed):
-    field, scene, change = changed
+    field, scene, _ = changed
     seen = scene.valid[T]
     before = (field()[T] - scene.frames[T])[seen].std()
     after = (dated(field, scene, T)()[T] - scene.frames[T])[seen].std()
@@ -67,5 +67,5 @@ def test_the_nearest_date(changed):
     assert observed_on(scene, "2024-05-17") == 7
     with pytest.raises(InputError, match="no observation within 10 days; there are 2024-05-01, 2024-05-02"):
         observed_on(scene, "2024-06-01")
-    with pytest.raises(InputError, match="report.date=june: not a date such as 2024-06-01"):
+    with pytest.raises(InputError, match="june: not a date such as 2024-06-01"):
         observed_on(scene, "june")
