@@ -31,10 +31,12 @@ from s2sr.fit.forecast import observed
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import check_levels
+from s2sr.fit.uncertainty import clear_count, standard_deviation
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
 from s2sr.observations import build, check, configuration, observe, register
+from s2sr.report import uncertainty
 from s2sr.report.consistency import brightness, consistency, maps
 from s2sr.report.dashboard import Dashboard
 from s2sr.report.dated import dated, observed_on
@@ -217,6 +219,17 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
+    metrics |= uncertainty.report(
+        folder,
+        scene,
+        image,
+        standard_deviation(module, image, scale),
+        clear_count(scene.valid, shifts, scale),
+        scale=scale,
+        splat=field.lattice.sigma,
+        shifts=shifts,
+        tags=tags,
+    )
     write_baseline(folder, scene)
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
