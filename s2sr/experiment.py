@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,15 @@ from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.fit.evidence import sigma_errors
-from s2sr.fit.module import Reconstruction
+from s2sr.fit.module import Judge, Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
-from s2sr.fit.stages import check_levels
+from s2sr.fit.stages import Stage, check_levels
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
 from s2sr.report.dashboard import Dashboard, summarise
 from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
+from s2sr.report.heldout import judge
 from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
 from s2sr.report.scores import offset_to_truth, scores
 
@@ -116,12 +118,21 @@ def register(scene: Scene) -> tuple[Scene, Tensor]:
     return scene.select(kept, "it does not match the others"), found.shifts[kept]
 
 
-def withhold(scene: Scene, cfg: DictConfig) -> Scene:
-    """The scene without what judges the fit and, where a stage stops on validation, without what validates it."""
+def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
+    """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
+
+    Raises InputError where that leaves too little to fit.
+    """
+    stages = build(cfg.strategy)
     if cfg.holdout is None:
-        return scene
-    validates = any(stage.get("stop_on") for stage in cfg.strategy.values())
-    return build(cfg.holdout).split(scene, validation=True) if validates else scene
+        return scene, stages, None
+    holdout = build(cfg.holdout)
+    seen, dates = holdout.without_dates(scene)
+    seen = holdout.split(seen, validation=any(stage.stop_on for stage in stages.values()))
+    if not seen.judged.any():
+        log.warning("every frame is masked too much to withhold anything: the fit is not judged")
+        return seen.whole(), stages, None
+    return seen, stages | ({"refit": holdout.refit} if holdout.refit else {}), partial(judge, dates=dates)
 
 
 def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
@@ -129,18 +140,20 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
 
     Raises InputError where configuration and scene do not go together.
     """
-    scene, shifts = register(withhold(scene, cfg))
+    scene, stages, judge = withhold(scene, cfg)
+    scene, shifts = register(scene)
     levels = check_levels(build(cfg.c2f)["levels"])
     radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset}
     field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=build(cfg.psf), shifts=shifts, **radiometry)
     return Reconstruction(
         scene,
         field,
-        stages=build(cfg.strategy),
+        stages=stages,
         levels=levels,
         misfit=build(cfg.misfit),
         tv_delta=cfg.tv_delta,
         noise=cfg.noise,
+        judge=judge,
     )
 
 
@@ -166,7 +179,7 @@ def reconstruct(
         log.info("%s", budget)
         facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
-        callbacks += [Dashboard(module.scene), LevelCheckpoint(folder / "checkpoints")]
+        callbacks += [Dashboard(module.scene.whole()), LevelCheckpoint(folder / "checkpoints")]
     train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
     return module
 
@@ -223,6 +236,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     metrics: dict[str, Any] = {
         "status": "ok",
         **scores(scene, image, scale, shifts),
+        **module.judgement,
         "residual_rms": float((residual.square().sum() / scene.valid.sum()).sqrt()),
         "psf_sigma": sum(sigma.values()) / len(sigma),
         **{f"psf_sigma_{band}": value for band, value in sigma.items()},

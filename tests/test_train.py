@@ -67,7 +67,8 @@ def test_the_run_is_estimated_before_it_starts(trained):
 def test_run_folder(trained):
     folder = trained[1]
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
-    assert kept == {"last.ckpt", "coarse_to_fine_x1.ckpt", "coarse_to_fine_x2.ckpt", "polish_x2.ckpt"}
+    levels = {"coarse_to_fine_x1.ckpt", "coarse_to_fine_x2.ckpt", "polish_x2.ckpt", "refit_x2.ckpt"}
+    assert kept == {"last.ckpt", *levels}
     assert (folder / ".hydra" / "config.yaml").is_file()
     assert (folder / "metrics.csv").is_file()
     assert not (folder / "wandb").exists()

@@ -156,7 +156,7 @@ class Dashboard(Callback):
         _log(trainer.loggers, module.evals, point)
         with torch.no_grad():
             residual = (-module.residual() / module.noise[..., None, None]).cpu()
-        seen = scene.valid.sum(0)
+        seen = module.valid.sum(0).cpu()
         normalised = (residual.sum(0) / seen).where(seen > 0, torch.nan)
         t = clearest(scene)
         frame = scene.frames[t].where(scene.valid[t], torch.nan)

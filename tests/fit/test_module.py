@@ -428,6 +428,7 @@ def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene
         resumed = reconstruct(scene, cfg, folder=folder)
         assert_same(state(resumed), state(whole))
         assert resumed.evals == whole.evals
+        assert resumed.judgement == whole.judgement != {}
         shutil.rmtree(folder)
 
 
