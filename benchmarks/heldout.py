@@ -87,8 +87,8 @@ def rank(options: argparse.Namespace, overrides: list[str]) -> None:
         for configuration in CONFIGURATIONS:
             found = judged(scene, *configuration, *overrides)
             rows.append([found[key] for key in ("holdout_rmse", "holdout_median", "edge_contrast", "psnr")])
-            short = " ".join(part.rpartition(".")[2] for part in configuration[:3])
-            print(f"{name:10} {short:45}" + "".join(f"{value:11.6f}" for value in rows[-1]), flush=True)
+            values = " ".join(f"{part.partition('=')[2]:9}" for part in configuration[:3])  # strategy, sigma, TV weight
+            print(f"{name:10} {values}" + "".join(f"{value:11.6f}" for value in rows[-1]), flush=True)
         *scores, psnr = np.array(rows).T
         ranks = [float(spearmanr(score, -psnr).statistic) for score in scores]
         texts = (f"{what} {r:+.2f}" for what, r in zip(("rmse", "median", "edge contrast"), ranks, strict=True))
@@ -100,7 +100,7 @@ def sigma(options: argparse.Namespace, overrides: list[str]) -> None:
     for name in options.scenes or [f"naip:{seed}" for seed in range(10)]:
         true = np.random.default_rng(1000 + int(name.partition(":")[2])).uniform(0.4, 0.5)
         scene = simulated(options.data, name, float(true), side=28)
-        tried = np.arange(0.3, 0.61, 0.05)
+        tried = np.arange(0.35, 0.56, 0.05)
         rows = [judged(scene, "strategy=lbfgs", *overrides, f"psf.sigma={value:.2f}") for value in tried]
         rmse, psnr = (np.array([row[key] for row in rows]) for key in ("holdout_rmse", "psnr"))
         chosen, best = lowest(tried, rmse), lowest(tried, -psnr)
@@ -122,7 +122,10 @@ def lowest(x: np.ndarray, y: np.ndarray) -> float:
 def real(options: argparse.Namespace, overrides: list[str]) -> None:
     from s2sr.experiment import load_scene
 
-    print(f"{'':42}" + "".join(f"{name:>20}" for name in ("rmse / mean", "median / mean", "rmse / bicubic", "rmse / Wiener")))
+    print(
+        f"{'':42}"
+        + "".join(f"{name:>20}" for name in ("rmse / mean", "median / mean", "rmse / bicubic", "rmse / Wiener"))
+    )
     for folder in options.folders.split(","):
         scene = load_scene(options.data / folder, **({"bands": list(BANDS)} if "belgium" in folder else {}))
         scene = scene.crop(64) if "belgium" in folder else scene

@@ -156,6 +156,10 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("strategy.coarse_to_fine.blocks=[[weigths]]", "weigths"),
         ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, finest"),
         ("data.size=0", "data.size=0"),
+        ("holdout.judged=0", "holdout.judged=0: a fraction between 0 and 1"),
+        ("holdout.judged=1", "holdout.judged=1: a fraction between 0 and 1"),
+        ("holdout.dates=4", "holdout.dates=4 leaves 1 of 5 observations to fit"),
+        ("holdout.refit=true", "holdout.refit=true: it is a stage"),
     ],
 )
 def test_an_impossible_value(refused, override, said):

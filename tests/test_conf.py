@@ -66,7 +66,10 @@ def test_strategy(strategy, tmp_path):
     metrics = finished(tmp_path)
     assert metrics["strategy"] == strategy
     assert metrics["evals"] >= 2 * len(cfg.strategy)
-    assert {path.stem.rpartition("_x")[0] for path in (tmp_path / "checkpoints").glob("*_x*.ckpt")} == {*cfg.strategy, "refit"}
+    assert {path.stem.rpartition("_x")[0] for path in (tmp_path / "checkpoints").glob("*_x*.ckpt")} == {
+        *cfg.strategy,
+        "refit",
+    }
 
 
 @pytest.mark.parametrize("psf", choices("psf"))

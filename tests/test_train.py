@@ -25,6 +25,13 @@ ALWAYS = (
     "runtime_s",
     "peak_memory_mb",
 )
+BANDS = ("B02", "B03", "B04", "B08")
+HELD_OUT = tuple(
+    f"holdout_{score}{baseline}{band}"
+    for score in ("rmse", "median")
+    for baseline in ("", "_temporal_mean", "_bicubic", "_wiener")
+    for band in ("", *(f"_{name}" for name in BANDS))
+)
 WITH_TRUTH = ("psnr", "ssim", "psnr_bicubic", "ssim_bicubic", "shift_rmse_px")
 
 
@@ -77,7 +84,8 @@ def test_run_folder(trained):
 
 def test_metrics(trained):
     metrics = metrics_of(trained[1])
-    assert set(metrics) >= {*ALWAYS, *WITH_TRUTH}
+    assert set(metrics) >= {*ALWAYS, *WITH_TRUTH, *HELD_OUT}
+    assert all(0 < metrics[name] < 0.1 for name in HELD_OUT)
     assert (metrics["status"], metrics["strategy"]) == ("ok", "lbfgs_adam")
     assert (metrics["scale"], metrics["n_obs"], metrics["psf_sigma"]) == (3, 5, pytest.approx(0.5))
     assert metrics["evals"] > 3

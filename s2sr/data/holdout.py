@@ -47,7 +47,9 @@ class Holdout:
             if type(getattr(self, name)) is not int or getattr(self, name) < least:
                 raise InputError(f"holdout.{name}={getattr(self, name)}: {what} {least}")
         if self.refit is True:
-            raise InputError("holdout.refit=true: it is a stage, and there by default; holdout.refit=false leaves it out")
+            raise InputError(
+                "holdout.refit=true: it is a stage, and there by default; holdout.refit=false leaves it out"
+            )
 
     def split(self, scene: Scene, *, validation: bool) -> Scene:
         """The scene without the samples that judge, and if asked for those that validate.

@@ -27,6 +27,6 @@ def refit(module: Reconstruction) -> Objective:
     weights = module.field.weights.requires_grad_()
     start = weights.detach().clone()
     parts = posterior(module)
-    (slope,) = torch.autograd.grad(sum(parts().values()), weights)
+    (slope,) = torch.autograd.grad(torch.stack(list(parts().values())).sum(), weights)
     module.reveal()
     return lambda: {**parts(), "tilt": -torch.sum(slope * (module.field.weights - start))}

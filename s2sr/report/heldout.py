@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -64,7 +63,7 @@ def baselines(scene: Scene, mean: Tensor, spectrum: Tensor, shifts: Tensor) -> d
     images = {
         "_temporal_mean": mean.expand_as(scene.frames),
         "_bicubic": interpolated(mean, shifts),
-        "_wiener": moved(spectrum, shifts, mean.shape[1:]),
+        "_wiener": moved(spectrum, shifts, scene.grid.shape),
     }
     return {name: matched(image, scene.frames, scene.valid) for name, image in images.items()}
 
@@ -154,7 +153,7 @@ def moved(spectrum: Tensor, shifts: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def located(field: SplatField, dates: Scene, rounds: int = 6) -> Tensor:
-    """[t, 2] the shifts at which the field predicts the valid samples best: Gauss-Newton from 0, gain and offset free."""
+    """[t, 2] where the field predicts the valid samples best: Gauss-Newton from 0, gain and offset free."""
     shifts = torch.zeros(len(dates), 2, device=field.weights.device)
     step = 0.05  # LR pixels, of the finite differences
     steps = step * torch.eye(2, device=shifts.device)
