@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import resource
 import signal
 import time
@@ -19,24 +18,22 @@ from typing import Any
 import lightning
 import psutil
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from s2sr.data.geotiff import SceneFolder, clearest
-from s2sr.data.registration import estimate_shifts
+from s2sr.data.geotiff import SceneFolder
 from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.fit.evidence import sigma_errors
+from s2sr.fit.forecast import observed
 from s2sr.fit.module import Judge, Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import Stage, check_levels
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
+from s2sr.observations import build, check, configuration, observe, register
 from s2sr.report.dashboard import Dashboard, summarise
 from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
 from s2sr.report.heldout import judge
@@ -44,19 +41,6 @@ from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_g
 from s2sr.report.scores import offset_to_truth, scores
 
 log = logging.getLogger(__name__)
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
-
-
-def build(node: Any) -> Any:
-    """The object that a node with `_target_` describes; plain Python inside, never DictConfig."""
-    return instantiate(node, _convert_="all")
-
-
-def configuration(*overrides: str) -> DictConfig:
-    """conf/train.yaml with overrides as on the command line."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
 
 
 def load_scene(root: str | Path, **options: Any) -> Scene:
@@ -70,52 +54,6 @@ def load_scene(root: str | Path, **options: Any) -> Scene:
 def super_resolve(scene: Scene, *overrides: str) -> SplatField:
     """The field fitted to a scene, by a configuration with overrides as on the command line."""
     return reconstruct(scene, configuration(*overrides)).field
-
-
-def check(cfg: DictConfig) -> None:
-    """Raises InputError for a number that is out of its range; names and structure are Hydra's to check."""
-    whole = {"threads": 1, "n_obs": 2, "crop": 1, "report.scale": 1, "seed": 0}
-    for key, least in whole.items():
-        value = OmegaConf.select(cfg, key)
-        if not (type(value) is int and value >= least) and not (value is None and key != "seed"):
-            raise InputError(f"{key}={value}: it must be a whole number from {least}")
-    for key in ("noise", "tv_delta"):
-        value = OmegaConf.select(cfg, key)
-        if not (isinstance(value, int | float) and 0 < value < math.inf) and not (value is None and key == "noise"):
-            raise InputError(f"{key}={value}: it must be a positive number")
-
-
-def observe(cfg: DictConfig) -> Scene:
-    """The scene that a configuration names: loaded, cropped, the clearest `n_obs` observations.
-
-    Raises InputError where less than two observations are left.
-    """
-    check(cfg)
-    source = build(cfg.data)
-    source.prepare()
-    scene = source.load()
-    if cfg.crop is not None:
-        scene = scene.crop(cfg.crop)
-    seen = [t for t, observation in enumerate(scene.observations) if observation.clear > 0]
-    if len(seen) < len(scene):
-        scene = scene.select(seen, "all of its pixels are masked")
-    if cfg.n_obs is not None:
-        scene = clearest(scene, cfg.n_obs)
-    if len(scene) < 2:
-        raise InputError(f"{len(scene)} usable observations; a reconstruction needs 2 and is good from 8")
-    return scene
-
-
-def register(scene: Scene) -> tuple[Scene, Tensor]:
-    """The scene without observations that match no other, and the first guess of the shifts [t, 2], LR pixels.
-
-    Where most do not match, the scene is too small or too changeable to tell: all stay, the unmatched unshifted.
-    """
-    found = estimate_shifts(scene)
-    kept = found.trusted.nonzero()[:, 0].tolist()
-    if len(kept) == len(scene) or len(kept) < max(2, len(scene) / 2):
-        return scene, found.shifts
-    return scene.select(kept, "it does not match the others"), found.shifts[kept]
 
 
 def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
@@ -177,6 +115,9 @@ def reconstruct(
     if folder:
         check_disk(folder, int(budget.disk))
         log.info("%s", budget)
+        shifts = module.field.shifts.detach()
+        module.forecast = observed(module.scene.whole(), shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
+        log.info("%s", module.forecast)
         facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
         callbacks += [Dashboard(module.scene.whole()), LevelCheckpoint(folder / "checkpoints")]
@@ -244,6 +185,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "detail_limit_px": max(
             detail_limit(float(s), float(w)) for s, w in zip(field.sigma_psf.detach(), field.widths, strict=True)
         ),
+        **(module.forecast.metrics() if module.forecast else {}),
         "scale": scale,
         "n_obs": len(scene),
         "strategy": cfg.name,

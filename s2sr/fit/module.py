@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from s2sr.errors import InputError
+from s2sr.fit.forecast import Forecast
 from s2sr.fit.losses import mean_gradient, total_variation
 from s2sr.fit.noise import frame_to_frame_std, robust_std
 from s2sr.fit.stages import Objective, Phase, Stage, plan
@@ -55,6 +56,7 @@ class Reconstruction(lightning.LightningModule):
     valid: Tensor
     validation: Tensor
     gradients: Tensor  # [b] reflectance per LR pixel
+    forecast: Forecast | None = None  # where one was made before the fit
 
     def __init__(
         self,
