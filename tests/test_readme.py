@@ -36,7 +36,8 @@ def catalogue(tmp_path):
 
 def test_there_are_commands():
     assert len(COMMANDS) >= 8
-    programs = ("python train.py", "python sweep.py", "python -m s2sr.download", "python -m s2sr.report")
+    modules = ("download", "forecast", "report")
+    programs = ("python train.py", "python sweep.py", *(f"python -m s2sr.{name}" for name in modules))
     assert all(line.startswith(programs) for line in COMMANDS)
 
 
@@ -57,6 +58,16 @@ def test_command(line, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert found >= ({"sweep.csv", "sweep.png", "comparison.png"} if script == "sweep.py" else set(PRODUCTS))
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "forecast" in c])
+def test_forecast(line, folder, tmp_path):
+    command = [sys.executable, *shlex.split(line.replace("FOLDER", str(folder)))[1:]]
+    env = environment(tmp_path, PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for head in re.findall(r"^(?: +noise|dates|forecast:) .*", README, re.MULTILINE):
+        assert head.split()[:2] in [row.split()[:2] for row in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "s2sr.report" in c])

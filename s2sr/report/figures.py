@@ -117,7 +117,7 @@ def sheet(rows: Sequence[Sequence[Panel]], header: str = "") -> Figure:
         tops.append(top)
         heads.append(head)
         top += head + max(panel.picture.shape[0] for panel in row) + GAP
-    figure = _figure(width, top)
+    figure = figure_of(width, top)
     if header:
         figure.text(GAP / width, 1 - GAP / top, header, size=TEXT, color=FAINT, va="top")
     for row, y, head in zip(rows, tops, heads, strict=True):
@@ -288,7 +288,7 @@ def residual_map(residual: Array, title: str = "Mean residual") -> Figure:
     zoom = max(1, 640 // max(values.shape))
     height, width = (n * zoom for n in values.shape)
     total = (width + 130, height + 80)
-    figure = _figure(*total)
+    figure = figure_of(*total)
     axes = figure.add_axes((GAP / total[0], GAP / total[1], width / total[0], height / total[1]))
     drawn = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none", aspect="auto")
     axes.set_facecolor(str(MASKED / 255))
@@ -309,7 +309,7 @@ def shift_plot(shifts: Array, dates: Sequence[str], true: Array | None = None) -
     reach = max(0.5, *(float(abs(p).max()) for p in points)) * 1.12
     columns = math.ceil(len(dates) / 24)
     side, width = 720, 720 + 130 * columns
-    figure = _figure(width + 120, side + 120)
+    figure = figure_of(width + 120, side + 120)
     axes = figure.add_axes((80 / (width + 120), 70 / (side + 120), side / (width + 120), side / (side + 120)))
     axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
     axes.set_xlabel("dx, LR pixels", size=TEXT)
@@ -370,7 +370,7 @@ def _scale_bar(axes: Axes, metre: float, width: int, height: int) -> None:
     axes.text(x, y - 9, label, color="white", size=TEXT - 2, weight="bold", va="bottom", path_effects=[outline])
 
 
-def _figure(width: int, height: int) -> Figure:
+def figure_of(width: int, height: int) -> Figure:
     """A white figure of so many screen pixels; the rest keeps the floor of matplotlib from losing one."""
     return Figure(figsize=((width + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI, facecolor="white")
 

@@ -1,6 +1,7 @@
 """The files of a run folder. Each appears whole or not at all: it is written beside its place, then renamed.
 
-GeoTIFFs are Cloud-Optimized, float32, NaN where there is no data, with the grid's CRS and transform to the last bit.
+GeoTIFFs are Cloud-Optimized, float32 with NaN where there is no data (or integers: counts), with the grid's CRS and
+transform to the last bit.
 """
 
 from __future__ import annotations
@@ -56,9 +57,12 @@ def write_geotiff(
     bands: Sequence[str],
     *,
     tags: Mapping[str, Any] | None = None,
-    nodata: float = math.nan,
+    nodata: float | None = math.nan,
 ) -> None:
-    """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain."""
+    """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain.
+
+    float32, or the image's own type if that is an integer.
+    """
     import rasterio
     import rasterio.shutil
     from rasterio.crs import CRS
@@ -67,9 +71,12 @@ def write_geotiff(
 
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
+    own = _numpy(image[:1]).dtype
+    counts = np.issubdtype(own, np.integer)
+    dtype = own if counts else np.dtype(np.float32)
     profile = {
         "driver": "GTiff",
-        "dtype": "float32",
+        "dtype": dtype.name,
         "count": len(bands),
         "height": grid.shape[0],
         "width": grid.shape[1],
@@ -86,7 +93,7 @@ def write_geotiff(
         plain = target.with_suffix(".plain.tif")
         with rasterio.open(plain, "w", **profile) as file:
             for index, (name, band) in enumerate(zip(bands, image, strict=True), start=1):
-                file.write(_numpy(band).astype(np.float32, copy=False), index)
+                file.write(_numpy(band).astype(dtype, copy=False), index)
                 file.set_band_description(index, name)
             file.update_tags(**{key: str(value) for key, value in (tags or {}).items()})
         rasterio.shutil.copy(
@@ -94,7 +101,7 @@ def write_geotiff(
             target,
             driver="COG",
             compress="DEFLATE",
-            predictor="FLOATING_POINT",
+            predictor="STANDARD" if counts else "FLOATING_POINT",
             overview_resampling="AVERAGE",
             bigtiff="IF_SAFER",
         )
