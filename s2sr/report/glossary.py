@@ -51,6 +51,23 @@ METRICS = {
         "predicts for them. The judge where no truth is known: invented detail raises it.",
         better="lower",
     ),
+    "holdout_median": Metric(
+        "heldout",
+        "median held-out error",
+        "reflectance",
+        "Median absolute difference there: not ruled by the few samples that changed or that a cloud's edge spoilt.",
+        better="lower",
+    ),
+    "holdout_dates_rmse": Metric(
+        "heldout",
+        "error on held-out dates",
+        "reflectance",
+        "The same of whole dates that the fit never saw, placed by half of their pixels and judged by the others.",
+        better="lower",
+    ),
+    "holdout_dates_median": Metric(
+        "heldout", "median error on held-out dates", "reflectance", "Median absolute difference there.", better="lower"
+    ),
     "psnr": Metric(
         "fidelity",
         "PSNR",
@@ -119,6 +136,9 @@ METRICS = {
         "Finest frequency that these shifts, noise and PSF can resolve, computed before any fit.",
         ".3f",
     ),
+    "forecast_resolution_m": Metric(
+        "resolution", "forecast detail", "m", "Half a period at the forecast frequency.", ".1f", "lower"
+    ),
     "residual_rms": Metric(
         "consistency",
         "residual",
@@ -154,11 +174,16 @@ METRICS = {
     ),
     "coverage_68": Metric(
         "uncertainty",
-        "coverage of one sigma",
+        "coverage of one std",
         "",
-        "Fraction of withheld samples within one predicted standard deviation; .68 if the error bars are right.",
+        "Fraction of the pixels in which the truth lies within one stated standard deviation; .68 if they are right. "
+        "In metrics.json also for the quarters of least (q1) to most (q4) local contrast.",
         ".3f",
     ),
+    "coverage_95": Metric(
+        "uncertainty", "coverage of 1.96 std", "", "The same within 1.96 of them; .95 is right.", ".3f"
+    ),
+    "std_mean": Metric("uncertainty", "standard deviation", "reflectance", "Mean over the product of what it states."),
     "psf_sigma": Metric(
         "psf",
         "PSF sigma",
@@ -168,6 +193,9 @@ METRICS = {
     ),
     "shift_rmse_px": Metric(
         "shifts", "shift error", "px", "Root mean square error of the estimated shifts.", ".4f", "lower"
+    ),
+    "forecast_shift_px": Metric(
+        "shifts", "forecast shift error", "px", "Standard error that these observations allow at best.", ".4f"
     ),
     "n_obs": Metric("run", "observations", "", "Acquisitions that were fitted.", "d"),
     "scale": Metric("run", "scale", "", "Product pixels per LR pixel (10 m) and axis.", "d"),
@@ -183,6 +211,7 @@ FILES = {
     "sweep.csv": "the jobs' overrides and all their metrics",
     "sr.tif": "the product: Cloud-Optimized GeoTIFF, float32 reflectance",
     "sr_std.tif": "its standard deviation, reflectance",
+    "sr_count.tif": "how many clear observations each pixel has",
     "sr.png": "the product to look at",
     "comparison.png": "the pictures side by side",
     "sweep.png": "scores against the swept value",
