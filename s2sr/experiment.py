@@ -31,16 +31,20 @@ from s2sr.fit.forecast import observed
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import check_levels
+from s2sr.fit.uncertainty import clear_count, standard_deviation
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
 from s2sr.observations import build, check, configuration, observe, register
+from s2sr.report import uncertainty
 from s2sr.report.consistency import brightness, consistency, maps
-from s2sr.report.dashboard import Dashboard, summarise
+from s2sr.report.dashboard import Dashboard
 from s2sr.report.dated import dated, observed_on
 from s2sr.report.figures import Stretch, comparison, metres_per_pixel, rgb, save, write_png
-from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
+from s2sr.report.loggers import summarise
+from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
 from s2sr.report.resolution import by_halves, by_truth, curves
+from s2sr.report.run_page import write_run_page
 from s2sr.report.scores import offset_to_truth, scores
 
 log = logging.getLogger(__name__)
@@ -215,10 +219,22 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
+    metrics |= uncertainty.report(
+        folder,
+        scene,
+        image,
+        standard_deviation(module, image, scale),
+        clear_count(scene.valid, shifts, scale),
+        scale=scale,
+        splat=field.lattice.sigma,
+        shifts=shifts,
+        tags=tags,
+    )
     write_baseline(folder, scene)
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
     shift = tuple(offset_to_truth(scene, shifts).tolist())
+    write_truth(folder, scene, scale, shift)
     save(comparison(scene, image, scale, stretch=stretch, metrics=metrics, shift=shift), folder / "comparison.png")
     save(maps(scene, predicted, noise), folder / "consistency.png")
     metrics |= tell_resolution(module, cfg, folder, (shift[0], shift[1]), metrics.get("forecast_frequency"))
@@ -235,6 +251,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     log.info("the sensor passes under 5 %% of detail finer than %.2f pixels: what is finer here is prior", finest)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
+    write_run_page(folder)
     return metrics
 
 
