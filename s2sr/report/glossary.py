@@ -88,10 +88,29 @@ METRICS = {
         "resolution",
         "resolved detail",
         "m",
-        "Half a period of the finest pattern on which reconstructions of two disjoint halves of the dates agree "
-        "(Fourier ring correlation).",
+        "Half a period of the finest pattern in which product and truth correlate by more than 1/2, as two halves of "
+        "the dates tell, each held against the dates of the other.",
         ".1f",
         "lower",
+    ),
+    "frc_frequency": Metric(
+        "resolution", "resolved frequency", "cycles/px", "The same as a frequency, per LR pixel.", ".3f", "higher"
+    ),
+    "truth_resolution_m": Metric(
+        "resolution",
+        "resolved detail by the truth",
+        "m",
+        "Half a period of the finest pattern in which product and truth correlate by more than 1/2.",
+        ".1f",
+        "lower",
+    ),
+    "truth_frequency": Metric(
+        "resolution",
+        "resolved frequency by the truth",
+        "cycles/px",
+        "The same as a frequency, per LR pixel.",
+        ".3f",
+        "higher",
     ),
     "forecast_frequency": Metric(
         "resolution",
@@ -106,8 +125,32 @@ METRICS = {
         "reflectance",
         "Root mean square of predicted minus observed reflectance over the samples that were fitted.",
     ),
+    "consistency_bias": Metric(
+        "consistency",
+        "bias",
+        "reflectance",
+        "Mean of predicted minus observed reflectance: positive where the product is too bright.",
+        "+.5f",
+    ),
+    "consistency_rms": Metric(
+        "consistency",
+        "normalised residual",
+        "noise std",
+        "Root mean square residual over the noise: 1 is noise alone, more is change or a wrong model.",
+        ".2f",
+    ),
+    "mean_bias": Metric(
+        "consistency",
+        "brightness",
+        "reflectance",
+        "Mean reflectance of the product less that of the temporal mean.",
+        "+.5f",
+    ),
     "ndvi_bias": Metric(
         "consistency", "NDVI bias", "", "Mean NDVI of the product less that of the observations.", "+.4f"
+    ),
+    "ndvi_rmse": Metric(
+        "consistency", "NDVI error", "", "Root mean square of the same difference; noise of both bands is in it.", ".4f"
     ),
     "coverage_68": Metric(
         "uncertainty",
@@ -145,7 +188,7 @@ FILES = {
     "sweep.png": "scores against the swept value",
     "pictures": "the product of every job, under one stretch",
     "uncertainty.png": "where the product is how sure",
-    "frc.png": "Fourier ring correlation: what two halves of the dates agree on",
+    "frc.png": "which frequencies are real, as two halves of the dates tell",
     "consistency.png": "the product, seen by the sensor, against the observations",
     "metrics.json": "all numbers",
     "metrics.csv": "the numbers as they went, against evaluations",
