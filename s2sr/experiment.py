@@ -141,7 +141,10 @@ def reconstruct(
 def solve_again(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
     """The weights alone, solved anew by the same stages for other samples of the module's scene."""
     levels = check_levels(build(cfg.c2f)["levels"])
-    seen, stages, _ = withhold(scene.whole(), OmegaConf.merge(cfg, {"holdout": {"dates": 0}}) if cfg.holdout else cfg)
+    alike = copy.deepcopy(cfg)
+    if alike.holdout:
+        alike.holdout.dates = 0  # whole dates are withheld once
+    seen, stages, _ = withhold(scene.whole(), alike)
     again = Reconstruction(
         seen,
         module.field.unsolved(levels[0]),

@@ -7,7 +7,7 @@ import torch
 
 from s2sr.data.demo import Demo
 from s2sr.data.holdout import halves
-from s2sr.experiment import configuration, reconstruct, refit
+from s2sr.experiment import configuration, reconstruct, solve_again
 from s2sr.model.field import SplatField
 from s2sr.model.grid import Grid
 from s2sr.model.psf import PSF
@@ -186,11 +186,11 @@ def told():
     cfg = configuration("strategy=lbfgs", "c2f.levels=[2]", "threads=1")
     module = reconstruct(scene, cfg)
     scenes = halves(module.scene)
-    fields = [refit(module, half, cfg) for half in scenes]
+    fields = [solve_again(module, half, cfg) for half in scenes]
     return module, scenes, fields
 
 
-def test_a_refit_changes_nothing_but_the_weights(told):
+def test_solved_again_nothing_but_the_weights_is_new(told):
     module, _, fields = told
     for field in fields:
         assert torch.allclose(field.shifts, module.field.shifts, atol=1e-6)
