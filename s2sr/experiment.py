@@ -38,7 +38,7 @@ from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
 from s2sr.overrides import CONF, quoted
-from s2sr.report import uncertainty
+from s2sr.report import intervals
 from s2sr.report.dashboard import Dashboard, summarise
 from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
 from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
@@ -245,7 +245,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
-    metrics |= uncertainty.report(
+    metrics |= intervals.report(
         folder,
         scene,
         image,

@@ -31,7 +31,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2sr.fit.evidence import Evidence
+from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.model.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -70,14 +72,20 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
 
 
 def settle(module: Reconstruction) -> None:
-    """Noise and spectrum of a module as the evidence has them, given everything else that was fitted."""
-    blocks = module.blocks()
-    free = [*blocks["noise"], *blocks["spectrum"]]
+    """Noise and spectrum of a module as the evidence has them, given all else that was fitted.
+
+    From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
+    """
+    with torch.no_grad():
+        if module.fits_noise:
+            module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
+        module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)))
+    free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
     parts = Evidence()(module)
     optimizer = torch.optim.LBFGS(
-        free, max_iter=20, history_size=20, tolerance_change=1e-6, line_search_fn="strong_wolfe"
+        free, max_iter=12, history_size=12, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
