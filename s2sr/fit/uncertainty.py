@@ -83,7 +83,7 @@ def settle(module: Reconstruction) -> None:
     free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
-    parts = Evidence()(module)
+    parts = Evidence(most=64)(module)
     optimizer = torch.optim.LBFGS(
         free, max_iter=12, history_size=12, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )
@@ -178,7 +178,7 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
     weights = (field.radiometry.gain / module.noise).detach().double().square()
     shifts = field.shifts.detach()
     valid = torch.stack([clear(*one, 1) for one in zip(module.valid, shifts, strict=True)])
-    for b, band in enumerate(image.double().numpy()):
+    for b, band in enumerate(image.float().numpy()):
         reach = REACH * scale * float(field.widths[b])
         local = valid[:, b] * weights[:, b, None, None]  # [t, y, x]
         information = local.sum(0)
@@ -188,8 +188,10 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
         nearest = (information.flatten() - wanted[:, None]).abs().argmin(1)
         share = wanted / information.flatten()[nearest].clamp(min=1e-9)
         table = variances(module, b, share[:, None] * local.flatten(1).T[nearest], scale)
-        blurred = ndimage.gaussian_filter((information / most).numpy(), 0.5, mode="constant")  # as footprints do
-        there = ndimage.gaussian_filter((information > 0).double().numpy(), 0.5, mode="nearest")
+        blurred = ndimage.gaussian_filter(
+            (information / most).float().numpy(), 0.5, mode="constant"
+        )  # as footprints do
+        there = ndimage.gaussian_filter((information > 0).float().numpy(), 0.5, mode="nearest")
         blurred, there = (ndimage.zoom(x, scale, order=1, mode="nearest", grid_mode=True) for x in (blurred, there))
         r = math.sqrt((there * departed[b]).sum() / max(there.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1]))
         table = table * (1 - 2 * CORRELATION * r + r**2)
@@ -208,7 +210,7 @@ def activity(band: np.ndarray, reach: float, there: np.ndarray) -> np.ndarray:
     """
     rows, columns = np.gradient(band)
     energy = ndimage.gaussian_filter(rows**2 + columns**2, reach, mode="nearest")
-    log_energy = np.log(np.maximum(energy / max(energy.mean(), 1e-300), 1e-6))
+    log_energy = np.log(np.maximum(energy / max(energy.mean(), 1e-30), 1e-6))
     log_energy -= np.average(log_energy, weights=there + 1e-12)
     variance = np.average(log_energy**2, weights=there + 1e-12)
     found = np.exp(max(0.0, 1 - CHANCE / max(variance, 1e-12)) * log_energy)
