@@ -13,8 +13,8 @@ SCENE = ("data.size=24", "data.n_dates=5", "c2f.levels=[1,2]")
 LBFGS = tuple(f"strategy.coarse_to_fine.{key}" for key in ("optimizer.max_iter=3", "rounds=1", "steps=1"))
 TINY = (*SCENE, "strategy=lbfgs", *LBFGS)
 PRODUCTS = (
-    *("sr.tif", "sr_std.tif", "sr_count.tif", "sr.png", "comparison.png", "uncertainty.png"),
-    *("metrics.json", "shifts.csv"),
+    *("sr.tif", "sr_std.tif", "sr_count.tif", "sr.png", "comparison.png", "uncertainty.png", "consistency.png"),
+    *("report.html", "metrics.json", "shifts.csv"),
 )
 
 

@@ -133,7 +133,7 @@ def departure(module: Reconstruction, scale: int) -> Tensor:
     tv, module.tv = module.tv, 0.0
     for p in module.parameters():
         p.requires_grad_(p is field.weights)
-    (gradient,) = torch.autograd.grad(sum(posterior(module)().values()), field.weights)
+    (gradient,) = torch.autograd.grad(torch.stack(list(posterior(module)().values())).sum(), field.weights)
     module.tv = tv
     own, field.weights.data = field.weights.data, FourierMetric(module)(gradient)
     step = field.render(field.grid.scaled(scale))
@@ -170,8 +170,9 @@ def variances(module: Reconstruction, band: int, weights: Tensor, scale: int) ->
 def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Tensor:
     """[b, y * scale, x * scale] of the product `image` at `scale` pixels per LR pixel; reflectance.
 
-    Module and image are on the CPU. The module's noise and spectrum are settled on the way.
+    Module and image are on the CPU.
     """
+    fitted = module.log_noise.detach().clone(), module.spectrum
     settle(module)
     departed = departure(module, scale).square().numpy()
     field, found = module.field, []
@@ -200,6 +201,7 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
         deviation = table.log().numpy() / 2
         deviation = ndimage.map_coordinates(deviation, [row, column], order=1, mode="nearest", output=np.float32)
         found.append(torch.from_numpy(np.exp(deviation)))
+    module.log_noise.data, module.spectrum = fitted
     return torch.stack(found)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import area_average, bicubic
-from s2sr.report.products import atomic, clearest
+from s2sr.report.products import atomic, clearest_frame
 
 log = logging.getLogger(__name__)
 
@@ -169,11 +169,11 @@ def comparison(
     stretch = stretch or Stretch.of(product, scene.bands)
     metrics = metrics or {}
     shown = ("edge_contrast", "psnr", "ssim")
-    t = clearest(scene)
+    t, observed = clearest_frame(scene)
     mean = scene.temporal_mean()
     dates = sorted(o.datetime[:10] for o in scene.observations)
     images = [
-        (scene.frames[t].where(scene.valid[t], math.nan), 1, "One observation", scene.observations[t].datetime[:10]),
+        (observed, 1, "One observation", scene.observations[t].datetime[:10]),
         (
             bicubic(mean, scale),
             scale,
@@ -329,7 +329,8 @@ def shift_plot(shifts: Array, dates: Sequence[str], true: Array | None = None) -
     for number, (t, place) in enumerate(zip(order, _label_places(pixels[order]), strict=True), start=1):
         leader = {"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.8, "shrinkA": 0, "shrinkB": 4}
         style: dict[str, Any] = {"size": TEXT - 3, "color": INK, "ha": "center", "va": "center", "arrowprops": leader}
-        axes.annotate(str(number), (found[t, 1], found[t, 0]), place, textcoords="offset pixels", **style)
+        offset = (place[0] * 72 / DPI, place[1] * 72 / DPI)  # in points it holds for every format
+        axes.annotate(str(number), (found[t, 1], found[t, 0]), offset, textcoords="offset points", **style)
         column, line = divmod(number - 1, 24)
         x, y = (836 + 130 * column) / (width + 120), 1 - (56 + 30 * line) / (side + 120)
         figure.text(x, y, str(number), size=TEXT - 2, color=INK, va="top", ha="right")
