@@ -109,13 +109,27 @@ METRICS = {
     "ndvi_bias": Metric(
         "consistency", "NDVI bias", "", "Mean NDVI of the product less that of the observations.", "+.4f"
     ),
-    "coverage_68": Metric(
-        "uncertainty",
-        "coverage of one sigma",
-        "",
-        "Fraction of withheld samples within one predicted standard deviation; .68 if the error bars are right.",
-        ".3f",
+    "std_mean": Metric(
+        "uncertainty", "mean standard deviation", "reflectance", "Mean of sr_std.tif over pixels and bands."
     ),
+    **{
+        f"coverage_{percent}{suffix}": Metric(
+            "uncertainty",
+            f"{percent} % interval{where}",
+            "",
+            f"Fraction of the truth within {k} predicted standard deviations of the product{of}; .{percent} if they are "
+            "right.",
+            ".3f",
+        )
+        for percent, k in ((68, "one"), (95, "1.96"))
+        for suffix, where, of in (
+            ("", "", ""),
+            *(
+                (f"_q{q}", f", contrast quarter {q}", f", in quarter {q} of local contrast (4: most)")
+                for q in range(1, 5)
+            ),
+        )
+    },
     "psf_sigma": Metric(
         "psf",
         "PSF sigma",
