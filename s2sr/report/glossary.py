@@ -117,7 +117,7 @@ METRICS = {
             "uncertainty",
             f"{percent} % interval{where}",
             "",
-            f"Fraction of the truth within {k} predicted standard deviations of the product{of}; .{percent} if they are "
+            f"Fraction of the truth within {k} predicted standard deviations of the product{of}; .{percent} if all is "
             "right.",
             ".3f",
         )
