@@ -37,7 +37,7 @@ from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
 from s2sr.observations import build, check, configuration, observe, register
-from s2sr.report import uncertainty
+from s2sr.report import intervals
 from s2sr.report.consistency import brightness, consistency, maps
 from s2sr.report.dashboard import Dashboard
 from s2sr.report.dated import dated, observed_on
@@ -237,7 +237,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
-    metrics |= uncertainty.report(
+    metrics |= intervals.report(
         folder,
         scene,
         image,
