@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from s2sr.model.observe import (
+    Blur,
     Observe,
     Taps,
     along_columns,
@@ -140,3 +141,24 @@ def test_only_the_gradients_that_are_asked_for():
     assert only_kernels[0] is None
     torch.testing.assert_close(only_weights[0], both[0])
     torch.testing.assert_close(only_kernels[1:], both[1:])
+
+
+@pytest.mark.parametrize("s", [1, 2, 8])
+@pytest.mark.parametrize("shape", [(1, 7), (17, 5)])
+def test_blurred_images_and_their_gradient_against_matrices(shape, s):
+    normal, r, start, firsts, cells = Normal(), 3, (1, 2), (-1, 0), (3, 2)
+    weights = normal(2, *((n + 5) * s for n in shape)).requires_grad_()
+    kernels = [normal(r, q, s) for q in cells]
+    mine = Blur.apply(weights, start, shape, firsts, *kernels)
+    matrices = [
+        [
+            dense(Taps(kernel, begin + first), n, size).transpose(0, 1).flatten(0, 1)
+            for begin, n, size in zip(start, shape, weights.shape[1:], strict=True)
+        ]
+        for kernel, first in zip(kernels, firsts, strict=True)
+    ]
+    reference = torch.stack([rows @ w @ columns.T for w, (rows, columns) in zip(weights, matrices, strict=True)])
+    torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
+    pull = normal(*mine.shape)
+    got, expected = (torch.autograd.grad(image, weights, pull)[0] for image in (mine, reference))
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
