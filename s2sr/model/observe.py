@@ -7,7 +7,7 @@ Lattice, stride and pixels are regular, so along one axis observation t is a cor
 for LR pixel i, whose footprint touches the cells first ... first + Q - 1 after its own. Both axes in turn make the
 image; nothing of the size splats x pixels exists. Each step is a batch of small matrix products over overlapping
 windows of the data, which strides express without a copy. Along rows the windows are whole rows. Along columns they
-are cut for groups of cells at a time, so that the products are large enough to run at the speed of the machine.
+are cut for `GROUP` cells at a time, so that the products are large enough to run at the speed of the machine.
 
 Where observations are many, `Blur` makes the footprints at a few fixed positions per LR pixel once for all. These are
 a lattice again, from which `Observe` interpolates every observation with far fewer taps.
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-GROUP = 16  # samples that a product along columns makes at a time
+GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,13 @@ class Taps:
     first: int  # cell of the first tap of pixel 0
 
 
-def _groups(cells: int, per_cell: int) -> Iterator[tuple[int, int, int]]:
+def _groups(cells: int) -> Iterator[tuple[int, int, int]]:
     """(first, count, size) of equal runs of cells that cover 0 ... cells - 1: whole groups, then the rest."""
-    size = max(GROUP // per_cell, 4)
-    whole = cells // size
+    whole = cells // GROUP
     if whole:
-        yield 0, whole, size
-    if cells % size:
-        yield whole * size, 1, cells % size
+        yield 0, whole, GROUP
+    if cells % GROUP:
+        yield whole * GROUP, 1, cells % GROUP
 
 
 def _row_windows(w: Tensor, n: int, first: int, cells: int, s: int) -> Tensor:
@@ -79,7 +78,7 @@ def padding(taps: Taps, n: int, cells: int) -> tuple[int, int]:
 def _columns(x: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
     """y[:, i, a] = sum_{q, p} taps[a, q, p] x[:, i + first + q, p] for x [rows, cells * p] and y [rows, cells * a]."""
     outputs, cells, inputs = taps.shape
-    for start, count, size in _groups(y.shape[1] // outputs, outputs):
+    for start, count, size in _groups(y.shape[1] // outputs):
         block = taps.new_zeros(size, outputs, (size - 1 + cells) * inputs)  # copies of the taps, each a cell further
         step, row = block.stride(0) + inputs, block.stride(1)
         block.as_strided((size, outputs, cells * inputs), (step, row, 1)).copy_(taps.flatten(1))
@@ -88,12 +87,10 @@ def _columns(x: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
         torch.bmm(windows, block.flatten(0, 1).T.expand(count, -1, -1), out=target)
 
 
-def along_columns(z: Tensor, taps: Taps, n: int) -> Tensor:
-    """[t, rows, n] from z [rows, t, columns], contiguous."""
-    y = z.new_empty(z.shape[1], z.shape[0], n)
+def along_columns(z: Tensor, taps: Taps, y: Tensor) -> None:
+    """Fills y [t, rows, n] from z [rows, t, columns]."""
     for k, kernel in enumerate(taps.values):
         _columns(z[:, k], kernel[None], taps.first, y[k])
-    return y
 
 
 def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
@@ -113,7 +110,7 @@ def column_taps_gradient(y: Tensor, z: Tensor, taps: Taps) -> Tensor:
     """[t, Q, s]: inner products of y [t, rows, n] with what each tap saw of z [rows, t, columns]."""
     t, cells, s = taps.values.shape
     gradient = y.new_zeros(t, cells * s)
-    for start, count, size in _groups(y.shape[-1], 1):
+    for start, count, size in _groups(y.shape[-1]):
         length = (size - 1 + cells) * s
         block = y.new_empty(t, size, length)
         for k in range(t):
@@ -138,7 +135,7 @@ class Observe(torch.autograd.Function):
         half = []
         for b, w in enumerate(weights):
             z = along_rows(w, taps[2 * b], pixels[0])
-            frames[:, b] = along_columns(z, taps[2 * b + 1], pixels[1])
+            along_columns(z, taps[2 * b + 1], frames[:, b])
             if any(ctx.needs_input_grad[3:]):  # else it need not be kept
                 half.append(z)
         ctx.save_for_backward(weights, *kernels, *half)
@@ -155,7 +152,7 @@ class Observe(torch.autograd.Function):
         kernels: list[Tensor | None] = [None] * count
         for b, w in enumerate(weights):
             rows, columns = taps[2 * b], taps[2 * b + 1]
-            y = frames[:, b].contiguous()
+            y = frames[:, b]
             before, after = padding(rows, y.shape[1], w.shape[0] // rows.values.shape[2])
             padded = w.new_empty(before + y.shape[1] + after, y.shape[0], w.shape[1])
             padded[:before] = padded[before + y.shape[1] :] = 0
