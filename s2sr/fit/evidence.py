@@ -21,13 +21,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
+    from s2sr.model.field import SplatField
+    from s2sr.model.spectrum import Spectrum
 
 Rows = Sequence[Sequence[Tensor]]  # a matrix of fields
 
@@ -185,6 +187,19 @@ def shift_information(
     return torch.cat([torch.cat(row, 1) for row in blocks])
 
 
+class Fit(Protocol):
+    """What has an evidence: a Reconstruction, or a sample of a scene before there is one."""
+
+    field: SplatField
+    frames: Tensor  # [t, b, y, x] reflectance
+    spectrum: Spectrum
+
+    @property
+    def noise(self) -> Tensor: ...  # [t, b] standard deviation, reflectance
+
+    def completed(self) -> Tensor: ...  # [t, b, y, x] the frames without gaps
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The objective of a stage that knows no weights: its blocks are of shifts, radiometry, psf, noise and spectrum.
@@ -200,7 +215,7 @@ class Evidence:
     taper: float = 8.0
     lowest: float = 0.05
 
-    def __call__(self, module: Reconstruction) -> Callable[[], dict[str, Tensor]]:
+    def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
         field = module.field
         shape = field.grid.shape
