@@ -60,7 +60,7 @@ def medians(repetitions: int, *steps: Callable[[], object]) -> list[float]:
 
 def useful(field: SplatField) -> float:
     """Floating-point operations of forward and backward, weights only, without any waste."""
-    kernels = field.footprints().direct().values
+    kernels = field.footprints(field.shifts).direct().values
     (y, x), columns = field.grid.shape, field.lattice.shape[1]
     return sum(
         4.0 * y * (rows.numel() * columns + along.numel() * x)
@@ -151,7 +151,7 @@ def main() -> None:
     print("weights only, one band: observations   direct   interpolated   chosen")
     for observations in sorted({options.observations, *map(int, options.more.split(","))}):
         field, cotangent = made(observations, bands=bands[:1])
-        chosen = "interpolated" if field.footprints().interpolated() else "direct"
+        chosen = "interpolated" if field.footprints(field.shifts).interpolated() else "direct"
         direct, interpolated = medians(
             options.repetitions,
             lambda f=field, c=cotangent: weights_only(f, c, pays=0.0),

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.fit.evidence import sigma_errors
 from s2sr.fit.forecast import observed
-from s2sr.fit.module import Reconstruction
+from s2sr.fit.module import Judge, Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
-from s2sr.fit.stages import check_levels
+from s2sr.fit.stages import Stage, check_levels
 from s2sr.fit.uncertainty import clear_count, standard_deviation
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
@@ -41,6 +42,7 @@ from s2sr.report.consistency import brightness, consistency, maps
 from s2sr.report.dashboard import Dashboard
 from s2sr.report.dated import dated, observed_on
 from s2sr.report.figures import Stretch, comparison, metres_per_pixel, rgb, save, write_png
+from s2sr.report.heldout import judge
 from s2sr.report.loggers import summarise
 from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
 from s2sr.report.resolution import by_halves, by_truth, curves
@@ -63,12 +65,21 @@ def super_resolve(scene: Scene, *overrides: str) -> SplatField:
     return reconstruct(scene, configuration(*overrides)).field
 
 
-def withhold(scene: Scene, cfg: DictConfig) -> Scene:
-    """The scene without what judges the fit and, where a stage stops on validation, without what validates it."""
+def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
+    """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
+
+    Raises InputError where that leaves too little to fit.
+    """
+    stages = build(cfg.strategy)
     if cfg.holdout is None:
-        return scene
-    validates = any(stage.get("stop_on") for stage in cfg.strategy.values())
-    return build(cfg.holdout).split(scene, validation=True) if validates else scene
+        return scene, stages, None
+    holdout = build(cfg.holdout)
+    seen, dates = holdout.without_dates(scene)
+    seen = holdout.split(seen, validation=any(stage.stop_on for stage in stages.values()))
+    if not seen.judged.any():
+        log.warning("every frame is masked too much to withhold anything: the fit is not judged")
+        return seen.whole(), stages, None
+    return seen, stages | ({"refit": holdout.refit} if holdout.refit else {}), partial(judge, dates=dates)
 
 
 def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
@@ -76,7 +87,8 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
 
     Raises InputError where configuration and scene do not go together.
     """
-    scene, shifts = register(withhold(scene, cfg))
+    scene, stages, judge = withhold(scene, cfg)
+    scene, shifts = register(scene)
     if cfg.report.date:
         observed_on(scene, cfg.report.date)
     if cfg.report.frc:
@@ -87,11 +99,12 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
     return Reconstruction(
         scene,
         field,
-        stages=build(cfg.strategy),
+        stages=stages,
         levels=levels,
         misfit=build(cfg.misfit),
         tv_delta=cfg.tv_delta,
         noise=cfg.noise,
+        judge=judge,
     )
 
 
@@ -116,22 +129,23 @@ def reconstruct(
         check_disk(folder, int(budget.disk))
         log.info("%s%s", budget, "; report.frc=true takes up to three times as long" if cfg.report.frc else "")
         shifts = module.field.shifts.detach()
-        module.forecast = observed(module.scene, shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
+        module.forecast = observed(module.scene.whole(), shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
         log.info("%s", module.forecast)
         facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
-        callbacks += [Dashboard(module.scene), LevelCheckpoint(folder / "checkpoints")]
+        callbacks += [Dashboard(module.scene.whole()), LevelCheckpoint(folder / "checkpoints")]
     train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
     return module
 
 
-def refit(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
+def solve_again(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
     """The weights alone, solved anew by the same stages for other samples of the module's scene."""
     levels = check_levels(build(cfg.c2f)["levels"])
+    seen, stages, _ = withhold(scene.whole(), OmegaConf.merge(cfg, {"holdout": {"dates": 0}}) if cfg.holdout else cfg)
     again = Reconstruction(
-        withhold(scene.whole(), cfg),
+        seen,
         module.field.unsolved(levels[0]),
-        stages=build(cfg.strategy),
+        stages=stages,
         levels=levels,
         misfit=build(cfg.misfit),
         tv_delta=cfg.tv_delta,
@@ -195,6 +209,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     metrics: dict[str, Any] = {
         "status": "ok",
         **scores(scene, image, scale, shifts),
+        **module.judgement,
         **consistency(scene, predicted, noise),
         **brightness(scene, image, scale),
         "residual_rms": float((residual.square().sum() / scene.valid.sum()).sqrt()),
@@ -265,7 +280,7 @@ def tell_resolution(
     if cfg.report.frc:
         log.info("the resolution: the weights once more from each half of the dates")
         scenes = halves(scene)
-        fields = [refit(module, half, cfg) for half in scenes]
+        fields = [solve_again(module, half, cfg) for half in scenes]
         told = by_halves(field, fields, scenes, module.noise.detach())
         save(curves(told, fields, truth=truth, forecast=forecast, metre=metre), folder / "frc.png")
         found |= told.metrics("frc", metre)

@@ -159,6 +159,10 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("report.date=2030-01-01", "no observation within 10 days; there are 2023-05-02, "),
         ("report.date=june", "report.date=june: not a date such as 2024-06-01"),
         ("report.frc=maybe", "report.frc=maybe: it must be true or false"),
+        ("holdout.judged=0", "holdout.judged=0: a fraction between 0 and 1"),
+        ("holdout.judged=1", "holdout.judged=1: a fraction between 0 and 1"),
+        ("holdout.dates=4", "holdout.dates=4 leaves 1 of 5 observations to fit"),
+        ("holdout.refit=true", "holdout.refit=true: it is a stage"),
     ],
 )
 def test_an_impossible_value(refused, override, said):

@@ -55,7 +55,7 @@ def stages(strategy: str) -> list[str]:
 
 
 def test_no_stage_is_left_unused():
-    used = set()
+    used = {"refit"}  # of conf/train.yaml, for all strategies
     for strategy in choices("strategy"):
         defaults = yaml.safe_load((CONF / "strategy" / f"{strategy}.yaml").read_text())["defaults"]
         used |= {value for entry in defaults if isinstance(entry, dict) for value in entry.values()}
@@ -69,7 +69,10 @@ def test_strategy(strategy, tmp_path):
     metrics = finished(tmp_path)
     assert metrics["strategy"] == strategy
     assert metrics["evals"] >= 2 * len(cfg.strategy)
-    assert {path.stem.rpartition("_x")[0] for path in (tmp_path / "checkpoints").glob("*_x*.ckpt")} == set(cfg.strategy)
+    assert {path.stem.rpartition("_x")[0] for path in (tmp_path / "checkpoints").glob("*_x*.ckpt")} == {
+        *cfg.strategy,
+        "refit",
+    }
 
 
 @pytest.mark.parametrize("psf", choices("psf"))
@@ -144,6 +147,10 @@ def test_data(data, tmp_path):
         ("noise=0.003", lambda _, rows: {row["noise_B04"] for row in rows} == {"0.003"}),
         ("report.scale=3", lambda m, _: m["scale"] == 3),
         ("n_obs=2", lambda m, rows: m["n_obs"] == 2 and [row["used"] for row in rows].count("yes") == 2),
+        ("holdout=null", lambda m, _: not any(key.startswith("holdout") for key in m)),
+        ("holdout.judged=0.3", lambda m, _: m["holdout_rmse_B08"] > 0 and "holdout_dates_rmse" not in m),
+        ("holdout.refit=false", lambda m, _: m["holdout_rmse"] > 0),
+        ("holdout.dates=1", lambda m, rows: m["holdout_dates_rmse"] > 0 and judges(rows) == 1),
         ("+strategy.extra=${strategy.coarse_to_fine}", lambda m, _: m["evals"] > 0),
     ],
     ids=lambda value: value.partition("=")[0] if isinstance(value, str) else "",
@@ -155,6 +162,10 @@ def test_a_setting_does_what_it_says(override, check, tmp_path):
         rows = list(csv.DictReader(file))
     metrics = finished(tmp_path)
     assert check(metrics, rows), (metrics, rows)
+
+
+def judges(rows) -> int:
+    return [row["used"] for row in rows].count("no: withheld to judge the fit (holdout.dates)")
 
 
 @pytest.mark.parametrize("how", [["strategy=bayes"], ["strategy=lbfgs", "+strategy.coarse_to_fine.stop_on=validation"]])

@@ -2,7 +2,8 @@
 
 The lattice grows between levels and the optimizer changes with the block, so both are exchanged under way. Everything
 that a resumed run needs besides the field (which phase comes next, the noise, the evaluation count and, within a level,
-the optimizers) is in the checkpoint; across levels optimizers are not kept, nor is an LBFGS history worth it.
+the optimizers, and how the fit was judged) is in the checkpoint; across levels optimizers are not kept, nor is an LBFGS
+history worth it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from s2sr.model.spectrum import Spectrum
 
 log = logging.getLogger(__name__)
 
+Judge = Callable[[Scene, SplatField, Tensor], dict[str, float]]  # scene, fit and noise -> scores on what was withheld
+
 
 class Steps:
     """The block of each optimizer step of a phase. The whole scene is in the module: there is nothing else to load."""
@@ -47,6 +50,7 @@ class Reconstruction(lightning.LightningModule):
     noise: standard deviation in reflectance, one or [t, b]; None: estimated, again from the residuals at every level.
     spectrum: of the scene, where it is known; else a first guess, for stages to fit.
     misfit: z [t, b, y, x] (residual over noise) -> nats. tv_delta: where Huber-TV turns linear, in mean gradients.
+    judge: asked once, at the end or before the withheld samples are revealed to the fit; `judgement` is its answer.
     """
 
     frames: Tensor
@@ -66,12 +70,15 @@ class Reconstruction(lightning.LightningModule):
         tv_delta: float,
         noise: float | Tensor | None = None,
         spectrum: Spectrum | None = None,
+        judge: Judge | None = None,
     ) -> None:
         super().__init__()
         self.scene = scene
         self.field = field
         self.misfit = misfit
         self.tv_delta = tv_delta
+        self.judge = judge
+        self.judgement: dict[str, float] = {}
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # its weight now
         self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
@@ -145,6 +152,20 @@ class Reconstruction(lightning.LightningModule):
         """The residual of those samples, 0 elsewhere; samples: [t, b, y, x] bool."""
         return (self.field() - self.frames) * samples
 
+    def reveal(self) -> None:
+        """From here on the withheld samples enter the fit, which is judged before."""
+        self._be_judged()
+        self._show(self.scene.whole())
+
+    def _be_judged(self) -> None:
+        if self.judge and not self.judgement:
+            self.judgement = self.judge(self.scene, self.field, self.noise.detach())
+
+    def _show(self, scene: Scene) -> None:
+        self.scene = scene
+        self.valid = scene.valid.to(self.valid.device)
+        self.validation = scene.validation.to(self.valid.device)
+
     def misfit_and_tv(self) -> dict[str, Tensor]:
         """The misfit, and the TV term at its present weight; nats."""
         z = self.residual() / self.noise[..., None, None]
@@ -179,6 +200,7 @@ class Reconstruction(lightning.LightningModule):
             self._best = (float("inf"), [])
             if phase.stage.stop_on:
                 self._validated()
+        self.tv = phase.stage.tv(phase.progress(0))
         self._objective = phase.stage.objective(self)
         self._round_loss = float("inf")
 
@@ -216,6 +238,10 @@ class Reconstruction(lightning.LightningModule):
         stage = self.phase.stage
         if (self.phase.first + step + 1) % stage.steps_of_round == 0:
             self._done = self._converged(stage) or bool(stage.stop_on and not self._validated())
+
+    def on_train_epoch_end(self) -> None:
+        if self.trainer.current_epoch == len(self.phases) - 1:
+            self._be_judged()
 
     def _converged(self, stage: Stage) -> bool:
         loss = float(sum(self.parts.values()))
@@ -265,6 +291,8 @@ class Reconstruction(lightning.LightningModule):
             "done": self._done,
             "best": self._best if within else (float("inf"), []),
             "optimizers": states,
+            "judgement": self.judgement,
+            "withholds": bool((self.scene.judged | self.scene.validation).any()),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -274,3 +302,6 @@ class Reconstruction(lightning.LightningModule):
         self._done = state["done"]
         self._best = state["best"]
         self._resumed = state["optimizers"]
+        self.judgement = state["judgement"]
+        if not state["withholds"]:
+            self._show(self.scene.whole())

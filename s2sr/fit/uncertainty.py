@@ -125,7 +125,7 @@ def departure(module: Reconstruction, scale: int) -> Tensor:
     tv, module.tv = module.tv, 0.0
     for p in module.parameters():
         p.requires_grad_(p is field.weights)
-    (gradient,) = torch.autograd.grad(sum(posterior(module)().values()), field.weights)
+    (gradient,) = torch.autograd.grad(torch.stack(list(posterior(module)().values())).sum(), field.weights)
     module.tv = tv
     own, field.weights.data = field.weights.data, FourierMetric(module)(gradient)
     step = field.render(field.grid.scaled(scale))

@@ -102,20 +102,27 @@ class SplatField(nn.Module):
         """The parameters that are fitted, by the name that stages call them; what is held fixed is left out."""
         return {block: [self.get_parameter(name) for name in names] for block, names in self.fitted.items()}
 
-    def footprints(self) -> Footprints:
-        """Of all observations, as shifts and PSF are now."""
-        shifts = self.shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
+    def footprints(self, shifts: Tensor) -> Footprints:
+        """Of frames at `shifts` [t, 2], as the PSF is now."""
+        shifts = shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
         sigma = torch.hypot(self.sigma_psf, self.sigma_psf.new_tensor(self.lattice.sigma))
         return Footprints(self.lattice, 0.5 - shifts, self.widths, sigma)
 
     def forward(self) -> Tensor:
         """The predicted frames [t, b, y, x], reflectance."""
-        footprints = self.footprints()
+        return self.radiometry(self.observed(self.shifts))
+
+    def observed(self, shifts: Tensor) -> Tensor:
+        """[t, b, y, x] what any frames at `shifts` [t, 2] would see with gain 1 and offset 0, reflectance.
+
+        In the gauge of the field's own shifts; up to `reach` LR pixels along an axis.
+        """
+        footprints = self.footprints(shifts)
         weights, short = self.weights, footprints.interpolated()
         if short:
             weights = Blur.apply(weights, short.start, short.cells, short.positions.firsts, *short.positions.values)
         kernels = short.observations if short else footprints.direct()
-        return self.radiometry(Observe.apply(weights, self.grid.shape, kernels.firsts, *kernels.values))
+        return Observe.apply(weights, self.grid.shape, kernels.firsts, *kernels.values)
 
     @torch.no_grad()
     def initialise(self, image: Tensor) -> None:

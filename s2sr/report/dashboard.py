@@ -95,7 +95,7 @@ class Dashboard(Callback):
         scene = self.scene
         with torch.no_grad():
             residual = (-module.residual() / module.noise[..., None, None]).cpu()
-        seen = scene.valid.sum(0)
+        seen = module.valid.sum(0).cpu()
         normalised = (residual.sum(0) / seen).where(seen > 0, torch.nan)
         images = {
             "1_observation": clearest_frame(scene)[1],

@@ -34,7 +34,7 @@ def results(field: SplatField, pull: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_interpolated_frames_and_gradients_are_those_of_the_kernels_in_float64(sigma, scale, reach, monkeypatch):
     monkeypatch.setattr(kernels, "PAYS", 100.0)
     one = field(sigma, scale=scale, reach=reach)
-    assert one.footprints().interpolated() is not None
+    assert one.footprints(one.shifts).interpolated() is not None
     pull = torch.randn(12, 2, *GRID.shape)
     found = results(one, pull)
     expected = results(one.double(), pull)
@@ -46,12 +46,13 @@ def test_interpolated_frames_and_gradients_are_those_of_the_kernels_in_float64(s
 
 @pytest.mark.parametrize(("t", "scale", "pays"), [(8, 8, False), (16, 8, True), (16, 4, False)])
 def test_many_observations_are_interpolated_where_splats_are_many(t, scale, pays):
-    footprints = field(0.45, scale=scale, t=t).footprints()
-    assert (footprints.interpolated() is not None) == pays
+    one = field(0.45, scale=scale, t=t)
+    assert (one.footprints(one.shifts).interpolated() is not None) == pays
 
 
 def test_float64_takes_the_kernels_themselves():
-    assert field(0.45, scale=8, t=60).double().footprints().interpolated() is None
+    one = field(0.45, scale=8, t=60).double()
+    assert one.footprints(one.shifts).interpolated() is None
 
 
 def test_a_step_to_nan_gives_nan():
