@@ -10,12 +10,9 @@ lattice the integral is s^-2 sum Huber_delta(s |forward difference| / G_b).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -93,34 +90,3 @@ def mean_gradient(image: Tensor) -> Tensor:
     """[b] mean gradient magnitude of an LR image [b, y, x], reflectance per LR pixel; at least 1e-6."""
     dy, dx = image.diff(dim=-2)[..., :-1], image.diff(dim=-1)[..., :-1, :]
     return torch.hypot(dy, dx).mean((-2, -1)).clamp(min=1e-6)
-
-
-@dataclass(frozen=True)
-class CoupledTV:
-    """The objective misfit + weight * integral b Huber_delta(rms over the b bands of |grad w_b| / G_b) dA.
-
-    Edges of the ground are in all bands, so where one band has an edge another may have one. For bands that are alike
-    it is the sum of their own; delta and G_b as above. Below delta the prior is Gaussian: where edges do not stand
-    out, it smooths as one.
-    """
-
-    weight: float = 0.3
-    delta: float = 0.5
-
-    def __call__(self, module: Any) -> Callable[[], dict[str, Tensor]]:
-        field, unit = module.field, module.gradients[:, None, None]
-
-        def parts() -> dict[str, Tensor]:
-            edges = coupled_variation(field.weights / unit, field.scale, delta=self.delta)
-            return {**module.misfit_and_tv(), "edges": self.weight * edges}
-
-        return parts
-
-
-def coupled_variation(weights: Tensor, scale: int, *, delta: float) -> Tensor:
-    """The integral of CoupledTV for weights [b, y, x] in units of their mean gradients."""
-    w = scale * weights
-    dy, dx = F.pad(w.diff(dim=1), (0, 0, 0, 1)), F.pad(w.diff(dim=2), (0, 1))
-    size = ((dy.square() + dx.square()).mean(0) + 1e-12).sqrt()
-    inner = size.clamp(max=delta)
-    return len(w) * ((size - inner / 2) * inner).sum() / (delta * scale**2)

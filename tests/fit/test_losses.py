@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2sr.fit.losses import Huber, HuberTV, Quadratic, coupled_variation, mean_gradient, total_variation
+from s2sr.fit.losses import Huber, HuberTV, Quadratic, mean_gradient, total_variation
 from s2sr.model.lattice import Lattice
 
 DELTA = 0.1
@@ -110,26 +110,3 @@ def test_the_mean_gradient_of_a_ramp_is_its_slope():
     y, x = torch.arange(8.0)[:, None], torch.arange(9.0)
     image = torch.stack([0.03 * y + 0.04 * x, 0 * y * x])
     torch.testing.assert_close(mean_gradient(image), torch.tensor([0.05, 1e-6]))
-
-
-# --- coupled bands
-
-
-def test_bands_that_are_alike_couple_to_the_sum_of_their_own():
-    torch.manual_seed(0)
-    w = torch.randn(1, 9, 11, dtype=torch.float64)
-    own = total_variation(w, 2, gradients=torch.ones(1), delta=0.5)
-    torch.testing.assert_close(coupled_variation(w.expand(3, -1, -1), 2, delta=0.5), 3 * own)
-
-
-def test_an_edge_costs_less_where_another_band_has_one():
-    step = (torch.arange(12) >= 6).double().expand(12, 12)
-    together = coupled_variation(torch.stack((step, step)), 2, delta=0.1)
-    apart = coupled_variation(torch.stack((step, step.T)), 2, delta=0.1)
-    assert float(together) < 0.8 * float(apart)
-
-
-def test_coupled_variation_has_its_gradient():
-    torch.manual_seed(0)
-    w = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w: coupled_variation(w, 3, delta=0.7), w)
