@@ -10,9 +10,7 @@ lattice the integral is s^-2 sum Huber_delta(s |forward difference| / G_b).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,42 +46,39 @@ class Huber:
 
 
 class HuberTV(torch.autograd.Function):
-    """s^-2 sum over splats of n Huber_delta(rms over n bands of s |forward difference of w| / G_b), isotropic.
+    """s^-2 sum over bands and splats of Huber_delta(s |forward difference of w| / G_b), isotropic.
 
     Huber_delta(g) = g^2 / (2 delta) below delta and g - delta / 2 above. The gradient, -div(grad w / max(g, delta)),
     comes with the value for little more, so both are computed in one pass, a few rows at a time: what is between stays
-    in the cache. `together` = n: that many bands share their edges, the sum is over all runs of n bands.
+    in the cache.
     """
 
     @staticmethod
-    def forward(ctx, weights: Tensor, scale: int, gradients: Tensor, delta: float, together: int) -> Tensor:
+    def forward(ctx, weights: Tensor, scale: int, gradients: Tensor, delta: float) -> Tensor:
         need = ctx.needs_input_grad[0]
         gradient = torch.empty_like(weights) if need else None
         value = weights.new_zeros(())
-        units = (scale / gradients)[:, None, None]
         rows, columns = weights.shape[1:]
-        height = max(1, BLOCK // (together * columns))
-        for first in range(0, len(weights), together):
-            run = slice(first, first + together)
-            unit = units[run]
+        height = max(1, BLOCK // columns)
+        for b, unit in enumerate(scale / gradients):
             above: Tensor | float = 0.0  # what flows in from the rows before
             for start in range(0, rows, height):
-                w = weights[run, start : start + height + 1]  # one row more than are differences
-                d = w.new_zeros(2, together, min(height, rows - start), columns)
-                dy, dx = d[0, :, : w.shape[1] - 1], d[1, :, :, :-1]  # but for the last row and column
-                torch.sub(w[:, 1:], w[:, :-1], out=dy)
-                torch.sub(w[:, : d.shape[2], 1:], w[:, : d.shape[2], :-1], out=dx)
+                w = weights[b, start : start + height + 1]  # one row more than are differences
+                d = w.new_zeros(2, min(height, rows - start), columns)
+                dy, dx = d[0, : len(w) - 1], d[1, :, :-1]  # but for the last row and column
+                torch.sub(w[1:], w[:-1], out=dy)
+                torch.sub(w[: d.shape[1], 1:], w[: d.shape[1], :-1], out=dx)
                 d *= unit
-                size = d.square().sum((0, 1)).div_(together).sqrt_()
+                size = d.square().sum(0).sqrt_()
                 inner = size.clamp(max=delta)
-                value += (size - inner / 2).mul_(inner).sum() * (together / (delta * scale**2))
+                value += (size - inner / 2).mul_(inner).sum() / (delta * scale**2)
                 if gradient is not None:
                     d *= size.clamp_(min=delta).reciprocal_() * (unit / scale**2)
-                    g = torch.add(d[0], d[1], out=gradient[run, start : start + height]).neg_()
-                    g[:, :, 1:] += dx
-                    g[:, 1:] += d[0, :, :-1]
-                    g[:, 0] += above
-                    above = d[0, :, -1]
+                    g = torch.add(d[0], d[1], out=gradient[b, start : start + height]).neg_()
+                    g[:, 1:] += dx
+                    g[1:] += d[0, :-1]
+                    g[0] += above
+                    above = d[0, -1]
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return value
@@ -92,42 +87,15 @@ class HuberTV(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, output: Tensor):
         (gradient,) = ctx.saved_tensors
-        return gradient * output, None, None, None, None
+        return gradient * output, None, None, None
 
 
 def total_variation(weights: Tensor, scale: int, *, gradients: Tensor, delta: float) -> Tensor:
     """The TV integral of weights [b, y, x]; gradients: [b] reflectance per LR pixel; delta in those gradients."""
-    return HuberTV.apply(weights, scale, gradients, delta, 1)
-
-
-def coupled_variation(weights: Tensor, scale: int, *, gradients: Tensor, delta: float) -> Tensor:
-    """The integral of CoupledTV, likewise."""
-    return HuberTV.apply(weights, scale, gradients, delta, len(weights))
+    return HuberTV.apply(weights, scale, gradients, delta)
 
 
 def mean_gradient(image: Tensor) -> Tensor:
     """[b] mean gradient magnitude of an LR image [b, y, x], reflectance per LR pixel; at least 1e-6."""
     dy, dx = image.diff(dim=-2)[..., :-1], image.diff(dim=-1)[..., :-1, :]
     return torch.hypot(dy, dx).mean((-2, -1)).clamp(min=1e-6)
-
-
-@dataclass(frozen=True)
-class CoupledTV:
-    """The objective misfit + weight * integral b Huber_delta(rms over the b bands of |grad w_b| / G_b) dA.
-
-    Edges of the ground are in all bands, so where one band has an edge another may have one. For bands that are alike
-    it is the sum of their own; delta and G_b as above. Below delta the prior is Gaussian: where edges do not stand
-    out, it smooths as one.
-    """
-
-    weight: float = 0.3
-    delta: float = 0.5
-
-    def __call__(self, module: Any) -> Callable[[], dict[str, Tensor]]:
-        field = module.field
-
-        def parts() -> dict[str, Tensor]:
-            edges = coupled_variation(field.weights, field.scale, gradients=module.gradients, delta=self.delta)
-            return {**module.misfit_and_tv(), "edges": self.weight * edges}
-
-        return parts
