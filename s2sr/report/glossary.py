@@ -176,18 +176,27 @@ METRICS = {
     "ndvi_rmse": Metric(
         "consistency", "NDVI error", "", "Root mean square of the same difference; noise of both bands is in it.", ".4f"
     ),
-    "coverage_68": Metric(
-        "uncertainty",
-        "coverage of one std",
-        "",
-        "Fraction of the pixels in which the truth lies within one stated standard deviation; .68 if they are right. "
-        "In metrics.json also for the quarters of least (q1) to most (q4) local contrast.",
-        ".3f",
+    "std_mean": Metric(
+        "uncertainty", "mean standard deviation", "reflectance", "Mean of sr_std.tif over pixels and bands."
     ),
-    "coverage_95": Metric(
-        "uncertainty", "coverage of 1.96 std", "", "The same within 1.96 of them; .95 is right.", ".3f"
-    ),
-    "std_mean": Metric("uncertainty", "standard deviation", "reflectance", "Mean over the product of what it states."),
+    **{
+        f"coverage_{percent}{suffix}": Metric(
+            "uncertainty",
+            f"{percent} % interval{where}",
+            "",
+            f"Fraction of the truth within {k} predicted standard deviations of the product{of}; .{percent} if all is "
+            "right.",
+            ".3f",
+        )
+        for percent, k in ((68, "one"), (95, "1.96"))
+        for suffix, where, of in (
+            ("", "", ""),
+            *(
+                (f"_q{q}", f", contrast quarter {q}", f", in quarter {q} of local contrast (4: most)")
+                for q in range(1, 5)
+            ),
+        )
+    },
     "psf_sigma": Metric(
         "psf",
         "PSF sigma",
