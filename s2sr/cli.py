@@ -166,5 +166,8 @@ def shown(path: Path) -> Path:
 
 def say(folder: Path) -> None:
     """Names the files that were written."""
-    for name in ("sr.tif", "sr.png", "comparison.png", "metrics.json", "shifts.csv"):
+    for name in (
+        *("sr.tif", "sr_std.tif", "sr_count.tif", "sr.png", "comparison.png", "uncertainty.png", "consistency.png"),
+        *("report.html", "metrics.json", "shifts.csv"),
+    ):
         print(folder / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import resource
@@ -22,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from s2sr.data.geotiff import SceneFolder
+from s2sr.data.holdout import halves
 from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
@@ -30,14 +32,21 @@ from s2sr.fit.forecast import observed
 from s2sr.fit.module import Judge, Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import Stage, check_levels
+from s2sr.fit.uncertainty import clear_count, standard_deviation
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
 from s2sr.observations import build, check, configuration, observe, register
-from s2sr.report.dashboard import Dashboard, summarise
-from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
+from s2sr.report import uncertainty
+from s2sr.report.consistency import brightness, consistency, maps
+from s2sr.report.dashboard import Dashboard
+from s2sr.report.dated import dated, observed_on
+from s2sr.report.figures import Stretch, comparison, metres_per_pixel, rgb, save, write_png
 from s2sr.report.heldout import judge
-from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
+from s2sr.report.loggers import summarise
+from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
+from s2sr.report.resolution import by_halves, by_truth, curves
+from s2sr.report.run_page import write_run_page
 from s2sr.report.scores import offset_to_truth, scores
 
 log = logging.getLogger(__name__)
@@ -80,6 +89,10 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
     """
     scene, stages, judge = withhold(scene, cfg)
     scene, shifts = register(scene)
+    if cfg.report.date:
+        observed_on(scene, cfg.report.date)
+    if cfg.report.frc:
+        halves(scene)
     levels = check_levels(build(cfg.c2f)["levels"])
     radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset}
     field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=build(cfg.psf), shifts=shifts, **radiometry)
@@ -114,7 +127,7 @@ def reconstruct(
     loggers: Any = False
     if folder:
         check_disk(folder, int(budget.disk))
-        log.info("%s", budget)
+        log.info("%s%s", budget, "; report.frc=true takes up to three times as long" if cfg.report.frc else "")
         shifts = module.field.shifts.detach()
         module.forecast = observed(module.scene.whole(), shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
         log.info("%s", module.forecast)
@@ -123,6 +136,24 @@ def reconstruct(
         callbacks += [Dashboard(module.scene.whole()), LevelCheckpoint(folder / "checkpoints")]
     train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
     return module
+
+
+def solve_again(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
+    """The weights alone, solved anew by the same stages for other samples of the module's scene."""
+    levels = check_levels(build(cfg.c2f)["levels"])
+    seen, stages, _ = withhold(scene.whole(), OmegaConf.merge(cfg, {"holdout": {"dates": 0}}) if cfg.holdout else cfg)
+    again = Reconstruction(
+        seen,
+        module.field.unsolved(levels[0]),
+        stages=stages,
+        levels=levels,
+        misfit=build(cfg.misfit),
+        tv_delta=cfg.tv_delta,
+        noise=module.noise.detach(),
+        spectrum=copy.deepcopy(module.spectrum),
+    )
+    train(again, cfg, callbacks=[ProgressBar()])
+    return again.cpu().field
 
 
 def train(
@@ -173,11 +204,14 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     sigma = field.sigma_by_band()
     with torch.no_grad():
         residual = module.cpu().residual()
+        predicted = field()
     errors = dict(zip(scene.bands, sigma_errors(module).tolist(), strict=True)) if cfg.psf.learn else {}
     metrics: dict[str, Any] = {
         "status": "ok",
         **scores(scene, image, scale, shifts),
         **module.judgement,
+        **consistency(scene, predicted, noise),
+        **brightness(scene, image, scale),
         "residual_rms": float((residual.square().sum() / scene.valid.sum()).sqrt()),
         "psf_sigma": sum(sigma.values()) / len(sigma),
         **{f"psf_sigma_{band}": value for band, value in sigma.items()},
@@ -200,11 +234,31 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
+    metrics |= uncertainty.report(
+        folder,
+        scene,
+        image,
+        standard_deviation(module, image, scale),
+        clear_count(scene.valid, shifts, scale),
+        scale=scale,
+        splat=field.lattice.sigma,
+        shifts=shifts,
+        tags=tags,
+    )
     write_baseline(folder, scene)
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
     shift = tuple(offset_to_truth(scene, shifts).tolist())
+    write_truth(folder, scene, scale, shift)
     save(comparison(scene, image, scale, stretch=stretch, metrics=metrics, shift=shift), folder / "comparison.png")
+    save(maps(scene, predicted, noise), folder / "consistency.png")
+    metrics |= tell_resolution(module, cfg, folder, (shift[0], shift[1]), metrics.get("forecast_frequency"))
+    if cfg.report.date:
+        t = observed_on(scene, cfg.report.date)
+        seen = {"datetimes": scene.observations[t].datetime, "datetimes_of_detail": tags["datetimes"]}
+        path = folder / f"sr_{scene.observations[t].datetime[:10]}.tif"
+        write_geotiff(path, dated(field, scene, t).render(grid), grid, scene.bands, tags=tags | seen)
+        log.info("%s has the reflectance of that date", path.name)
     radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
     shifts_csv(folder / "shifts.csv", scene, shifts=shifts, **radiometry, noise=noise)
     metrics["runtime_s"] = time.perf_counter() - start
@@ -212,7 +266,25 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     log.info("the sensor passes under 5 %% of detail finer than %.2f pixels: what is finer here is prior", finest)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
+    write_run_page(folder)
     return metrics
+
+
+def tell_resolution(
+    module: Reconstruction, cfg: DictConfig, folder: Path, offset: tuple[float, float], forecast: float | None
+) -> dict[str, float]:
+    """The resolution by the truth, where it is known, and by two halves of the dates if asked for, with frc.png."""
+    scene, field, metre = module.scene, module.field, metres_per_pixel(module.scene.grid)
+    truth = by_truth(scene, field, offset) if scene.truth else None
+    found = truth.metrics("truth", metre) if truth else {}
+    if cfg.report.frc:
+        log.info("the resolution: the weights once more from each half of the dates")
+        scenes = halves(scene)
+        fields = [solve_again(module, half, cfg) for half in scenes]
+        told = by_halves(field, fields, scenes, module.noise.detach())
+        save(curves(told, fields, truth=truth, forecast=forecast, metre=metre), folder / "frc.png")
+        found |= told.metrics("frc", metre)
+    return found
 
 
 def configuration_hash(cfg: DictConfig) -> str:

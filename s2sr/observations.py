@@ -39,6 +39,8 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if not (isinstance(value, int | float) and 0 < value < math.inf) and not (value is None and key == "noise"):
             raise InputError(f"{key}={value}: it must be a positive number")
+    if type(cfg.report.frc) is not bool:
+        raise InputError(f"report.frc={cfg.report.frc}: it must be true or false")
 
 
 def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:

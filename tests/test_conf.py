@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import local_catalogue
+import numpy as np
 import pytest
+import rasterio
 import torch
 import yaml
 from omegaconf import OmegaConf
@@ -103,7 +105,7 @@ def test_logger(logger, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")  # the runs that are kept: test_wandb.py
     run(short(configuration(*TINY, "strategy=lbfgs", f"logger={logger}")), tmp_path)
     finished(tmp_path)
-    assert (tmp_path / "metrics.csv").is_file() == (logger == "csv")
+    assert (tmp_path / "metrics.csv").is_file()  # the dashboard comes besides
     assert not (tmp_path / "wandb").exists()
 
 
@@ -164,6 +166,26 @@ def test_a_setting_does_what_it_says(override, check, tmp_path):
 
 def judges(rows) -> int:
     return [row["used"] for row in rows].count("no: withheld to judge the fit (holdout.dates)")
+
+
+@pytest.mark.parametrize("how", [["strategy=bayes"], ["strategy=lbfgs", "+strategy.coarse_to_fine.stop_on=validation"]])
+def test_the_resolution_from_two_halves(how, tmp_path):
+    run(short(configuration(*SCENE[1:], "logger=csv", "data.size=20", "report.frc=true", *how)), tmp_path)
+    metrics = finished(tmp_path)
+    assert (tmp_path / "frc.png").is_file()
+    for key in ("", *(f"_{band}" for band in ("B02", "B03", "B04", "B08"))):
+        assert 0 < metrics[f"frc_frequency{key}"] <= 1.1
+        assert metrics[f"frc_resolution_m{key}"] == pytest.approx(5 / metrics[f"frc_frequency{key}"])
+        assert 0 < metrics[f"truth_frequency{key}"] <= 1.1
+
+
+def test_a_date_of_reference(tmp_path):
+    run(short(configuration(*TINY, "strategy=lbfgs", "report.date=2023-05-08")), tmp_path)
+    finished(tmp_path)
+    with rasterio.open(tmp_path / "sr_2023-05-07.tif") as dated, rasterio.open(tmp_path / "sr.tif") as product:
+        assert (dated.crs, dated.transform, dated.shape) == (product.crs, product.transform, product.shape)
+        assert dated.tags()["datetimes"].startswith("2023-05-07")
+        assert not np.array_equal(dated.read(), product.read())
 
 
 def test_a_stage_can_be_left_out(tmp_path):

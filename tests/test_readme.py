@@ -7,6 +7,7 @@ import sys
 
 import local_catalogue
 import pytest
+from folders import write_run
 from runs import LBFGS, PRODUCTS, ROOT, environment, run
 
 from s2sr.data.demo import Demo
@@ -35,11 +36,12 @@ def catalogue(tmp_path):
 
 def test_there_are_commands():
     assert len(COMMANDS) >= 8
-    programs = ("python train.py", "python sweep.py", "python -m s2sr.download", "python -m s2sr.forecast")
+    modules = ("download", "forecast", "report")
+    programs = ("python train.py", "python sweep.py", *(f"python -m s2sr.{name}" for name in modules))
     assert all(line.startswith(programs) for line in COMMANDS)
 
 
-@pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" not in c and "forecast" not in c])
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" not in c and "-m s2sr." not in c])
 def test_command(line, folder, tmp_path):
     _, script, *overrides = shlex.split(line)
     extra = list(QUICK)
@@ -66,6 +68,16 @@ def test_forecast(line, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     for head in re.findall(r"^(?: +noise|dates|forecast:) .*", README, re.MULTILINE):
         assert head.split()[:2] in [row.split()[:2] for row in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "s2sr.report" in c])
+def test_report_command(line, tmp_path):
+    write_run(tmp_path / "RUN_DIR", {"status": "ok", "scale": 4})
+    command = [sys.executable, *shlex.split(line)[1:]]
+    more = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, **more), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "RUN_DIR/report.html\n", "")
+    assert (tmp_path / "RUN_DIR" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" in c])

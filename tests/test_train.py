@@ -9,6 +9,7 @@ from runs import LBFGS, PRODUCTS, ROOT, SCENE, run
 
 from s2sr import experiment
 from s2sr.data.demo import Demo
+from s2sr.report.glossary import parse
 
 SHARPNESS = ("edge_contrast", "laplacian_var", "gradient_energy")
 ALWAYS = (
@@ -86,6 +87,8 @@ def test_metrics(trained):
     metrics = metrics_of(trained[1])
     assert set(metrics) >= {*ALWAYS, *WITH_TRUTH, *HELD_OUT}
     assert all(0 < metrics[name] < 0.1 for name in HELD_OUT)
+    unexplained = {key for key in metrics if parse(key, ("B02", "B03", "B04", "B08")) is None}
+    assert unexplained == {"status"}, "say in glossary.METRICS what they mean"
     assert (metrics["status"], metrics["strategy"]) == ("ok", "lbfgs_adam")
     assert (metrics["scale"], metrics["n_obs"], metrics["psf_sigma"]) == (3, 5, pytest.approx(0.5))
     assert metrics["evals"] > 3

@@ -107,3 +107,20 @@ class Holdout:
         rank = torch.randperm(count, generator=generator).view(cells)[rows[:, None], columns]
         first, second = (max(1, round(part * count)) for part in (self.judged, self.validation))
         return rank < first, (rank >= first) & (rank < first + second)
+
+
+def halves(scene: Scene) -> tuple[Scene, Scene]:
+    """The scene with the samples of every other date only, and with those of the others; all dates stay listed.
+
+    Raises InputError where either would have less than 2 dates.
+    """
+    if len(scene) < 4:
+        raise InputError(f"report.frc=true splits the dates in two halves: {len(scene)} are too few, it needs 4")
+    order = sorted(range(len(scene)), key=lambda t: (scene.observations[t].datetime, t))
+    first = torch.zeros(len(scene), 1, 1, 1, dtype=torch.bool)
+    first[order[::2]] = True
+    one, other = (
+        replace(scene, **{name: getattr(scene, name) & dates for name in ("valid", "judged", "validation")})
+        for dates in (first, ~first)
+    )
+    return one, other

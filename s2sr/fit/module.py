@@ -47,7 +47,8 @@ class Steps:
 class Reconstruction(lightning.LightningModule):
     """Fits `field` to `scene` as the `stages` say over the ladder `levels`.
 
-    noise: standard deviation in reflectance; None: estimated, and estimated again from the residuals at every level.
+    noise: standard deviation in reflectance, one or [t, b]; None: estimated, again from the residuals at every level.
+    spectrum: of the scene, where it is known; else a first guess, for stages to fit.
     misfit: z [t, b, y, x] (residual over noise) -> nats. tv_delta: where Huber-TV turns linear, in mean gradients.
     judge: asked once, at the end or before the withheld samples are revealed to the fit; `judgement` is its answer.
     """
@@ -67,7 +68,8 @@ class Reconstruction(lightning.LightningModule):
         levels: Sequence[int],
         misfit: Callable[[Tensor], Tensor],
         tv_delta: float,
-        noise: float | None = None,
+        noise: float | Tensor | None = None,
+        spectrum: Spectrum | None = None,
         judge: Judge | None = None,
     ) -> None:
         super().__init__()
@@ -84,8 +86,9 @@ class Reconstruction(lightning.LightningModule):
         self.register_buffer("frames", scene.frames, persistent=False)
         self.register_buffer("valid", scene.valid, persistent=False)
         self.register_buffer("validation", scene.validation, persistent=False)
-        self._prepare(scene.temporal_mean(), noise)
+        self._prepare(scene.temporal_mean(), noise, spectrum)
         self.fits_noise = noise is None
+        self.fits_spectrum = spectrum is None
         free = self.blocks()
         self.phases = plan({name: stage.without_fixed(free) for name, stage in stages.items()}, levels)
         learns_noise = any("noise" in block for phase in self.phases for block in phase.stage.blocks)
@@ -101,7 +104,7 @@ class Reconstruction(lightning.LightningModule):
             )
 
     @torch.no_grad()
-    def _prepare(self, mean: Tensor, noise: float | None) -> None:
+    def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:
         """First guesses from the temporal mean: radiometry, weights, noise."""
         field = self.field
         field.radiometry.initialise(self.frames, self.valid, mean)
@@ -114,10 +117,10 @@ class Reconstruction(lightning.LightningModule):
         std = (
             frame_to_frame_std(self.frames, self.valid, mean, shifts=field.shifts, gain=gain, offset=offset)
             if noise is None
-            else torch.full_like(gain, noise)
+            else torch.as_tensor(noise).to(gain).expand_as(gain)
         )
         self.log_noise = nn.Parameter(std.log())
-        self.spectrum = Spectrum(mean.var((-2, -1)))
+        self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
 
     @property
     def noise(self) -> Tensor:
@@ -127,7 +130,8 @@ class Reconstruction(lightning.LightningModule):
     def blocks(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that are fitted, by the name that stages call them: the field's, the noise and the scene's."""
         noise = [self.log_noise] if self.fits_noise else []
-        return {**self.field.blocks(), "noise": noise, "spectrum": list(self.spectrum.parameters())}
+        spectrum = list(self.spectrum.parameters()) if self.fits_spectrum else []
+        return {**self.field.blocks(), "noise": noise, "spectrum": spectrum}
 
     @torch.no_grad()
     def completed(self) -> Tensor:

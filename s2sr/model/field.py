@@ -141,6 +141,14 @@ class SplatField(nn.Module):
         padded = F.pad(image[None].to(self.weights), [m] * 4, mode="replicate")
         self.weights.copy_(F.interpolate(padded, scale_factor=self.scale, mode="bicubic", align_corners=False)[0])
 
+    def unsolved(self, scale: int) -> SplatField:
+        """A field of zero weights on a lattice of `scale`, seen as this one is: all but its weights is held fixed."""
+        sigma = PSF(self.sigma_by_band())
+        field = SplatField(self.grid, self.bands, scale=scale, psf=sigma, shifts=self.shifts.detach())
+        field.to(self.weights).radiometry.load_state_dict(self.radiometry.state_dict())
+        field.fitted = {block: names if block == "weights" else [] for block, names in field.fitted.items()}
+        return field
+
     @torch.no_grad()
     def refine(self, scale: int) -> None:
         """Go to a multiple of the scale; observations and rendered image stay the same."""
