@@ -61,7 +61,7 @@ def scene_of(folder: Path, which: str, k: int):
 def measured(scene, overrides: list[str]) -> tuple[float, float, float]:
     """The frequencies by the truth, by the halves, and by the halves' own ring correlation."""
     from s2sr.data.holdout import halves
-    from s2sr.experiment import configuration, reconstruct, refit
+    from s2sr.experiment import configuration, reconstruct, solve_again
     from s2sr.report.resolution import CRITERION, by_halves, by_truth, crossing, ring_correlation
     from s2sr.report.scores import offset_to_truth
 
@@ -69,7 +69,7 @@ def measured(scene, overrides: list[str]) -> tuple[float, float, float]:
     module = reconstruct(scene, cfg)
     scene, field = module.scene, module.field
     scenes = halves(scene)
-    fields = [refit(module, half, cfg) for half in scenes]
+    fields = [solve_again(module, half, cfg) for half in scenes]
     truth = by_truth(scene, field, tuple(offset_to_truth(scene, field.shifts.detach()).tolist()))
     told = by_halves(field, fields, scenes, module.noise.detach())
     own = ring_correlation(*(half.render().numpy() for half in fields), field.scale, told.widths)

@@ -71,8 +71,8 @@ def row(scene, strategy: str, sigma: float | None, overrides: list[str]) -> np.n
     """[13] coverage of 68 and 95: overall, q1 to q4, in the truth's q4; the time's share."""
     from s2sr.experiment import configuration, reconstruct
     from s2sr.fit.uncertainty import clear_count, standard_deviation
+    from s2sr.report.intervals import coverage, local_contrast, quarters, seen
     from s2sr.report.metrics import BORDER
-    from s2sr.report.uncertainty import coverage, local_contrast, quarters, seen
 
     told = [] if sigma is None else [f"psf.sigma={sigma}"]
     start = time.perf_counter()

@@ -37,7 +37,7 @@ from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
 from s2sr.observations import build, check, configuration, observe, register
-from s2sr.report import uncertainty
+from s2sr.report import intervals
 from s2sr.report.consistency import brightness, consistency, maps
 from s2sr.report.dashboard import Dashboard
 from s2sr.report.dated import dated, observed_on
@@ -141,7 +141,10 @@ def reconstruct(
 def solve_again(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
     """The weights alone, solved anew by the same stages for other samples of the module's scene."""
     levels = check_levels(build(cfg.c2f)["levels"])
-    seen, stages, _ = withhold(scene.whole(), OmegaConf.merge(cfg, {"holdout": {"dates": 0}}) if cfg.holdout else cfg)
+    cfg = cfg.copy()
+    if cfg.holdout:
+        cfg.holdout.dates = 0  # they are not of the module's scene
+    seen, stages, _ = withhold(scene.whole(), cfg)
     again = Reconstruction(
         seen,
         module.field.unsolved(levels[0]),
@@ -234,7 +237,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
-    metrics |= uncertainty.report(
+    metrics |= intervals.report(
         folder,
         scene,
         image,

@@ -60,8 +60,7 @@ def flat(row):
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("logged")
-    withheld = "+strategy.coarse_to_fine.stop_on=validation"
-    done = run(*SCENE, *LBFGS, withheld, "strategy.polish.steps=25", "hydra.run.dir=out/here", cwd=cwd)
+    done = run(*SCENE, *LBFGS, "strategy.polish.steps=25", "hydra.run.dir=out/here", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done, cwd / "out" / "here"
 
@@ -110,12 +109,13 @@ def test_history(logged):
     evals = [row["evals"] for row in rows]
     assert evals == sorted(evals)
     levels = [row for row in rows if "sharpness/edge_contrast" in row]
-    assert len(levels) == 3, "x1, x2 and the polish"
+    assert len(levels) == 4, "x1, x2, the polish and the refit"
     pictures = [row for row in rows if any(key.startswith("pictures/") for key in row)]
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     shown = {key.split("/")[1].split(".")[0] for row in pictures for key in row if key.startswith("pictures/")}
     assert shown == set(IMAGES)
-    assert all("heldout/holdout_rmse" in row and "level" in row for row in levels)
+    assert all("level" in row for row in levels)
+    assert ["heldout/holdout_rmse" in row for row in levels] == [True] * 3 + [False], "the refit has seen the samples"
     metrics = [record["metric"] for record in records if record["type"] == "metric"]
     assert any(metric.get("name") == "evals" and metric["options"]["hidden"] for metric in metrics)
     assert any(metric.get("glob_name") == "*" and metric.get("step_metric") == "evals" for metric in metrics)
@@ -161,7 +161,7 @@ def test_the_table_of_observations_has_numbers(logged):
 
 def test_held_out_error_and_edge_contrast_are_on_one_chart(logged):
     _, history, _, _ = read(offline_runs(logged[1])[0])
-    levels = [row for row in map(flat, history) if "sharpness/edge_contrast" in row]
+    levels = [row for row in map(flat, history) if "heldout/holdout_rmse" in row]
     (path,) = {
         path.name.rpartition("_")[0].rpartition("_")[0]
         for path in offline_runs(logged[1])[0].glob("files/media/table/heldout/*")

@@ -53,6 +53,10 @@ class Aliases:
             counts[-1] = 1
         return cls(_folded(full, scale), _folded(half, scale), counts)
 
+    def thinned(self, rows: int, columns: int) -> Aliases:
+        """Those of every so manieth frequency along each axis."""
+        return Aliases(self.rows[:, ::rows], self.columns[:, ::columns], self.counts[::columns])
+
     @property
     def pairs(self) -> list[tuple[int, int]]:
         return list(product(range(len(self.rows)), range(len(self.columns))))
@@ -214,14 +218,16 @@ class Evidence:
 
     taper: float = 8.0
     lowest: float = 0.05
+    most: int | None = None  # frequencies along each axis: of larger frames every so manieth counts; None: all
 
     def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
         field = module.field
         shape = field.grid.shape
-        aliases = Aliases.of(shape, device=module.frames.device)
+        rows, columns = (max(1, n // self.most) if self.most else 1 for n in shape)
+        aliases = Aliases.of(shape, device=module.frames.device).thinned(rows, columns)
         spectra, squared, transmitted = (
-            self.spectra(module.completed(), field.shifts.detach()),
+            self.spectra(module.completed(), field.shifts.detach())[..., ::rows, ::columns],
             aliases.squared(),
             _high_pass(aliases),
         )

@@ -166,10 +166,13 @@ class Reconstruction(lightning.LightningModule):
         self.valid = scene.valid.to(self.valid.device)
         self.validation = scene.validation.to(self.valid.device)
 
+    def fidelity(self) -> Tensor:
+        """The misfit of what is fitted, nats."""
+        return self.misfit(self.residual() / self.noise[..., None, None])
+
     def misfit_and_tv(self) -> dict[str, Tensor]:
         """The misfit, and the TV term at its present weight; nats."""
-        z = self.residual() / self.noise[..., None, None]
-        parts = {"misfit": self.misfit(z)}
+        parts = {"misfit": self.fidelity()}
         if self.tv:
             field = self.field
             tv = total_variation(field.weights, field.scale, gradients=self.gradients, delta=self.tv_delta)
@@ -197,6 +200,8 @@ class Reconstruction(lightning.LightningModule):
                 with torch.no_grad():
                     self.log_noise.copy_(robust_std(self.residual(), self.valid).log())
             self.field.refine(phase.scale)
+            if phase.stage.start:
+                phase.stage.start(self)
             self._best = (float("inf"), [])
             if phase.stage.stop_on:
                 self._validated()

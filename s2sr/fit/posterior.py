@@ -10,12 +10,15 @@ into the blocks of `evidence`, whose inverse is the metric in which conjugate gr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from s2sr.fit.evidence import Aliases, backward_solve, forward_solve, information
+from s2sr.fit.losses import Quadratic
+from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:
@@ -23,69 +26,78 @@ if TYPE_CHECKING:
 
 
 class GaussianPrior:
-    """The prior of a module's field as its spectrum is now. `power` [b] P on the lattice's frequencies, LR pixels."""
+    """The prior of a module's field as its spectrum is now; `stiffness` [b]: S^2 / (s^2 P) of every mode of rfft2."""
 
     def __init__(self, module: Reconstruction) -> None:
         lattice = module.field.lattice
-        device = module.frames.device
-        rows = torch.fft.fftfreq(lattice.shape[0], 1 / lattice.scale, device=device)[:, None]
-        columns = torch.fft.rfftfreq(lattice.shape[1], 1 / lattice.scale, device=device)
+        rows, columns = lattice.frequencies(module.frames.device)
         squared = rows.square() + columns.square()
-        self.scale = lattice.scale
-        self.shape = lattice.shape
-        self.splat = torch.exp(-2 * (math.pi * lattice.sigma) ** 2 * squared)
+        splat = torch.exp(-2 * (math.pi * lattice.sigma) ** 2 * squared)
         with torch.no_grad():
-            self.power = [module.spectrum(b, squared) for b in range(len(module.field.bands))]
-        self.counts = torch.full_like(columns, 2)
-        self.counts[0] = 1
-        if lattice.shape[1] % 2 == 0:
-            self.counts[-1] = 1
+            power = [module.spectrum(b, squared) for b in range(len(module.field.bands))]
+        self.stiffness = [(splat / lattice.scale).square() / p for p in power]
 
     def __call__(self, weights: Tensor) -> Tensor:
-        """-log p(weights [b, y, x]) but for a constant, nats."""
-        total = weights.new_zeros(())
-        for w, power in zip(weights, self.power, strict=True):
-            spectrum = torch.fft.rfft2(w, norm="ortho")
-            energy = (spectrum.real.square() + spectrum.imag.square()) * self.splat.square() / power * self.counts
-            total = total + (energy.sum() - energy[0, 0]) / (2 * self.scale**2)
-        return total
+        """-log p(weights [b, y, x]) but for a constant, nats: half of w . g, with its gradient g linear in w."""
+        gradient = torch.empty_like(weights)
+        for w, g, stiffness in zip(weights.detach(), gradient, self.stiffness, strict=True):
+            spectrum = torch.fft.rfft2(w) * stiffness
+            spectrum[0, 0] = 0
+            g.copy_(torch.fft.irfft2(spectrum, s=w.shape))
+        return (weights * gradient).sum() - (weights.detach() * gradient).sum() / 2
 
 
 def posterior(module: Reconstruction) -> Objective:
     """Misfit and Gaussian prior."""
     prior = GaussianPrior(module)
-    return lambda: {**module.misfit_and_tv(), "prior": prior(module.field.weights)}
+    return lambda: {"misfit": module.fidelity(), "prior": prior(module.field.weights)}
+
+
+def departure(module: Reconstruction) -> Tensor:
+    """[b, y, x] the weights less the posterior mean for a quadratic rho: exact where all is periodic and clear."""
+    weights = module.field.weights.requires_grad_(True)
+    z = module.residual() / module.noise[..., None, None]
+    module.evals += 1
+    (gradient,) = torch.autograd.grad(Quadratic()(z) + GaussianPrior(module)(weights), weights)
+    return FourierMetric(module)(gradient)
+
+
+def closed_form(module: Reconstruction) -> None:
+    """The start of a stage: wherever the weights are, a robust misfit would be far from quadratic."""
+    module.field.weights.data.sub_(departure(module))
 
 
 class FourierMetric:
     """The inverse of the posterior's curvature, were the lattice periodic and clear: a gradient -> a step, [b, y, x].
 
-    The four aliases of every LR frequency are solved for together; all others are held by the prior alone.
+    The four aliases of every LR frequency are solved for together; all others are held by the prior alone. stiffness:
+    [b] of the prior, for every mode of rfft2; default: the Gaussian one's.
     """
 
     @torch.no_grad()
-    def __init__(self, module: Reconstruction) -> None:
-        field, prior = module.field, GaussianPrior(module)
+    def __init__(self, module: Reconstruction, stiffness: Sequence[Tensor] | None = None) -> None:
+        field = module.field
         s, m = field.scale, field.lattice.margin
         dtype = field.weights.dtype
         cells = (field.grid.shape[0] + 2 * m, field.grid.shape[1] + 2 * m)
         aliases = Aliases.of(cells, scale=min(s, 2), device=module.frames.device)
-        squared = aliases.squared()
+        splat = torch.exp(-2 * (math.pi * field.lattice.sigma) ** 2 * aliases.squared())
         # what rfft2 leaves out are the conjugates at the opposite frequencies
         rows, columns = ((f * n).round().long() for f, n in zip((aliases.rows, aliases.columns), cells, strict=True))
         self.near = []
         for a, c in aliases.pairs:
             mirrored = columns[c][None] < 0
-            row = torch.where(mirrored, -rows[a][:, None], rows[a][:, None]) % prior.shape[0]
+            row = torch.where(mirrored, -rows[a][:, None], rows[a][:, None]) % field.lattice.shape[0]
             self.near.append((row, columns[c][None].abs().expand_as(row), mirrored))
-        self.roots = [power.sqrt() * s / prior.splat for power in prior.power]
+        self.roots = [one.rsqrt() for one in stiffness or GaussianPrior(module).stiffness]
         clear = module.valid.double().mean((-2, -1))
         weights = (field.radiometry.gain / module.noise).double().square() * clear
         shifts = field.shifts.double() - (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
         self.factors = []
         for b in range(len(field.bands)):
             transfer = aliases.transfer(field.sigma_psf[b].double(), field.widths[b].double())
-            factor = information(aliases, transfer * module.spectrum(b, squared).sqrt(), shifts, weights[:, b])
+            free = torch.stack([self.roots[b][row, column] for row, column, _ in self.near])
+            factor = information(aliases, transfer * splat * free / s, shifts, weights[:, b])
             self.factors.append([[entry.to(dtype.to_complex()) for entry in row] for row in factor])
 
     def __call__(self, gradient: Tensor) -> Tensor:
@@ -98,3 +110,9 @@ class FourierMetric:
                 spectrum[row, column] = torch.where(flip, x.conj(), x)
             step[b] = torch.fft.irfft2(spectrum * root, s=gradient.shape[1:], norm="ortho")
         return step
+
+
+def fourier_metric(module: Reconstruction, stiffness: Sequence[Tensor] | None = None) -> Metric:
+    """FourierMetric as a quasi-Newton method takes it."""
+    metric = FourierMetric(module, stiffness)
+    return lambda _, vectors: [metric(vector) for vector in vectors]

@@ -34,8 +34,9 @@ class Stage:
     the optimizer's own) the learning rate, as schedules. After `part` steps a checkpoint is written, also within a
     level.
 
-    objective: what is minimised, made of the module when a phase begins; default: misfit and TV. metric: an
-    approximate inverse of its curvature, made likewise, for optimizers that take one.
+    start: sets the module's parameters when a level begins. objective: what is minimised, made of the module when a
+    phase begins; default: misfit and TV. metric: an approximate inverse of its curvature, made likewise, for optimizers
+    that take one.
     """
 
     optimizer: Callable[..., Optimizer]  # parameters -> optimizer
@@ -48,6 +49,7 @@ class Stage:
     stop_on: str | None = None
     lr: Schedule | None = None
     part: int = 250
+    start: Callable[[Any], None] | None = None
     objective: Callable[[Any], Objective] = attrgetter("misfit_and_tv")
     metric: Callable[[Any], Callable[[Tensor], Tensor]] | None = None
 

@@ -31,7 +31,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2sr.fit.evidence import Evidence
+from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.model.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -70,14 +72,20 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
 
 
 def settle(module: Reconstruction) -> None:
-    """Noise and spectrum of a module as the evidence has them, given everything else that was fitted."""
-    blocks = module.blocks()
-    free = [*blocks["noise"], *blocks["spectrum"]]
+    """Noise and spectrum of a module as the evidence has them, given all else that was fitted.
+
+    From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
+    """
+    with torch.no_grad():
+        if module.fits_noise:
+            module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
+        module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)))
+    free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
-    parts = Evidence()(module)
+    parts = Evidence(most=64)(module)
     optimizer = torch.optim.LBFGS(
-        free, max_iter=20, history_size=20, tolerance_change=1e-6, line_search_fn="strong_wolfe"
+        free, max_iter=12, history_size=12, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
@@ -162,15 +170,16 @@ def variances(module: Reconstruction, band: int, weights: Tensor, scale: int) ->
 def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Tensor:
     """[b, y * scale, x * scale] of the product `image` at `scale` pixels per LR pixel; reflectance.
 
-    Module and image are on the CPU. The module's noise and spectrum are settled on the way.
+    Module and image are on the CPU.
     """
+    fitted = module.log_noise.detach().clone(), module.spectrum
     settle(module)
     departed = departure(module, scale).square().numpy()
     field, found = module.field, []
     weights = (field.radiometry.gain / module.noise).detach().double().square()
     shifts = field.shifts.detach()
     valid = torch.stack([clear(*one, 1) for one in zip(module.valid, shifts, strict=True)])
-    for b, band in enumerate(image.double().numpy()):
+    for b, band in enumerate(image.float().numpy()):
         reach = REACH * scale * float(field.widths[b])
         local = valid[:, b] * weights[:, b, None, None]  # [t, y, x]
         information = local.sum(0)
@@ -180,8 +189,10 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
         nearest = (information.flatten() - wanted[:, None]).abs().argmin(1)
         share = wanted / information.flatten()[nearest].clamp(min=1e-9)
         table = variances(module, b, share[:, None] * local.flatten(1).T[nearest], scale)
-        blurred = ndimage.gaussian_filter((information / most).numpy(), 0.5, mode="constant")  # as footprints do
-        there = ndimage.gaussian_filter((information > 0).double().numpy(), 0.5, mode="nearest")
+        blurred = ndimage.gaussian_filter(
+            (information / most).float().numpy(), 0.5, mode="constant"
+        )  # as footprints do
+        there = ndimage.gaussian_filter((information > 0).float().numpy(), 0.5, mode="nearest")
         blurred, there = (ndimage.zoom(x, scale, order=1, mode="nearest", grid_mode=True) for x in (blurred, there))
         r = math.sqrt((there * departed[b]).sum() / max(there.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1]))
         table = table * (1 - 2 * CORRELATION * r + r**2)
@@ -190,6 +201,7 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
         deviation = table.log().numpy() / 2
         deviation = ndimage.map_coordinates(deviation, [row, column], order=1, mode="nearest", output=np.float32)
         found.append(torch.from_numpy(np.exp(deviation)))
+    module.log_noise.data, module.spectrum = fitted
     return torch.stack(found)
 
 
@@ -200,7 +212,7 @@ def activity(band: np.ndarray, reach: float, there: np.ndarray) -> np.ndarray:
     """
     rows, columns = np.gradient(band)
     energy = ndimage.gaussian_filter(rows**2 + columns**2, reach, mode="nearest")
-    log_energy = np.log(np.maximum(energy / max(energy.mean(), 1e-300), 1e-6))
+    log_energy = np.log(np.maximum(energy / max(energy.mean(), 1e-30), 1e-6))
     log_energy -= np.average(log_energy, weights=there + 1e-12)
     variance = np.average(log_energy**2, weights=there + 1e-12)
     found = np.exp(max(0.0, 1 - CHANCE / max(variance, 1e-12)) * log_energy)

@@ -40,6 +40,14 @@ class Lattice:
         """[k] float64 positions of the splats along an axis, LR pixels."""
         return (torch.arange(self.shape[axis], dtype=torch.float64) + 0.5) / self.scale - self.margin
 
+    def frequencies(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """[y, 1] and [x / 2 + 1] those of the weights' rfft2, cycles per LR pixel."""
+        rows, columns = self.shape
+        return (
+            torch.fft.fftfreq(rows, 1 / self.scale, device=device)[:, None],
+            torch.fft.rfftfreq(columns, 1 / self.scale, device=device),
+        )
+
     def along(
         self,
         axis: int,

@@ -70,12 +70,15 @@ class Dashboard(Callback):
 
     @torch.no_grad()
     def _heldout(self, module: Any) -> dict[str, float]:
-        """Root mean square error on the samples that judge, and that of the temporal mean at their brightness."""
-        judged = self.scene.judged.to(module.frames.device)
+        """Root mean square error on the samples that judge, and that of the temporal mean at their brightness.
+
+        Nothing once a refit has seen them.
+        """
+        judged = module.scene.judged.to(module.valid.device) & ~module.valid
         if not judged.any():
             return {}
         gain, offset = (x[..., None, None] for x in (module.field.radiometry.gain, module.field.radiometry.offset))
-        mean = gain * self.mean.to(gain) + offset
+        mean = gain * module.scene.temporal_mean().to(gain) + offset
         errors = {"": module.residual_of(judged), "_temporal_mean": (mean - module.frames) * judged}
         return {f"holdout_rmse{name}": float((e.square().sum() / judged.sum()).sqrt()) for name, e in errors.items()}
 
@@ -149,7 +152,8 @@ def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
 
 def _error_and_sharpness(levels: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Both in one chart, each over that of its baseline: below 1 the error, and above 1 the contrast, is better."""
-    if "heldout/holdout_rmse" not in levels[-1]:
+    judged = [level for level in levels if "heldout/holdout_rmse" in level]
+    if not judged:
         return {}
     import wandb
 
@@ -158,8 +162,8 @@ def _error_and_sharpness(levels: Sequence[Mapping[str, float]]) -> dict[str, Any
         "edge contrast / bicubic's": ("sharpness/edge_contrast", "sharpness/edge_contrast_bicubic"),
     }
     chart = wandb.plot.line_series(
-        xs=[level["evals"] for level in levels],
-        ys=[[level[over] / level[under] for level in levels] for over, under in ratios.values()],
+        xs=[level["evals"] for level in judged],
+        ys=[[level[over] / level[under] for level in judged] for over, under in ratios.values()],
         keys=list(ratios),
         title="Held-out error and edge contrast at the end of each level",
         xname="evals",

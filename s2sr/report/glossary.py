@@ -51,6 +51,23 @@ METRICS = {
         "predicts for them. The judge where no truth is known: invented detail raises it.",
         better="lower",
     ),
+    "holdout_median": Metric(
+        "heldout",
+        "median held-out error",
+        "reflectance",
+        "Median absolute difference there: not ruled by the few samples that changed or that a cloud's edge spoilt.",
+        better="lower",
+    ),
+    "holdout_dates_rmse": Metric(
+        "heldout",
+        "error on held-out dates",
+        "reflectance",
+        "The same of whole dates that the fit never saw, placed by half of their pixels and judged by the others.",
+        better="lower",
+    ),
+    "holdout_dates_median": Metric(
+        "heldout", "median error on held-out dates", "reflectance", "Median absolute difference there.", better="lower"
+    ),
     "psnr": Metric(
         "fidelity",
         "PSNR",
@@ -88,10 +105,29 @@ METRICS = {
         "resolution",
         "resolved detail",
         "m",
-        "Half a period of the finest pattern on which reconstructions of two disjoint halves of the dates agree "
-        "(Fourier ring correlation).",
+        "Half a period of the finest pattern in which product and truth correlate by more than 1/2, as two halves of "
+        "the dates tell, each held against the dates of the other.",
         ".1f",
         "lower",
+    ),
+    "frc_frequency": Metric(
+        "resolution", "resolved frequency", "cycles/px", "The same as a frequency, per LR pixel.", ".3f", "higher"
+    ),
+    "truth_resolution_m": Metric(
+        "resolution",
+        "resolved detail by the truth",
+        "m",
+        "Half a period of the finest pattern in which product and truth correlate by more than 1/2.",
+        ".1f",
+        "lower",
+    ),
+    "truth_frequency": Metric(
+        "resolution",
+        "resolved frequency by the truth",
+        "cycles/px",
+        "The same as a frequency, per LR pixel.",
+        ".3f",
+        "higher",
     ),
     "forecast_frequency": Metric(
         "resolution",
@@ -100,22 +136,63 @@ METRICS = {
         "Finest frequency that these shifts, noise and PSF can resolve, computed before any fit.",
         ".3f",
     ),
+    "forecast_resolution_m": Metric(
+        "resolution", "forecast detail", "m", "Half a period at the forecast frequency.", ".1f", "lower"
+    ),
     "residual_rms": Metric(
         "consistency",
         "residual",
         "reflectance",
         "Root mean square of predicted minus observed reflectance over the samples that were fitted.",
     ),
+    "consistency_bias": Metric(
+        "consistency",
+        "bias",
+        "reflectance",
+        "Mean of predicted minus observed reflectance: positive where the product is too bright.",
+        "+.5f",
+    ),
+    "consistency_rms": Metric(
+        "consistency",
+        "normalised residual",
+        "noise std",
+        "Root mean square residual over the noise: 1 is noise alone, more is change or a wrong model.",
+        ".2f",
+    ),
+    "mean_bias": Metric(
+        "consistency",
+        "brightness",
+        "reflectance",
+        "Mean reflectance of the product less that of the temporal mean.",
+        "+.5f",
+    ),
     "ndvi_bias": Metric(
         "consistency", "NDVI bias", "", "Mean NDVI of the product less that of the observations.", "+.4f"
     ),
-    "coverage_68": Metric(
-        "uncertainty",
-        "coverage of one sigma",
-        "",
-        "Fraction of withheld samples within one predicted standard deviation; .68 if the error bars are right.",
-        ".3f",
+    "ndvi_rmse": Metric(
+        "consistency", "NDVI error", "", "Root mean square of the same difference; noise of both bands is in it.", ".4f"
     ),
+    "std_mean": Metric(
+        "uncertainty", "mean standard deviation", "reflectance", "Mean of sr_std.tif over pixels and bands."
+    ),
+    **{
+        f"coverage_{percent}{suffix}": Metric(
+            "uncertainty",
+            f"{percent} % interval{where}",
+            "",
+            f"Fraction of the truth within {k} predicted standard deviations of the product{of}; .{percent} if all is "
+            "right.",
+            ".3f",
+        )
+        for percent, k in ((68, "one"), (95, "1.96"))
+        for suffix, where, of in (
+            ("", "", ""),
+            *(
+                (f"_q{q}", f", contrast quarter {q}", f", in quarter {q} of local contrast (4: most)")
+                for q in range(1, 5)
+            ),
+        )
+    },
     "psf_sigma": Metric(
         "psf",
         "PSF sigma",
@@ -125,6 +202,9 @@ METRICS = {
     ),
     "shift_rmse_px": Metric(
         "shifts", "shift error", "px", "Root mean square error of the estimated shifts.", ".4f", "lower"
+    ),
+    "forecast_shift_px": Metric(
+        "shifts", "forecast shift error", "px", "Standard error that these observations allow at best.", ".4f"
     ),
     "n_obs": Metric("run", "observations", "", "Acquisitions that were fitted.", "d"),
     "scale": Metric("run", "scale", "", "Product pixels per LR pixel (10 m) and axis.", "d"),
@@ -140,12 +220,13 @@ FILES = {
     "sweep.csv": "the jobs' overrides and all their metrics",
     "sr.tif": "the product: Cloud-Optimized GeoTIFF, float32 reflectance",
     "sr_std.tif": "its standard deviation, reflectance",
+    "sr_count.tif": "how many clear observations each pixel has",
     "sr.png": "the product to look at",
     "comparison.png": "the pictures side by side",
     "sweep.png": "scores against the swept value",
     "pictures": "the product of every job, under one stretch",
     "uncertainty.png": "where the product is how sure",
-    "frc.png": "Fourier ring correlation: what two halves of the dates agree on",
+    "frc.png": "which frequencies are real, as two halves of the dates tell",
     "consistency.png": "the product, seen by the sensor, against the observations",
     "metrics.json": "all numbers",
     "metrics.csv": "the numbers as they went, against evaluations",

@@ -22,7 +22,7 @@ this module, cycles per LR pixel outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -95,11 +95,11 @@ def by_halves(
     """What two halves of the dates say of the product of `field`, by this module's formulas."""
     widths = _widths(field)
     rings = RINGS / widths[:, None]
-    law = np.stack([power_law(f, power) for f, power in zip(rings, spectrum(field)[1], strict=True)])
+    powers = np.stack([power for _, power in spectrum(field)], 1)
+    law = np.stack([power_law(f, power) for f, power in zip(rings, powers, strict=True)])
     shares, errors = [], []
     for half, other in zip(halves, reversed(scenes), strict=True):
-        parts, power = spectrum(half)
-        slope, error = slopes(half, parts, other, noise)
+        slope, error, power = slopes(half, spectrum(half), other, noise)
         amplitude = np.sqrt(power / law)
         shares.append(slope * amplitude)
         errors.append(error * amplitude)
@@ -166,10 +166,11 @@ def power_law(frequency: Array, power: Array) -> Array:
     return np.where(beyond, np.exp(level + slope * np.log(frequency)), power)
 
 
-def spectrum(field: SplatField) -> tuple[list[Tensor], Array]:
-    """(weights [b, y, x] of every ring; power [b, ring] of the field there, reflectance squared per mode).
+def spectrum(field: SplatField) -> Iterator[tuple[Tensor, Array]]:
+    """Ring by ring, (weights [b, y, x] of it; power [b] of the field there, reflectance squared per mode).
 
-    By cosine transforms, which have no jump at the lattice's border; the power is that inside the footprint.
+    By cosine transforms, which have no jump at the lattice's border; the power is that inside the footprint, NaN for a
+    ring that the lattice does not have.
     """
     weights, lattice = field.weights.detach().cpu().numpy(), field.lattice
     rows, columns = (np.arange(n) * lattice.scale / (2 * n) for n in lattice.shape)
@@ -178,19 +179,19 @@ def spectrum(field: SplatField) -> tuple[list[Tensor], Array]:
     border = lattice.margin * lattice.scale
     place = np.digitize(_widths(field)[:, None, None] * f, EDGES) - 1
     coefficients = fft.dctn(weights, axes=(1, 2), norm="ortho")
-    parts, powers = [], []
     for k in range(len(RINGS)):
         ring = np.where(place == k, coefficients, 0)
-        parts.append(torch.from_numpy(fft.idctn(ring, axes=(1, 2), norm="ortho")).to(field.weights))
         seen = fft.idctn(ring * splat, axes=(1, 2), norm="ortho")[:, border:-border, border:-border]
         with np.errstate(invalid="ignore"):
-            powers.append(np.square(seen, dtype=float).mean((1, 2)) / (place == k).mean((1, 2)))
-    return parts, np.stack(powers, 1)
+            power = np.square(seen, dtype=float).mean((1, 2)) / (place == k).mean((1, 2))
+        yield torch.from_numpy(fft.idctn(ring, axes=(1, 2), norm="ortho")).to(field.weights), power
 
 
 @torch.no_grad()
-def slopes(field: SplatField, parts: Sequence[Tensor], scene: Scene, noise: Tensor) -> tuple[Array, Array]:
-    """[b, ring] slopes of a scene's valid frames on the rings of a field, and their standard errors.
+def slopes(
+    field: SplatField, rings: Iterable[tuple[Tensor, Array]], scene: Scene, noise: Tensor
+) -> tuple[Array, Array, Array]:
+    """[b, ring] slopes of a scene's valid frames on the rings of a field's `spectrum`, their errors, and the power.
 
     Least squares in units of the noise, twice: the second time without the samples that are further off than 3 robust
     standard deviations (change between the dates). NaN for a ring that the lattice does not have.
@@ -204,7 +205,8 @@ def slopes(field: SplatField, parts: Sequence[Tensor], scene: Scene, noise: Tens
         return (ring()[dates] - offset) / std
 
     frames = (scene.frames[dates] - offset) / std
-    regressors = [seen(torch.stack(list(parts[:TOGETHER])).sum(0)), *map(seen, parts[TOGETHER:])]
+    every = [(seen(weights), power) for weights, power in rings]
+    regressors = [sum((x for x, _ in every[1:TOGETHER]), every[0][0]), *(x for x, _ in every[TOGETHER:])]
     found = np.full((2, len(field.bands), len(regressors)), np.nan)
     for b in range(len(field.bands)):
         clear = scene.valid[dates, b]
@@ -220,7 +222,7 @@ def slopes(field: SplatField, parts: Sequence[Tensor], scene: Scene, noise: Tens
         variance = np.square(y - x @ slope).sum() / (len(y) - len(slope))
         found[:, b, known] = slope, np.sqrt(variance * inverse.diagonal())
     slope, error = np.concatenate([found[..., :1].repeat(TOGETHER, -1), found[..., 1:]], -1)
-    return slope, error
+    return slope, error, np.stack([power for _, power in every], 1)
 
 
 def curves(

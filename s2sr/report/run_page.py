@@ -22,7 +22,15 @@ from s2sr.report.page import Picture, Raster
 
 REQUIRED = ("sr.tif", "mean.tif", "observation.tif", "metrics.json", "shifts.csv", "metrics.csv", ".hydra/config.yaml")
 FIGURES = ("uncertainty.png", "frc.png", "consistency.png")
-HEADLINES = ("holdout_rmse", "psnr", "edge_contrast", "frc_resolution_m", "detail_limit_px", "shift_rmse_px")
+HEADLINES = (
+    "holdout_rmse",
+    "holdout_median",
+    "psnr",
+    "edge_contrast",
+    "frc_resolution_m",
+    "detail_limit_px",
+    "shift_rmse_px",
+)
 SHOWN = ("edge_contrast", "psnr", "ssim", "holdout_rmse")
 
 

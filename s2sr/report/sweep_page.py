@@ -15,7 +15,10 @@ from s2sr.report.jobs import Job, best
 from s2sr.report.page import Picture
 from s2sr.report.run_page import command, settings_of
 
-COLUMNS = ("holdout_rmse", "psnr", "ssim", "edge_contrast", "psf_sigma", "shift_rmse_px", "evals", "runtime_s")
+COLUMNS = (
+    *("holdout_rmse", "holdout_median", "psnr", "ssim", "edge_contrast", "frc_resolution_m"),
+    *("psf_sigma", "shift_rmse_px", "evals", "runtime_s"),
+)
 
 
 def write_sweep_page(

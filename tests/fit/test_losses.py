@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2sr.fit.losses import Huber, HuberTV, Quadratic, coupled_variation, mean_gradient, total_variation
+from s2sr.fit import losses
+from s2sr.fit.losses import Huber, Quadratic, mean_gradient, total_variation
 from s2sr.model.lattice import Lattice
 
 DELTA = 0.1
@@ -100,36 +101,15 @@ def test_a_constant_costs_nothing():
 
 
 @pytest.mark.parametrize("size", [0.01, 1.0], ids=["quadratic", "linear"])
-def test_gradcheck_of_tv(size):
+@pytest.mark.parametrize("block", [1, 2**19], ids=["row by row", "at once"])
+def test_gradcheck_of_the_variation(size, block, monkeypatch):
+    monkeypatch.setattr(losses, "BLOCK", block)
     gradients = torch.tensor([0.4, 0.7], dtype=torch.float64)
     w = (size * normal(2, 5, 6)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: 3 * HuberTV.apply(w, 2, gradients, DELTA), (w,))
+    assert torch.autograd.gradcheck(lambda w: 3 * total_variation(w, 2, gradients=gradients, delta=DELTA), (w,))
 
 
 def test_the_mean_gradient_of_a_ramp_is_its_slope():
     y, x = torch.arange(8.0)[:, None], torch.arange(9.0)
     image = torch.stack([0.03 * y + 0.04 * x, 0 * y * x])
     torch.testing.assert_close(mean_gradient(image), torch.tensor([0.05, 1e-6]))
-
-
-# --- coupled bands
-
-
-def test_bands_that_are_alike_couple_to_the_sum_of_their_own():
-    torch.manual_seed(0)
-    w = torch.randn(1, 9, 11, dtype=torch.float64)
-    own = total_variation(w, 2, gradients=torch.ones(1), delta=0.5)
-    torch.testing.assert_close(coupled_variation(w.expand(3, -1, -1), 2, delta=0.5), 3 * own)
-
-
-def test_an_edge_costs_less_where_another_band_has_one():
-    step = (torch.arange(12) >= 6).double().expand(12, 12)
-    together = coupled_variation(torch.stack((step, step)), 2, delta=0.1)
-    apart = coupled_variation(torch.stack((step, step.T)), 2, delta=0.1)
-    assert float(together) < 0.8 * float(apart)
-
-
-def test_coupled_variation_has_its_gradient():
-    torch.manual_seed(0)
-    w = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w: coupled_variation(w, 3, delta=0.7), w)

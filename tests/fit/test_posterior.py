@@ -95,7 +95,7 @@ def test_a_scene_of_the_prior_has_its_energy(scene):
     prior, lattice = GaussianPrior(module), module.field.lattice
     torch.manual_seed(0)
     spectrum = torch.fft.rfft2(torch.randn(lattice.shape, dtype=torch.float64), norm="ortho")
-    weights = torch.fft.irfft2(spectrum * prior.power[0].sqrt() / prior.splat * 4, s=lattice.shape, norm="ortho")
+    weights = torch.fft.irfft2(spectrum / prior.stiffness[0].sqrt(), s=lattice.shape, norm="ortho")
     freedom = weights.numel() - 1
     assert float(prior(weights[None])) == pytest.approx(freedom / 2, abs=4 * (freedom / 2) ** 0.5)
 

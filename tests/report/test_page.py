@@ -248,6 +248,14 @@ def test_a_page_is_the_same_when_it_is_written_again(folder):
     assert (folder / "report.html").read_bytes() == first
 
 
+def test_a_table_of_an_earlier_version(folder):
+    """Without a column, and with other bands than the product's."""
+    text = (folder / "shifts.csv").read_text().replace("weight", "mass").replace("noise_B04", "noise_B08")
+    (folder / "shifts.csv").write_text(text)
+    write_run_page(folder)
+    assert "2023-06-01 S2_0 100% +0.100 -0.200" in assert_self_contained(folder).prose
+
+
 def test_no_hydra_folder(folder):
     """The Python API leaves none."""
     shutil.rmtree(folder / ".hydra")

@@ -70,7 +70,9 @@ def seen(scene: Scene, *, scale: int, splat: float, shifts: Tensor) -> np.ndarra
     """[b, y * scale, x * scale] the truth at the resolution, and in the place, of a product with these shifts."""
     truth = scene.truth
     assert truth is not None
-    blurred = [ndimage.gaussian_filter(band, splat * truth.scale, mode="nearest") for band in truth.reflectance.numpy()]
+    # 1/6: variance of the two raster boxes, one that a raster pixel is and one that it is averaged over
+    sigma = math.sqrt((splat * truth.scale) ** 2 + 1 / 6)
+    blurred = [ndimage.gaussian_filter(band, sigma, mode="nearest") for band in truth.reflectance.numpy()]
     return area_average(np.stack(blurred), truth.scale, scale, tuple(offset_to_truth(scene, shifts).tolist()))
 
 

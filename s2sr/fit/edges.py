@@ -1,0 +1,135 @@
+"""An edge-preserving prior, common to the bands; none of its numbers is chosen by eye.
+
+    lambda integral n rho(g) dA,    g^2 = mean over the n bands of |grad w_b|^2 / U_b^2
+    rho(g) = ((g^2 + delta^2)^(q/2) - delta^q) / (q c)
+
+An edge of the ground is in all bands, so where one band has one another may have one. q = 1 is total variation; where
+gradients are normally distributed q is 2 and the prior Gaussian; where a few edges stand out from much that is flat it
+is less than 1 (Krishnan & Fergus 2009).
+
+Weight: U_b = 2 pi f sqrt(P_b(f)) at the finest detail that the observations tell more of than the Gaussian prior does,
+G^2 P sum_t g_t^2 / v_t = 1. What is coarser they decide, what is finer they do not show. With c the mean of
+(g^2 + delta^2)^(q/2 - 1), the two priors are there equally stiff in the mean, when lambda, the stage's `tv`, is 1.
+
+Shape: that of the posterior mean. q is the exponent of the generalised Gaussian that has its E g^2 / (E g)^2 (Mallat
+1989), in as many dimensions as its gradients vary in, (tr C)^2 / tr C^2 of their covariance C; delta is a fraction of
+the mean g.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from scipy.optimize import brentq
+from scipy.special import gammaln
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from s2sr.fit.posterior import departure, fourier_metric
+from s2sr.fit.quasi_newton import Metric
+from s2sr.fit.stages import Objective
+from s2sr.model.psf import transfer
+
+if TYPE_CHECKING:
+    from s2sr.fit.module import Reconstruction
+
+
+@dataclass(frozen=True)
+class EdgePrior:
+    """The objective misfit + tv * prior. delta: of the mean gradient; least: exponent, of the least convex prior."""
+
+    delta: float = 0.2
+    least: float = 0.7
+
+    def __call__(self, module: Reconstruction) -> Objective:
+        field, units = module.field, visible_gradients(module)
+        gradients = differences(field.weights.detach() - departure(module), field.scale, units)
+        cut = field.lattice.margin * field.scale
+        inside = gradients[..., cut:-cut, cut:-cut]
+        size = inside.square().sum((0, 1)).div(len(units)).sqrt()
+        exponent = max(self.least, tail_exponent(size, dimensions(inside.flatten(0, 1).flatten(1))))
+        delta = self.delta * float(size.mean().clamp(min=1e-6))
+        stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
+
+        def parts() -> dict[str, Tensor]:
+            energy = GradientEnergy.apply(field.weights, field.scale, units, exponent, delta)
+            return {"misfit": module.fidelity(), "edges": module.tv / stiffness * energy}
+
+        return parts
+
+
+def visible_gradients(module: Reconstruction) -> Tensor:
+    """[b] U: the spectral density of the gradient, reflectance per LR pixel, at the finest detail that is seen."""
+    field, found = module.field, []
+    with torch.no_grad():
+        clear = module.valid.double().mean((-2, -1))
+        information = ((field.radiometry.gain / module.noise).double().square() * clear).sum(0)
+        for b, (sigma, width) in enumerate(zip(field.sigma_psf.tolist(), field.widths.tolist(), strict=True)):
+            frequencies = torch.linspace(0.02, 1, 99, dtype=torch.float64, device=information.device) / width
+            passed = frequencies.new_tensor([transfer(f, sigma, width) for f in frequencies.tolist()])
+            power = module.spectrum(b, frequencies.square())
+            seen = int((information[b] * passed.square() * power > 1).sum().clamp(min=1)) - 1
+            found.append(2 * math.pi * frequencies[seen] * power[seen].sqrt())
+    return torch.stack(found).to(field.weights)
+
+
+def differences(weights: Tensor, scale: int, units: Tensor) -> Tensor:
+    """[2, b, y, x] forward differences along both axes per LR pixel, in `units` [b]; 0 in the last row or column."""
+    found = weights.new_zeros(2, *weights.shape)
+    torch.sub(weights[:, 1:], weights[:, :-1], out=found[0, :, :-1])
+    torch.sub(weights[:, :, 1:], weights[:, :, :-1], out=found[1, :, :, :-1])
+    return found.mul_((scale / units)[:, None, None])
+
+
+class GradientEnergy(torch.autograd.Function):
+    """s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x], its gradient found on the way."""
+
+    @staticmethod
+    def forward(ctx, weights: Tensor, scale: int, units: Tensor, exponent: float, delta: float) -> Tensor:
+        d = differences(weights, scale, units)
+        size = d.square().sum((0, 1)).div_(len(weights)).add_(delta**2)
+        slope = size.pow(exponent / 2 - 1)
+        value = (size * slope - delta**exponent).sum() * len(weights) / (exponent * scale**2)
+        if ctx.needs_input_grad[0]:
+            d *= slope * (1 / (scale * units))[:, None, None]
+            gradient = -d[0] - d[1]
+            gradient[:, 1:] += d[0, :, :-1]
+            gradient[:, :, 1:] += d[1, :, :, :-1]
+            ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, output: Tensor):
+        (gradient,) = ctx.saved_tensors
+        return gradient * output, None, None, None, None
+
+
+def dimensions(samples: Tensor) -> float:
+    """In how many directions samples [d, n] vary: d of white ones, 1 of d that are alike."""
+    covariance = samples @ samples.T
+    return float(covariance.trace().square() / covariance.square().sum().clamp(min=1e-30))
+
+
+def tail_exponent(size: Tensor, n: float) -> float:
+    """q of the density exp(-|x|^q) in n dimensions of which |x| is like `size`: from 0.3 to 2, the Gaussian."""
+    ratio = math.log(max(1.0, float(size.square().mean() / size.mean().square().clamp(min=1e-30))))
+
+    def excess(q: float) -> float:
+        return gammaln((n + 2) / q) + gammaln(n / q) - 2 * gammaln((n + 1) / q) - ratio
+
+    if excess(2.0) >= 0:
+        return 2.0
+    return brentq(excess, 0.3, 2.0) if excess(0.3) > 0 else 0.3
+
+
+def edge_metric(module: Reconstruction) -> Metric:
+    """Nearly the inverse of the objective's curvature: FourierMetric, with the prior's as it is in the mean."""
+    lattice, units = module.field.lattice, visible_gradients(module)
+    rows, columns = (2 - 2 * torch.cos(2 * math.pi / lattice.scale * f) for f in lattice.frequencies(units.device))
+    # 2: the fit is flatter than the posterior mean, and its prior stiffer; 0.1: the mean is free, but for a little
+    laplacian = 2 * (lattice.scale**2 * (rows + columns) + 0.1**2)
+    return fourier_metric(module, [laplacian / (unit * lattice.scale) ** 2 for unit in units])
