@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 
 def drawn(folder: Path, seed: int):
@@ -77,34 +76,9 @@ def oracle(scene, draw: dict[str, float]):
     return module
 
 
-def bound(module) -> float:
-    """The least root mean square error of the shifts that the scene, sigma and noise of `module` allow, LR pixels."""
-    from s2sr.fit.evidence import Aliases, shift_information
-
-    field = module.field
-    aliases = Aliases.of(field.grid.shape)
-    squared = aliases.squared()
-    with torch.no_grad():
-        shifts, sigma, noise, gain = (
-            x.double() for x in (field.shifts, field.sigma_psf, module.noise, field.radiometry.gain)
-        )
-        information = sum(
-            shift_information(
-                aliases,
-                shifts=shifts,
-                gain=gain[:, b],
-                noise=noise[:, b],
-                sigma=sigma[b],
-                width=field.widths[b],
-                power=module.spectrum(b, squared),
-            )
-            for b in range(len(sigma))
-        )
-    return float(torch.linalg.pinv(information, rtol=1e-9, hermitian=True).diagonal().mean().sqrt())
-
-
 def main() -> None:
     from s2sr.experiment import configuration, reconstruct
+    from s2sr.fit.forecast import Conditions
     from s2sr.report.metrics import shift_rmse
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -122,7 +96,7 @@ def main() -> None:
     for seed in range(options.scenes):
         scene, draw = drawn(options.folder, seed)
         best = oracle(scene, draw)
-        reference, least = psnr(scene, best), bound(best)
+        reference, least = psnr(scene, best), Conditions.of(best).shift_error()
         print(
             f"{seed:5} " + ", ".join(f"{key} {value:.4g}" for key, value in draw.items()), f"oracle {reference:.2f} dB"
         )

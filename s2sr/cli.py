@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import hydra
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from s2sr.errors import InputError
+from s2sr.overrides import CONF, quoted
 
 log = logging.getLogger(__name__)
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
-NUMBER = re.compile(r"[+-]?[\d.][\w.+-]*")
 
 
 class Console(logging.StreamHandler[TextIO]):
@@ -34,18 +34,6 @@ class Console(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout
-
-
-def quoted(arguments: Sequence[str]) -> list[str]:
-    """`psf=0.5` names the file conf/psf/0.5.yaml, but Hydra reads a number: quote the choices of config groups."""
-
-    def quote(argument: str) -> str:
-        key, equals, value = argument.partition("=")
-        if not equals or not (CONF / key.lstrip("+")).is_dir():
-            return argument
-        return f"{key}=" + ",".join(f"'{v}'" if NUMBER.fullmatch(v) else v for v in value.split(","))
-
-    return [quote(argument) for argument in arguments]
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:
@@ -91,6 +79,8 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 def main(config_name: str) -> None:
     """Compose conf/`config_name` with the command line's overrides, and run every job of it."""
+    # Large tensors come and go at every evaluation; handing them out by pages of 4 kB takes longer than the arithmetic.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
     try:
         arguments = quoted(sys.argv[1:])
         if any(argument.startswith("resume=") for argument in arguments):
@@ -103,6 +93,26 @@ def main(config_name: str) -> None:
     except KeyboardInterrupt:  # before the job, or after it
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -> None:
+    """A command without a run folder: compose conf/`config_name` with the command line's overrides, and `run` that.
+
+    Ends the program with a line on stderr where it fails.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help)
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose(config_name, quoted(sys.argv[1:]))
+        run(cfg)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command carries on", file=sys.stderr)
+        sys.exit(130)
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {' '.join(str(error).split())[:400]}")
 
 
 def job(cfg: DictConfig) -> None:
@@ -158,5 +168,8 @@ def shown(path: Path) -> Path:
 
 def say(folder: Path) -> None:
     """Names the files that were written."""
-    for name in ("sr.tif", "sr.png", "comparison.png", "metrics.json", "shifts.csv"):
+    for name in (
+        *("sr.tif", "sr_std.tif", "sr_count.tif", "sr.png", "comparison.png", "uncertainty.png", "consistency.png"),
+        *("report.html", "metrics.json", "shifts.csv"),
+    ):
         print(folder / name)

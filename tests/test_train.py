@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from runs import LBFGS, PRODUCTS, ROOT, SCENE, run
 
 from s2sr import experiment
 from s2sr.data.demo import Demo
+from s2sr.report.glossary import parse
 
 SHARPNESS = ("edge_contrast", "laplacian_var", "gradient_energy")
 ALWAYS = (
@@ -24,8 +26,16 @@ ALWAYS = (
     "evals",
     "runtime_s",
     "peak_memory_mb",
+    "std_mean",
 )
-WITH_TRUTH = ("psnr", "ssim", "psnr_bicubic", "ssim_bicubic", "shift_rmse_px")
+BANDS = ("B02", "B03", "B04", "B08")
+HELD_OUT = tuple(
+    f"holdout_{score}{baseline}{band}"
+    for score in ("rmse", "median")
+    for baseline in ("", "_temporal_mean", "_bicubic", "_wiener")
+    for band in ("", *(f"_{name}" for name in BANDS))
+)
+WITH_TRUTH = ("psnr", "ssim", "psnr_bicubic", "ssim_bicubic", "shift_rmse_px", "coverage_68", "coverage_95_q4")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +77,8 @@ def test_the_run_is_estimated_before_it_starts(trained):
 def test_run_folder(trained):
     folder = trained[1]
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
-    assert kept == {"last.ckpt", "coarse_to_fine_x1.ckpt", "coarse_to_fine_x2.ckpt", "polish_x2.ckpt"}
+    levels = {"coarse_to_fine_x1.ckpt", "coarse_to_fine_x2.ckpt", "polish_x2.ckpt", "refit_x2.ckpt"}
+    assert kept == {"last.ckpt", *levels}
     assert (folder / ".hydra" / "config.yaml").is_file()
     assert (folder / "metrics.csv").is_file()
     assert not (folder / "wandb").exists()
@@ -76,7 +87,10 @@ def test_run_folder(trained):
 
 def test_metrics(trained):
     metrics = metrics_of(trained[1])
-    assert set(metrics) >= {*ALWAYS, *WITH_TRUTH}
+    assert set(metrics) >= {*ALWAYS, *WITH_TRUTH, *HELD_OUT}
+    assert all(0 < metrics[name] < 0.1 for name in HELD_OUT)
+    parts = {re.sub("_q[1-4]$", "", key) for key in metrics}  # quarters of local contrast
+    assert {key for key in parts if parse(key, BANDS) is None} == {"status"}, "say in glossary.METRICS what they mean"
     assert (metrics["status"], metrics["strategy"]) == ("ok", "lbfgs_adam")
     assert (metrics["scale"], metrics["n_obs"], metrics["psf_sigma"]) == (3, 5, pytest.approx(0.5))
     assert metrics["evals"] > 3
@@ -114,6 +128,17 @@ def test_product_in_an_independent_reader(trained):
     )  # rows 2-22, columns 1-21
     assert {"datetimes", "s2sr_version", "configuration_sha256", "attribution"} <= set(tags)
     assert tags["datetimes"].count("2023-") == 5
+
+
+def test_the_uncertainty_lies_on_the_products_grid(trained):
+    names = ("sr.tif", "sr_std.tif", "sr_count.tif")
+    product, std, count = (rasterio.open(trained[1] / name) for name in names)
+    assert product.transform == std.transform == count.transform
+    assert product.shape == std.shape == count.shape
+    assert std.descriptions == product.descriptions
+    assert (std.read() > 0).all()
+    assert (count.count, count.read().max()) == (1, 5)
+    assert count.tags()["datetimes"] == product.tags()["datetimes"]
 
 
 @pytest.mark.parametrize(

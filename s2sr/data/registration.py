@@ -136,9 +136,9 @@ def _shifted(images: Tensor, shifts: Tensor) -> Tensor:
 
 def _mean_of_others(frames: Tensor, use: Tensor) -> tuple[Tensor, Tensor]:
     """[t, b, y, x] for each t the mean over the used samples of all others, and where there are any."""
-    count = use.sum(0) - use.int()
+    count = use.sum(0, dtype=torch.int32) - use.int()
     used = frames * use
-    return (used.sum(0) - used) * (count > 0) / count.clamp(min=1), count > 0
+    return (used.sum(0) - used).mul_(count > 0).div_(count.clamp(min=1)), count > 0
 
 
 def _search(
@@ -194,19 +194,22 @@ def _polish(frames: Tensor, w: Tensor, reference: Tensor, per_band: Tensor) -> t
     samples = w.sum((-2, -1))
     w = w / samples.clamp(min=1)[..., None, None]
 
-    def mean(image: Tensor) -> Tensor:
-        return (w * image).sum((-2, -1), keepdim=True)
+    def mean(a: Tensor, b: Tensor) -> Tensor:  # of a * b, where a has its weights already
+        return torch.einsum("tbyx,tbyx->tb", a, b)[..., None, None]
 
-    f, r = frames - mean(frames), reference - mean(reference)
-    gain = mean(f * r) / mean(r * r).clamp(min=1e-12)
+    f, r = frames - mean(w, frames), reference - mean(w, reference)
+    weighted = w * r
+    power, common, energy = mean(weighted, r), mean(weighted, f), mean(w * f, f)
+    gain = common / power.clamp(min=1e-12)
     rest = f - gain * r
-    noise = mean(rest * rest).clamp(min=1e-4 * mean(f * f)).clamp(min=1e-12)
-    slopes = [gain * (g - mean(g)) for g in torch.gradient(reference, dim=(-2, -1))]
+    noise = mean(w * rest, rest).clamp(min=1e-4 * energy).clamp(min=1e-12)
+    slopes = [gain * (g - mean(w, g)) for g in torch.gradient(reference, dim=(-2, -1))]
     weight = samples * per_band / noise[..., 0, 0]
-    pairs = [(weight * mean(a * b)[..., 0, 0]).sum(1) for a in slopes for b in slopes]
-    pulls = [(weight * mean(a * rest)[..., 0, 0]).sum(1) for a in slopes]
+    steep = [w * slope for slope in slopes]
+    pairs = [(weight * mean(a, b)[..., 0, 0]).sum(1) for a in steep for b in slopes]
+    pulls = [(weight * mean(a, rest)[..., 0, 0]).sum(1) for a in steep]
     step = _solve(torch.stack(pairs, -1).unflatten(-1, (2, 2)), -torch.stack(pulls, -1))
-    rho = (mean(f * r) / (mean(f * f) * mean(r * r)).clamp(min=1e-12).sqrt())[..., 0, 0]
+    rho = (common / (energy * power).clamp(min=1e-12).sqrt())[..., 0, 0]
     return (_shares(rho, samples * per_band) * rho).sum(1), samples.amax(1), step
 
 

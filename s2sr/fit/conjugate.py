@@ -64,4 +64,4 @@ class ConjugateGradient(Optimizer):
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.flatten().double(), b.flatten().double()))
+    return float((a * b).sum(dtype=torch.float64))

@@ -21,13 +21,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
+    from s2sr.model.field import SplatField
+    from s2sr.model.spectrum import Spectrum
 
 Rows = Sequence[Sequence[Tensor]]  # a matrix of fields
 
@@ -50,6 +52,10 @@ class Aliases:
         if shape[1] % 2 == 0:
             counts[-1] = 1
         return cls(_folded(full, scale), _folded(half, scale), counts)
+
+    def thinned(self, rows: int, columns: int) -> Aliases:
+        """Those of every so manieth frequency along each axis."""
+        return Aliases(self.rows[:, ::rows], self.columns[:, ::columns], self.counts[::columns])
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -185,6 +191,19 @@ def shift_information(
     return torch.cat([torch.cat(row, 1) for row in blocks])
 
 
+class Fit(Protocol):
+    """What has an evidence: a Reconstruction, or a sample of a scene before there is one."""
+
+    field: SplatField
+    frames: Tensor  # [t, b, y, x] reflectance
+    spectrum: Spectrum
+
+    @property
+    def noise(self) -> Tensor: ...  # [t, b] standard deviation, reflectance
+
+    def completed(self) -> Tensor: ...  # [t, b, y, x] the frames without gaps
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The objective of a stage that knows no weights: its blocks are of shifts, radiometry, psf, noise and spectrum.
@@ -199,14 +218,16 @@ class Evidence:
 
     taper: float = 8.0
     lowest: float = 0.05
+    most: int | None = None  # frequencies along each axis: of larger frames every so manieth counts; None: all
 
-    def __call__(self, module: Reconstruction) -> Callable[[], dict[str, Tensor]]:
+    def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
         field = module.field
         shape = field.grid.shape
-        aliases = Aliases.of(shape, device=module.frames.device)
+        rows, columns = (max(1, n // self.most) if self.most else 1 for n in shape)
+        aliases = Aliases.of(shape, device=module.frames.device).thinned(rows, columns)
         spectra, squared, transmitted = (
-            self.spectra(module.completed(), field.shifts.detach()),
+            self.spectra(module.completed(), field.shifts.detach())[..., ::rows, ::columns],
             aliases.squared(),
             _high_pass(aliases),
         )

@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from s2sr.errors import InputError
 
+BLOCK = 2**19  # samples whose differences are taken at a time
+
 
 @dataclass(frozen=True)
 class Quadratic:
@@ -46,8 +48,9 @@ class Huber:
 class HuberTV(torch.autograd.Function):
     """s^-2 sum over bands and splats of Huber_delta(s |forward difference of w| / G_b), isotropic.
 
-    Huber_delta(g) = g^2 / (2 delta) below delta and g - delta / 2 above. The gradient, -div(grad w / max(|grad w|,
-    delta)), comes with the value for little more, so both are computed in one pass, band by band to bound memory.
+    Huber_delta(g) = g^2 / (2 delta) below delta and g - delta / 2 above. The gradient, -div(grad w / max(g, delta)),
+    comes with the value for little more, so both are computed in one pass, a few rows at a time: what is between stays
+    in the cache.
     """
 
     @staticmethod
@@ -55,21 +58,27 @@ class HuberTV(torch.autograd.Function):
         need = ctx.needs_input_grad[0]
         gradient = torch.empty_like(weights) if need else None
         value = weights.new_zeros(())
-        for b, w in enumerate(weights):
-            unit = scale / gradients[b]
-            dy, dx = torch.zeros_like(w), torch.zeros_like(w)
-            torch.sub(w[1:], w[:-1], out=dy[:-1]).mul_(unit)
-            torch.sub(w[:, 1:], w[:, :-1], out=dx[:, :-1]).mul_(unit)
-            size = torch.hypot(dy, dx)
-            inner = size.clamp(max=delta)
-            value += (size - inner / 2).mul_(inner).sum() / (delta * scale**2)
-            if gradient is not None:
-                slope = size.clamp_(min=delta).reciprocal_().mul_(unit / scale**2)
-                dy.mul_(slope)
-                dx.mul_(slope)
-                g = torch.add(dy, dx, out=gradient[b]).neg_()
-                g[1:] += dy[:-1]
-                g[:, 1:] += dx[:, :-1]
+        rows, columns = weights.shape[1:]
+        height = max(1, BLOCK // columns)
+        for b, unit in enumerate(scale / gradients):
+            above: Tensor | float = 0.0  # what flows in from the rows before
+            for start in range(0, rows, height):
+                w = weights[b, start : start + height + 1]  # one row more than are differences
+                d = w.new_zeros(2, min(height, rows - start), columns)
+                dy, dx = d[0, : len(w) - 1], d[1, :, :-1]  # but for the last row and column
+                torch.sub(w[1:], w[:-1], out=dy)
+                torch.sub(w[: d.shape[1], 1:], w[: d.shape[1], :-1], out=dx)
+                d *= unit
+                size = d.square().sum(0).sqrt_()
+                inner = size.clamp(max=delta)
+                value += (size - inner / 2).mul_(inner).sum() / (delta * scale**2)
+                if gradient is not None:
+                    d *= size.clamp_(min=delta).reciprocal_() * (unit / scale**2)
+                    g = torch.add(d[0], d[1], out=gradient[b, start : start + height]).neg_()
+                    g[:, 1:] += dx
+                    g[1:] += d[0, :-1]
+                    g[0] += above
+                    above = d[0, -1]
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return value

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from s2sr.model.footprint import pixel_integral, tail
 from s2sr.model.grid import Grid
+from s2sr.model.kernels import Footprints
 from s2sr.model.lattice import Lattice
-from s2sr.model.observe import Observe
+from s2sr.model.observe import Blur, Observe
 from s2sr.model.psf import PSF, detector_widths
 from s2sr.model.radiometry import Radiometry
 
@@ -101,31 +102,27 @@ class SplatField(nn.Module):
         """The parameters that are fitted, by the name that stages call them; what is held fixed is left out."""
         return {block: [self.get_parameter(name) for name in names] for block, names in self.fitted.items()}
 
-    def kernels(self) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
-        """First cells, and kernels [t, Q, s] along rows and columns, band by band.
-
-        Truncated where the erf tail no longer counts, and normalised, so that a constant observes as itself.
-        """
-        s, m = self.scale, self.lattice.margin
-        shifts = self.shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
+    def footprints(self, shifts: Tensor) -> Footprints:
+        """Of frames at `shifts` [t, 2], as the PSF is now."""
+        shifts = shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
         sigma = torch.hypot(self.sigma_psf, self.sigma_psf.new_tensor(self.lattice.sigma))
-        half = self.widths / 2 + tail(sigma.dtype) * sigma
-        spans = torch.stack((0.5 - shifts.amax(0) - half[:, None], 0.5 - shifts.amin(0) + half[:, None]), -1)
-        firsts, kernels = [], []
-        for b, axes in enumerate(spans.nan_to_num().tolist()):  # a trial step may be NaN: then so are the frames
-            for axis, (low, high) in enumerate(axes):
-                first, last = max(math.floor(low), -m), min(math.floor(high), m)
-                splats = torch.arange(first * s, (last + 1) * s, dtype=shifts.dtype, device=shifts.device)
-                u = 0.5 - shifts[:, axis, None] - (splats + 0.5) / s
-                taps = pixel_integral(u, self.widths[b], sigma[b])
-                firsts.append(first + m)
-                kernels.append((taps / taps.sum(-1, keepdim=True)).unflatten(-1, (-1, s)))
-        return tuple(firsts), tuple(kernels)
+        return Footprints(self.lattice, 0.5 - shifts, self.widths, sigma)
 
     def forward(self) -> Tensor:
         """The predicted frames [t, b, y, x], reflectance."""
-        firsts, kernels = self.kernels()
-        return self.radiometry(Observe.apply(self.weights, self.grid.shape, firsts, *kernels))
+        return self.radiometry(self.observed(self.shifts))
+
+    def observed(self, shifts: Tensor) -> Tensor:
+        """[t, b, y, x] what any frames at `shifts` [t, 2] would see with gain 1 and offset 0, reflectance.
+
+        In the gauge of the field's own shifts; up to `reach` LR pixels along an axis.
+        """
+        footprints = self.footprints(shifts)
+        weights, short = self.weights, footprints.interpolated()
+        if short:
+            weights = Blur.apply(weights, short.start, short.cells, short.positions.firsts, *short.positions.values)
+        kernels = short.observations if short else footprints.direct()
+        return Observe.apply(weights, self.grid.shape, kernels.firsts, *kernels.values)
 
     @torch.no_grad()
     def initialise(self, image: Tensor) -> None:
@@ -133,6 +130,14 @@ class SplatField(nn.Module):
         m = self.lattice.margin
         padded = F.pad(image[None].to(self.weights), [m] * 4, mode="replicate")
         self.weights.copy_(F.interpolate(padded, scale_factor=self.scale, mode="bicubic", align_corners=False)[0])
+
+    def unsolved(self, scale: int) -> SplatField:
+        """A field of zero weights on a lattice of `scale`, seen as this one is: all but its weights is held fixed."""
+        sigma = PSF(self.sigma_by_band())
+        field = SplatField(self.grid, self.bands, scale=scale, psf=sigma, shifts=self.shifts.detach())
+        field.to(self.weights).radiometry.load_state_dict(self.radiometry.state_dict())
+        field.fitted = {block: names if block == "weights" else [] for block, names in field.fitted.items()}
+        return field
 
     @torch.no_grad()
     def refine(self, scale: int) -> None:

@@ -7,7 +7,10 @@ Lattice, stride and pixels are regular, so along one axis observation t is a cor
 for LR pixel i, whose footprint touches the cells first ... first + Q - 1 after its own. Both axes in turn make the
 image; nothing of the size splats x pixels exists. Each step is a batch of small matrix products over overlapping
 windows of the data, which strides express without a copy. Along rows the windows are whole rows. Along columns they
-are cut for `GROUP` pixels at a time, so that the products are large enough to run at the speed of the machine.
+are cut for `GROUP` cells at a time, so that the products are large enough to run at the speed of the machine.
+
+Where observations are many, `Blur` makes the footprints at a few fixed positions per LR pixel once for all. These are
+a lattice again, from which `Observe` interpolates every observation with far fewer taps.
 """
 
 from __future__ import annotations
@@ -31,26 +34,13 @@ class Taps:
     first: int  # cell of the first tap of pixel 0
 
 
-def _groups(n: int) -> Iterator[tuple[int, int, int]]:
-    """(first, count, size) of equal runs that cover 0 ... n - 1: whole groups, then the rest."""
-    whole = n // GROUP
+def _groups(cells: int) -> Iterator[tuple[int, int, int]]:
+    """(first, count, size) of equal runs of cells that cover 0 ... cells - 1: whole groups, then the rest."""
+    whole = cells // GROUP
     if whole:
         yield 0, whole, GROUP
-    if n % GROUP:
-        yield whole * GROUP, 1, n % GROUP
-
-
-def _diagonals(block: Tensor, taps: int, step: int) -> Tensor:
-    """The view [t, size, taps] of a banded block [t, size, length], whose row g starts at column g * step."""
-    t, size, length = block.shape
-    return block.as_strided((t, size, taps), (size * length, length + step, 1))
-
-
-def _banded(taps: Tensor, size: int, step: int) -> Tensor:
-    """[t, size, (size - 1) * step + K]: `size` copies of taps [t, K], each `step` further right."""
-    block = taps.new_zeros(taps.shape[0], size, (size - 1) * step + taps.shape[1])
-    _diagonals(block, taps.shape[1], step).copy_(taps[:, None])
-    return block
+    if cells % GROUP:
+        yield whole * GROUP, 1, cells % GROUP
 
 
 def _row_windows(w: Tensor, n: int, first: int, cells: int, s: int) -> Tensor:
@@ -85,30 +75,29 @@ def padding(taps: Taps, n: int, cells: int) -> tuple[int, int]:
     return before, cells - n - taps.first
 
 
-def along_columns(z: Tensor, taps: Taps, n: int) -> Tensor:
-    """[t, rows, n] from z [rows, t, columns], contiguous."""
-    t, _, s = taps.values.shape
-    y = z.new_empty(t, z.shape[0], n)
-    for start, count, size in _groups(n):
-        block = _banded(taps.values.flatten(1), size, s).mT
-        for k in range(t):
-            windows = _column_windows(z[:, k], (start + taps.first) * s, count, size * s, block.shape[1])
-            torch.bmm(windows, block[k].expand(count, -1, -1), out=_column_windows(y[k], start, count, size, size))
-    return y
+def _columns(x: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
+    """y[:, i, a] = sum_{q, p} taps[a, q, p] x[:, i + first + q, p] for x [rows, cells * p] and y [rows, cells * a]."""
+    outputs, cells, inputs = taps.shape
+    for start, count, size in _groups(y.shape[1] // outputs):
+        block = taps.new_zeros(size, outputs, (size - 1 + cells) * inputs)  # copies of the taps, each a cell further
+        step, row = block.stride(0) + inputs, block.stride(1)
+        block.as_strided((size, outputs, cells * inputs), (step, row, 1)).copy_(taps.flatten(1))
+        windows = _column_windows(x, (start + first) * inputs, count, size * inputs, block.shape[2])
+        target = _column_windows(y, start * outputs, count, size * outputs, size * outputs)
+        torch.bmm(windows, block.flatten(0, 1).T.expand(count, -1, -1), out=target)
+
+
+def along_columns(z: Tensor, taps: Taps, y: Tensor) -> None:
+    """Fills y [t, rows, n] from z [rows, t, columns]."""
+    for k, kernel in enumerate(taps.values):
+        _columns(z[:, k], kernel[None], taps.first, y[k])
 
 
 def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
     """Fills z [rows, t, columns] from y [t, rows, n]."""
-    t, _, s = taps.values.shape
-    total = z.shape[-1] // s
-    padded = F.pad(y, padding(taps, y.shape[-1], total))
-    for start, count, size in _groups(total):
-        band = _banded(taps.values.flip(1).flatten(1), size, s).view(t, size, -1, s)  # [t, cell, pixel, splat]
-        block = band.transpose(1, 2).reshape(t, -1, size * s)
-        for k in range(t):
-            windows = _column_windows(padded[k], start, count, size, block.shape[1])
-            target = _column_windows(z[:, k], start * s, count, size * s, size * s)
-            torch.bmm(windows, block[k].expand(count, -1, -1), out=target)
+    padded = F.pad(y, padding(taps, y.shape[-1], z.shape[-1] // taps.values.shape[2]))
+    for k, kernel in enumerate(taps.values.flip(1)):
+        _columns(padded[k], kernel.T[..., None], 0, z[:, k])
 
 
 def row_taps_gradient(z: Tensor, w: Tensor, taps: Taps) -> Tensor:
@@ -128,7 +117,7 @@ def column_taps_gradient(y: Tensor, z: Tensor, taps: Taps) -> Tensor:
             windows = _column_windows(z[:, k], (start + taps.first) * s, count, size * s, length)
             part = y[k, :, start : start + count * size].unflatten(-1, (count, size)).permute(1, 2, 0)
             block[k] = torch.bmm(part, windows).sum(0)
-        gradient += _diagonals(block, cells * s, s).sum(1)
+        gradient += block.as_strided((t, size, cells * s), (size * length, length + s, 1)).sum(1)
     return gradient.view(t, cells, s)
 
 
@@ -146,7 +135,7 @@ class Observe(torch.autograd.Function):
         half = []
         for b, w in enumerate(weights):
             z = along_rows(w, taps[2 * b], pixels[0])
-            frames[:, b] = along_columns(z, taps[2 * b + 1], pixels[1])
+            along_columns(z, taps[2 * b + 1], frames[:, b])
             if any(ctx.needs_input_grad[3:]):  # else it need not be kept
                 half.append(z)
         ctx.save_for_backward(weights, *kernels, *half)
@@ -163,7 +152,7 @@ class Observe(torch.autograd.Function):
         kernels: list[Tensor | None] = [None] * count
         for b, w in enumerate(weights):
             rows, columns = taps[2 * b], taps[2 * b + 1]
-            y = frames[:, b].contiguous()
+            y = frames[:, b]
             before, after = padding(rows, y.shape[1], w.shape[0] // rows.values.shape[2])
             padded = w.new_empty(before + y.shape[1] + after, y.shape[0], w.shape[1])
             padded[:before] = padded[before + y.shape[1] :] = 0
@@ -175,3 +164,40 @@ class Observe(torch.autograd.Function):
                 kernels[2 * b] = row_taps_gradient(z, w, rows)
                 kernels[2 * b + 1] = column_taps_gradient(y, half[b], columns)
         return gradient, None, None, *kernels
+
+
+class Blur(torch.autograd.Function):
+    """weights [b, rows, columns] -> [b, y * r, x * r]: every band's footprints at r fixed positions of each cell.
+
+    `firsts` and `kernels` [r, Q, s], band by band, are those of both axes alike; `start` (y, x) is the lattice's cell
+    whose positions come first, `cells` (y, x) how many follow. The kernels are constants.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, weights: Tensor, start: tuple[int, int], cells: tuple[int, int], firsts: tuple[int, ...], *kernels: Tensor
+    ) -> Tensor:
+        ctx.shape, ctx.start, ctx.firsts = weights.shape, start, firsts
+        ctx.save_for_backward(*kernels)
+        r = kernels[0].shape[0]
+        blurred = weights.new_empty(len(weights), cells[0] * r, cells[1] * r)
+        for w, image, kernel, first in zip(weights, blurred, kernels, firsts, strict=True):
+            z = along_rows(w, Taps(kernel, start[0] + first), cells[0]).flatten(0, 1)
+            _columns(z, kernel, start[1] + first, image)
+        return blurred
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, blurred: Tensor):
+        weights = blurred.new_empty(ctx.shape)
+        _, height, width = ctx.shape
+        for w, image, kernel, first in zip(weights, blurred, ctx.saved_tensors, ctx.firsts, strict=True):
+            r, _, s = kernel.shape
+            rows, columns = (Taps(kernel, start + first) for start in ctx.start)
+            above, below = padding(rows, len(image) // r, height // s)
+            before, after = padding(columns, image.shape[1] // r, width // s)
+            padded = F.pad(image, (before * r, after * r, above * r, below * r))
+            z = w.new_empty(len(padded), width)
+            _columns(padded, kernel.flip(1).permute(2, 1, 0), 0, z)
+            along_rows_adjoint(z.unflatten(0, (-1, r)), rows, w)
+        return weights, None, None, None, *[None] * len(ctx.firsts)

@@ -19,13 +19,22 @@ from torch import Tensor, nn
 class Spectrum(nn.Module):
     """`log_power` [b] = log A_b, `slope` [b] p and `log_corner` = log f0."""
 
-    def __init__(self, variance: Tensor, *, slope: float = 2.5, corner: float = 0.02) -> None:
-        """A first guess; variance: [b] of the scene, the integral of P over all frequencies."""
+    def __init__(self, variance: Tensor, *, slope: float | Tensor = 2.5, corner: float = 0.02) -> None:
+        """A first guess; slope: one or [b]; variance: [b] of the scene in LR pixels, P's integral over |f| < 1/2."""
         super().__init__()
-        whole = 2 * math.pi * corner**2 / (slope - 2) * ((corner**2 + 0.25) / corner**2) ** (slope / 2)
-        self.log_power = nn.Parameter((variance.clamp(min=1e-10) / whole).log())
-        self.slope = nn.Parameter(torch.full_like(variance, slope))
+        self.log_power = nn.Parameter(torch.zeros_like(variance))
+        self.slope = nn.Parameter(slope + torch.zeros_like(variance))
         self.log_corner = nn.Parameter(variance.new_tensor(corner).log())
+        with torch.no_grad():
+            self.log_power.copy_((variance.clamp(min=1e-10) / self.variance()).log())
+
+    def variance(self) -> Tensor:
+        """[b] of the scene at the resolution of LR pixels: the integral of P over |f| < 1/2, reflectance squared."""
+        corner = (2 * self.log_corner).exp()
+        octaves, flat = ((corner + 0.25) / corner).log(), 1 - self.slope / 2
+        near = flat.abs() < 1e-6  # a slope of 2
+        each = torch.where(near, octaves, -torch.expm1(-flat * octaves) / torch.where(near, 1, flat))
+        return self.log_power.exp() * math.pi * (corner + 0.25) * each
 
     def forward(self, band: int, squared: Tensor) -> Tensor:
         """P_b at frequencies whose |f|^2 is `squared`, in their precision."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2sr.fit.losses import Huber, HuberTV, Quadratic, mean_gradient, total_variation
+from s2sr.fit import losses
+from s2sr.fit.losses import Huber, Quadratic, mean_gradient, total_variation
 from s2sr.model.lattice import Lattice
 
 DELTA = 0.1
@@ -100,10 +101,12 @@ def test_a_constant_costs_nothing():
 
 
 @pytest.mark.parametrize("size", [0.01, 1.0], ids=["quadratic", "linear"])
-def test_gradcheck_of_tv(size):
+@pytest.mark.parametrize("block", [1, 2**19], ids=["row by row", "at once"])
+def test_gradcheck_of_the_variation(size, block, monkeypatch):
+    monkeypatch.setattr(losses, "BLOCK", block)
     gradients = torch.tensor([0.4, 0.7], dtype=torch.float64)
     w = (size * normal(2, 5, 6)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: 3 * HuberTV.apply(w, 2, gradients, DELTA), (w,))
+    assert torch.autograd.gradcheck(lambda w: 3 * total_variation(w, 2, gradients=gradients, delta=DELTA), (w,))
 
 
 def test_the_mean_gradient_of_a_ramp_is_its_slope():

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from s2sr.model.observe import (
+    Blur,
     Observe,
     Taps,
     along_columns,
@@ -75,15 +76,19 @@ def test_columns_against_their_matrix_and_adjoint(n, s):
     columns, rows, t = (n + 2 * margin) * s, 5, 3
     taps = Taps(normal(t, cells, s), first)
     z, z2, y = normal(rows, t, columns), normal(rows, t, columns), normal(t, rows, n)
-    expected = z.transpose(0, 1) @ dense(taps, n, columns).mT
-    torch.testing.assert_close(along_columns(z, taps, n), expected, rtol=1e-12, atol=1e-12)
-    assert_linear(lambda z: along_columns(z, taps, n), z, z2)
+
+    def op(z):
+        along_columns(z, taps, found := torch.full_like(y, torch.nan))
+        return found
+
+    torch.testing.assert_close(op(z), z.transpose(0, 1) @ dense(taps, n, columns).mT, rtol=1e-12, atol=1e-12)
+    assert_linear(op, z, z2)
 
     def adjoint(y):
         along_columns_adjoint(y, taps, found := torch.full_like(z, torch.nan))
         return found
 
-    assert_adjoint(lambda z: along_columns(z, taps, n), adjoint, z, y)
+    assert_adjoint(op, adjoint, z, y)
 
 
 @pytest.mark.parametrize(("shape", "s", "t"), [((1, 7), 1, 1), ((17, 1), 3, 2), ((33, 16), 2, 5), ((7, 17), 8, 3)])
@@ -140,3 +145,24 @@ def test_only_the_gradients_that_are_asked_for():
     assert only_kernels[0] is None
     torch.testing.assert_close(only_weights[0], both[0])
     torch.testing.assert_close(only_kernels[1:], both[1:])
+
+
+@pytest.mark.parametrize("s", [1, 2, 8])
+@pytest.mark.parametrize("shape", [(1, 7), (17, 5)])
+def test_blurred_images_and_their_gradient_against_matrices(shape, s):
+    normal, r, start, firsts, cells = Normal(), 3, (1, 2), (-1, 0), (3, 2)
+    weights = normal(2, *((n + 5) * s for n in shape)).requires_grad_()
+    kernels = [normal(r, q, s) for q in cells]
+    mine = Blur.apply(weights, start, shape, firsts, *kernels)
+    matrices = [
+        [
+            dense(Taps(kernel, begin + first), n, size).transpose(0, 1).flatten(0, 1)
+            for begin, n, size in zip(start, shape, weights.shape[1:], strict=True)
+        ]
+        for kernel, first in zip(kernels, firsts, strict=True)
+    ]
+    reference = torch.stack([rows @ w @ columns.T for w, (rows, columns) in zip(weights, matrices, strict=True)])
+    torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
+    pull = normal(*mine.shape)
+    got, expected = (torch.autograd.grad(image, weights, pull)[0] for image in (mine, reference))
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,152 @@
+"""How cost grows with the scene, and what a whole run takes from its start to the written products.
+
+python benchmarks/scale.py [--sizes 256,512,1024] [--threads 2] [--whole true] [OVERRIDE ...]
+
+Scenes are power-law surfaces, seen by the model itself through jitter of .15 px and noise of .002. Prints
+
+* the weights alone (stage `solve` of strategy=bayes, shifts and noise known) at 4x from 16 observations of one band,
+  unmasked and with a tenth of all samples masked in squares: seconds, seconds of the processor (on a shared machine
+  the better measure), the same per LR pixel, evaluations, peak memory;
+* whole processes, `python train.py data=geotiff strategy=bayes`: seconds, seconds of the processor, peak memory, and
+  the size of the run folder's checkpoints. OVERRIDEs go to these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+BANDS = ("B02", "B03", "B04", "B08")
+WHOLE = ((256, 8, 4, "c2f=2_4_8"), (512, 16, 3, "c2f=2_4"))  # size, observations, bands, levels
+COLUMNS = ("seconds", "cpu s", "cpu us/pixel", "evaluations", "memory MB")
+
+
+def surface(shape: tuple[int, int], scale: int) -> Tensor:
+    """A power law of slope 2.5 without what is longer than 50 LR pixels; mean .12, standard deviation .03."""
+    rows, columns = torch.fft.fftfreq(shape[0], 1 / scale)[:, None], torch.fft.rfftfreq(shape[1], 1 / scale)
+    spectrum = torch.fft.rfft2(torch.randn(shape)) * (0.02**2 + rows.square() + columns.square()) ** (-2.5 / 4)
+    spectrum[0, 0] = 0
+    image = torch.fft.irfft2(spectrum, s=shape)
+    return 0.12 + 0.03 * image / image.std()
+
+
+def simulated(size: int, observations: int, bands: int, *, masked: float = 0.0):
+    """(Scene, its shifts)."""
+    from s2sr.model.field import SplatField
+    from s2sr.model.grid import Grid
+    from s2sr.model.psf import PSF
+    from s2sr.model.scene import Observation, Scene
+
+    torch.manual_seed(0)
+    grid = Grid("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0), (size, size))
+    shifts = 0.15 * torch.randn(observations, 2)
+    shifts -= shifts.mean(0)
+    field = SplatField(grid, BANDS[:bands], scale=4, psf=PSF(0.4), shifts=shifts)
+    with torch.no_grad():
+        for w in field.weights:
+            w.copy_(surface(field.lattice.shape, 4))
+        frames = field()
+    frames += 0.002 * torch.randn(frames.shape)
+    valid = torch.ones(observations, 1, size, size)
+    if masked:
+        cells = torch.rand(observations, 1, math.ceil(size / 32), math.ceil(size / 32)) > masked
+        valid = cells.float().repeat_interleave(32, 2).repeat_interleave(32, 3)[..., :size, :size]
+    valid = valid.expand_as(frames) > 0
+    names = [f"2023-{5 + t // 28:02}-{t % 28 + 1:02}" for t in range(observations)]
+    seen = tuple(Observation(name, name, float(v.float().mean())) for name, v in zip(names, valid, strict=True))
+    return Scene(frames=frames * valid, valid=valid, grid=grid, bands=BANDS[:bands], observations=seen), shifts
+
+
+def solve(size: int, masked: float, threads: int) -> list[float]:
+    """Seconds, those of the processor, and per LR pixel; evaluations, peak memory."""
+    torch.set_num_threads(threads)
+    from s2sr.experiment import build, configuration, train
+    from s2sr.fit.module import Reconstruction
+    from s2sr.model.field import SplatField
+    from s2sr.model.psf import PSF
+
+    logging.getLogger("s2sr").setLevel(logging.ERROR)
+    cfg = configuration("strategy=bayes")
+
+    def made(size: int) -> Reconstruction:
+        scene, shifts = simulated(size, 16, 1, masked=masked)
+        field = SplatField(scene.grid, scene.bands, scale=4, psf=PSF(0.4), shifts=shifts)
+        stages = {"solve": build(cfg.strategy.solve)}
+        options = {"misfit": build({"_target_": "s2sr.fit.losses.Quadratic"}), "tv_delta": cfg.tv_delta}
+        return Reconstruction(scene, field, stages=stages, levels=[4], noise=0.002, **options)
+
+    train(made(32), cfg)  # libraries are loaded
+    module = made(size)
+    start = time.perf_counter(), time.process_time()
+    train(module, cfg)
+    seconds, busy = time.perf_counter() - start[0], time.process_time() - start[1]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return [seconds, busy, busy / size**2 * 1e6, module.evals, memory]
+
+
+def write(folder: Path, size: int, observations: int, bands: int) -> None:
+    """A scene folder, DN of 1e-4."""
+    import rasterio
+
+    scene, _ = simulated(size, observations, bands)
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": bands, "height": size, "width": size, "nodata": 0}
+    place = {"crs": scene.grid.crs, "transform": rasterio.Affine(*scene.grid.transform)}
+    for frame, observation in zip(scene.frames, scene.observations, strict=True):
+        with rasterio.open(folder / f"{observation.name}.tif", "w", **profile, **place) as out:
+            out.write((frame * 1e4).round().clamp(1, 65535).int().numpy().astype("uint16"))
+            out.descriptions = scene.bands
+            out.scales = [1e-4] * bands
+
+
+def whole(folder: Path, overrides: list[str]) -> list[float]:
+    """Seconds, seconds of the processor, peak memory and size of checkpoints (MB) of a process of its own."""
+    run = folder / "run"
+    command = [sys.executable, str(ROOT / "train.py"), "data=geotiff", f"data.root={folder}", f"hydra.run.dir={run}"]
+    start = time.perf_counter()
+    child = os.posix_spawn(sys.executable, [*command, *overrides], {**os.environ, "PYTHONPATH": str(ROOT)})
+    _, status, used = os.wait4(child, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    written = sum(file.stat().st_size for file in (run / "checkpoints").iterdir())
+    return [time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, written / 1e6]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="256,512,1024")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--whole", choices=["true", "false"], default="true")
+    options, overrides = parser.parse_known_args()
+    print(f"weights alone, 16 observations, 1 band, 4x, {options.threads} threads")
+    print(f"{'':24}" + "".join(f"{column:>14}" for column in COLUMNS))
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for size in map(int, options.sizes.split(",")):
+            for masked in (0.0, 0.1):
+                found = pool.apply(solve, (size, masked, options.threads))
+                name = f"{size} x {size} {'masked' if masked else 'unmasked'}"
+                print(f"{name:24}" + "".join(f"{value:14.2f}" for value in found), flush=True)
+    if options.whole == "true":
+        print(f"{'whole processes':40}" + "".join(f"{c:>14}" for c in ("seconds", "cpu s", "memory MB", "ckpt MB")))
+        for size, observations, bands, levels in WHOLE:
+            with tempfile.TemporaryDirectory() as place:
+                write(Path(place), size, observations, bands)
+                given = ["strategy=bayes", levels, f"threads={options.threads}", *overrides]
+                found = whole(Path(place), given)
+            name = f"{size} x {size}, {observations} dates, {bands} bands, {levels}"
+            print(f"{name:40}" + "".join(f"{value:14.1f}" for value in found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The 1-D kernels of a field's footprints: of every observation, or of few positions to interpolate between.
+
+What a footprint sees is, as a function y(x) of where it lies, almost band-limited. From its values at r positions of
+every cell, the same for all observations, each observation takes a few more taps c, in the cells around its pixel:
+
+    y(x_t) = sum_{q, k} c[t,q,k] y(x_qk),   sum_{q, k} c[t,q,k] E(x_qk - mu) = E(x_t - mu),   x_qk = q + (k + 1/2) / r
+
+c solves this by least squares over the splats mu. With r = 2 + 1.1 / S positions, and some to either side, at most 1e-6
+of E is left, about the rounding of float32. Multiplications per LR pixel, for footprints of Q cells: t Q s (s + 1)
+directly, and r Q s (s + r) + t q r (r + 1) from q cells of positions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from s2sr.model.footprint import pixel_integral, tail
+from s2sr.model.lattice import Lattice
+
+BESIDE = 0.8  # LR pixels that positions reach beyond the observations, at least
+PAYS = 0.65  # of the direct multiplications: interpolation has smaller products, which run slower
+
+
+@dataclass(frozen=True)
+class Kernels:
+    firsts: tuple[int, ...]  # the cell of the first tap of LR pixel 0
+    values: tuple[Tensor, ...]  # [t, Q, s]
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    start: tuple[int, int]  # the first cell whose positions are used, along rows and columns
+    cells: tuple[int, int]  # how many there are
+    positions: Kernels  # [r, Q, s] by band, the same along rows and columns; constants
+    observations: Kernels  # [t, q, r] along rows and columns, band by band
+
+
+@dataclass(frozen=True)
+class Footprints:
+    lattice: Lattice
+    centres: Tensor  # [t, 2] of LR pixel 0, LR pixels
+    widths: Tensor  # [b] of the detector, LR pixels
+    sigma: Tensor  # [b] S, LR pixels
+
+    @cached_property
+    def bounds(self) -> tuple[list[float], list[float], list[float], list[float]]:
+        """Least and largest centre by axis; by band, half a footprint (to where the erf tail no longer counts) and S.
+
+        A trial step of a line search may be NaN: then so are the kernels, wherever they begin.
+        """
+        half = self.widths / 2 + tail(self.sigma.dtype) * self.sigma
+        everything = (self.centres.amin(0), self.centres.amax(0), half, self.sigma)
+        low, high, halves, sigma = torch.cat(everything).nan_to_num().split([2, 2, len(half), len(half)])
+        return low.tolist(), high.tolist(), halves.tolist(), sigma.tolist()
+
+    def taps(self, centres: Tensor, band: int, first: int, last: int) -> Tensor:
+        """[m, Q, s] of pixels at `centres` [m] over the cells first ... last. The sum is 1: a constant sees itself."""
+        s = self.lattice.scale
+        splats = torch.arange(first * s, (last + 1) * s, dtype=centres.dtype, device=centres.device)
+        u = centres[:, None] - (splats + 0.5) / s
+        taps = pixel_integral(u, self.widths[band].to(u), self.sigma[band].to(u))
+        return (taps / taps.sum(-1, keepdim=True)).unflatten(-1, (-1, s))
+
+    def direct(self) -> Kernels:
+        """[t, Q, s] along rows and columns, band by band."""
+        low, high, halves, _ = self.bounds
+        m = self.lattice.margin
+        firsts, values = [], []
+        for b, half in enumerate(halves):
+            for axis in (0, 1):
+                first, last = max(math.floor(low[axis] - half), -m), min(math.floor(high[axis] + half), m)
+                firsts.append(first + m)
+                values.append(self.taps(self.centres[:, axis], b, first, last))
+        return Kernels(tuple(firsts), tuple(values))
+
+    def interpolated(self) -> Interpolation | None:
+        """None where it does not pay or reaches beyond the lattice, and in float64, for which it is not exact."""
+        low, high, halves, sigma = self.bounds
+        if self.sigma.dtype == torch.float64 or not min(sigma) > 0:
+            return None
+        s, m, t, r = self.lattice.scale, self.lattice.margin, len(self.centres), 2 + math.ceil(1.1 / min(sigma))
+        around = [(math.floor(a - BESIDE), math.floor(b + BESIDE)) for a, b in zip(low, high, strict=True)]
+        spans = [(math.floor(0.5 / r - half), math.floor(1 - 0.5 / r + half)) for half in halves]
+        longest = (min(first for first, _ in spans), max(last for _, last in spans))
+        fits = all(first + longest[0] >= -m and last + longest[1] <= m for first, last in around)
+        cells = longest[1] - longest[0] + 1
+        (qy, qx) = (last - first + 1 for first, last in around)
+        if not fits or r * (cells * s * (s + r) + t * (qy * r + qx)) > PAYS * t * cells * s * (s + 1):
+            return None
+        inside = (torch.arange(r, dtype=torch.float64, device=self.centres.device) + 0.5) / r
+        positions = [self.taps(inside, b, *span).detach().to(self.sigma) for b, span in enumerate(spans)]
+        observations = [
+            self._between(axis, b, inside, around[axis], longest) for b in range(len(spans)) for axis in (0, 1)
+        ]
+        return Interpolation(
+            start=(around[0][0] + m, around[1][0] + m),
+            cells=(self.lattice.pixels[0] + qy - 1, self.lattice.pixels[1] + qx - 1),
+            positions=Kernels(tuple(first for first, _ in spans), tuple(positions)),
+            observations=Kernels((0,) * len(observations), tuple(observations)),
+        )
+
+    def _between(self, axis: int, band: int, inside: Tensor, around: tuple[int, int], span: tuple[int, int]) -> Tensor:
+        """[t, q, r] the taps c. Gradients to S pass through the observations' kernels: the positions' are fixed."""
+        whole = (around[0] + span[0], around[1] + span[1])
+        cells = torch.arange(around[0], around[1] + 1, device=inside.device)
+        known = self.taps((cells[:, None] + inside).flatten(), band, *whole).detach().flatten(1)
+        wanted = self.taps(self.centres[:, axis].double(), band, *whole).flatten(1)
+        taps = wanted @ torch.linalg.pinv(known, rtol=1e-9)
+        return (taps / taps.sum(-1, keepdim=True)).to(self.sigma).unflatten(-1, (-1, len(inside)))
