@@ -36,6 +36,8 @@ from s2sr.model.psf import transfer
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
 
+BLOCK = 2**19  # samples whose differences are taken at a time
+
 
 @dataclass(frozen=True)
 class EdgePrior:
@@ -85,20 +87,29 @@ def differences(weights: Tensor, scale: int, units: Tensor) -> Tensor:
 
 
 class GradientEnergy(torch.autograd.Function):
-    """s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x], its gradient found on the way."""
+    """s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x].
+
+    Its gradient is found on the way, a few rows at a time: what is between stays in the cache.
+    """
 
     @staticmethod
     def forward(ctx, weights: Tensor, scale: int, units: Tensor, exponent: float, delta: float) -> Tensor:
-        d = differences(weights, scale, units)
-        size = d.square().sum((0, 1)).div_(len(weights)).add_(delta**2)
-        slope = size.pow(exponent / 2 - 1)
-        value = (size * slope - delta**exponent).sum() * len(weights) / (exponent * scale**2)
-        if ctx.needs_input_grad[0]:
+        bands, rows, columns = weights.shape
+        gradient, value = torch.empty_like(weights), weights.new_zeros(())
+        height = max(1, BLOCK // (bands * columns))
+        above: Tensor | float = 0.0  # what flows in from the rows before
+        for start in range(0, rows, height):
+            d = differences(weights[:, start : start + height + 1], scale, units)[:, :, :height]
+            size = d.square().sum((0, 1)).div_(bands).add_(delta**2)
+            slope = size.pow(exponent / 2 - 1)
+            value += (size * slope - delta**exponent).sum() * (bands / (exponent * scale**2))
             d *= slope * (1 / (scale * units))[:, None, None]
-            gradient = -d[0] - d[1]
-            gradient[:, 1:] += d[0, :, :-1]
-            gradient[:, :, 1:] += d[1, :, :, :-1]
-            ctx.save_for_backward(gradient)
+            g = torch.add(d[0], d[1], out=gradient[:, start : start + height]).neg_()
+            g[:, 1:] += d[0, :, :-1]
+            g[:, 0] += above
+            g[:, :, 1:] += d[1, :, :, :-1]
+            above = d[0, :, -1]
+        ctx.save_for_backward(gradient)
         return value
 
     @staticmethod

@@ -12,6 +12,7 @@ from test_posterior import power_law
 from torch import Tensor
 
 from s2sr.data.simulate import simulate_scene
+from s2sr.fit import edges
 from s2sr.fit.edges import EdgePrior, GradientEnergy, dimensions, edge_metric, tail_exponent, visible_gradients
 from s2sr.fit.posterior import FourierMetric, GaussianPrior, closed_form, fourier_metric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
@@ -24,6 +25,13 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+def test_the_energy_is_that_of_all_rows_at_once(monkeypatch):
+    w = normal(2, 7, 6)
+    whole = energy(w, 3, 0.7, 0.3)
+    monkeypatch.setattr(edges, "BLOCK", 24)
+    assert energy(w, 3, 0.7, 0.3) == pytest.approx(whole, rel=1e-13)
+
+
 def energy(weights: Tensor, scale: int, exponent: float, delta: float) -> float:
     units = torch.ones(len(weights), dtype=weights.dtype)
     return float(GradientEnergy.apply(weights, scale, units, exponent, delta))
@@ -32,8 +40,11 @@ def energy(weights: Tensor, scale: int, exponent: float, delta: float) -> float:
 # --- its energy
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize(("exponent", "delta"), [(2.0, 0.5), (1.0, 0.1), (0.7, 0.3)])
-def test_the_energy_has_its_gradient(exponent, delta):
+def test_the_energy_has_its_gradient(exponent, delta, rows, monkeypatch):
+    """However many rows are taken at a time."""
+    monkeypatch.setattr(edges, "BLOCK", 2 * 6 * rows)
     units = torch.tensor([0.4, 0.7], dtype=torch.float64)
     w = normal(2, 5, 6).requires_grad_()
     assert torch.autograd.gradcheck(lambda w: GradientEnergy.apply(w, 3, units, exponent, delta), (w,))

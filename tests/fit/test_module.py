@@ -459,6 +459,13 @@ STRATEGIES = {
         "strategy.coarse_to_fine.rounds=4",
         "+strategy.coarse_to_fine.stop_on=validation",
     ],
+    "bayes, sharpened in parts": [
+        "strategy=bayes",
+        "strategy.register.optimizer.max_iter=4",
+        "strategy.sharpen.steps=3",
+        "+strategy.sharpen.part=2",
+        "strategy.sharpen.optimizer.max_iter=3",
+    ],
 }
 
 
@@ -489,6 +496,22 @@ def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene
         assert resumed.evals == whole.evals
         assert resumed.judgement == whole.judgement != {}
         shutil.rmtree(folder)
+
+
+def test_stages_of_one_strategy_serve_another(scene):
+    """lbfgs after register, whose noise stays; sharpen after lbfgs, whose level it keeps."""
+    bayes = configuration("strategy=bayes", "strategy.register.optimizer.max_iter=4")
+    cfg = configuration("strategy=lbfgs", "strategy.coarse_to_fine.optimizer.max_iter=4", "c2f.levels=[1,2]")
+    cfg.strategy = {
+        "register": bayes.strategy.register,
+        "coarse_to_fine": cfg.strategy.coarse_to_fine,
+        "sharpen": bayes.strategy.sharpen,
+    }
+    module = reconstruct(scene, cfg)
+    assert [phase.name for phase in module.phases] == ["register", "coarse_to_fine", "coarse_to_fine", "sharpen"]
+    assert module.field.scale == 2
+    assert module.parts.keys() == {"misfit", "edges"}
+    assert all(p.isfinite().all() for p in module.parameters())
 
 
 def test_without_a_folder_nothing_is_written(scene, tmp_path, monkeypatch):
