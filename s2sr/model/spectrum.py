@@ -1,11 +1,11 @@
-"""How much detail a scene has at every scale: its power spectrum, an isotropic power law per band.
+"""How much detail a scene has at every scale: its power spectrum, isotropic, per band.
 
-    P_b(f) = A_b ((f0^2 + |f|^2) / (f0^2 + 1/4))^(-p_b/2)        f in cycles per LR pixel
+    log P_b(f) = log A_b - p_b l(f) - q_b l(f)^2,   l = 1/2 log((f0^2 + |f|^2) / (f0^2 + 1/4))      f in cycles per LR pixel
 
-P is the expected |X|^2 of a unitary DFT over samples one LR pixel apart. A_b, reflectance squared, is the power at the
-LR pixels' Nyquist frequency: at a frequency that is seen, so that slope and power can be found independently. Bands
-differ in both: a slope that is not the band's own biases its PSF (by 9 to 12 % in the green of aerial images). The
-corner is shared.
+a power law of slope p_b that may bend by q_b. P is the expected |X|^2 of a unitary DFT over samples one LR pixel apart.
+A_b, reflectance squared, is the power at the LR pixels' Nyquist frequency: at a frequency that is seen, so that slope
+and power can be found independently. Bands differ in all three: a slope that is not the band's own biases its PSF (by
+9 to 12 % in the green of aerial images).
 """
 
 from __future__ import annotations
@@ -15,21 +15,35 @@ import math
 import torch
 from torch import Tensor, nn
 
+CORNER = 0.02  # f0, cycles per LR pixel: larger than any frame shows; it keeps P finite
+BEND = 0.3  # standard deviation that q has over scenes
+
 
 class Spectrum(nn.Module):
-    """`log_power` [b] = log A_b, `slope` [b] p and `log_corner` = log f0."""
+    """`coefficients` [b, 3]: log A, p and q."""
 
-    def __init__(self, variance: Tensor, *, slope: float = 2.5, corner: float = 0.02) -> None:
+    coefficients: nn.Parameter
+
+    def __init__(self, variance: Tensor, *, slope: float = 2.5) -> None:
         """A first guess; variance: [b] of the scene, the integral of P over all frequencies."""
         super().__init__()
-        whole = 2 * math.pi * corner**2 / (slope - 2) * ((corner**2 + 0.25) / corner**2) ** (slope / 2)
-        self.log_power = nn.Parameter((variance.clamp(min=1e-10) / whole).log())
-        self.slope = nn.Parameter(torch.full_like(variance, slope))
-        self.log_corner = nn.Parameter(variance.new_tensor(corner).log())
+        whole = 2 * math.pi * CORNER**2 / (slope - 2) * ((CORNER**2 + 0.25) / CORNER**2) ** (slope / 2)
+        level = (variance.clamp(min=1e-10) / whole).log()
+        self.coefficients = nn.Parameter(torch.stack((level, torch.full_like(level, slope), 0 * level), -1))
+
+    def basis(self, squared: Tensor) -> Tensor:
+        """[..., 3] what the coefficients multiply in log P, at frequencies whose |f|^2 is `squared` [...]."""
+        level = ((CORNER**2 + squared) / (CORNER**2 + 0.25)).log() / 2
+        return torch.stack((torch.ones_like(level), -level, -level.square()), -1)
+
+    def log_power(self, squared: Tensor) -> Tensor:
+        """[..., b] log P at frequencies whose |f|^2 is `squared` [...], in their precision."""
+        return self.basis(squared) @ self.coefficients.to(squared.dtype).T
 
     def forward(self, band: int, squared: Tensor) -> Tensor:
         """P_b at frequencies whose |f|^2 is `squared`, in their precision."""
-        parameters = (self.log_power[band], self.slope[band], self.log_corner)
-        log_power, slope, log_corner = (p.to(squared.dtype) for p in parameters)
-        corner = (2 * log_corner).exp()
-        return (log_power - slope / 2 * ((corner + squared) / (corner + 0.25)).log()).exp()
+        return self.log_power(squared)[..., band].exp()
+
+    def prior(self) -> Tensor:
+        """-log p of the bends but for a constant, nats: few scenes are far from a power law."""
+        return (self.coefficients[:, 2] / BEND).square().sum() / 2

@@ -1,0 +1,178 @@
+"""The probability of the observations with the scene integrated out, and the scene given the observations.
+
+For given shifts the model is linear in the scene and on a periodic domain each LR frequency f couples its aliases f_a
+alone. With G the footprint's transfer function (the PSF without splats), P the scene's power spectrum, v_t the
+variance of what the scene does not explain (noise, and change with its own spectrum), g_t the gain and Y the unitary
+DFT of the frames
+
+    Y_t(f) = sum_a g_t G(f_a) exp(-2 pi i f_a . d_t) X(f_a) + N_t
+    U = diag(G sqrt(P)),  H_ta = g_t exp(-2 pi i f_a . d_t) U_a,  B = I + H^H V^-1 H
+    -2 log evidence = sum_f { Y^H C^-1 Y + log det C + t log 2 pi },  C = H H^H + V,  det C = det B prod_t v_t
+    X given Y: mean sqrt(P) m with m = B^-1 H^H V^-1 Y,  covariance sqrt(P) B^-1 sqrt(P),  C^-1 Y = V^-1 (Y - H m)
+
+(Tipping & Bishop 2003 in the block form of Elad & Hel-Or 2001.) The derivative along any dC is
+1/2 tr[(C^-1 - C^-1 Y Y^H C^-1) dC]: all of them come from m, B^-1 and C^-1 Y.
+
+Of masked samples that were set to their conditional mean the first term counts nothing, and that is exact. The
+determinant then has to be that of the samples that are there: with a fraction c_t of them clear, B = I + H^H c V^-1 H
+and sum_t c_t log v_t, which is exact for masks that fall on all alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information, inverse
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What was seen: `spectra` [y, x, t, k, b], unitary rfft2 of k independent cuts, and how much of it counts."""
+
+    spectra: Tensor
+    aliases: Aliases
+    counts: Tensor  # [y, x] how often each frequency counts
+    clear: Tensor  # [t, b] fraction of the samples that were observed, not filled in
+
+
+@dataclass(frozen=True)
+class Model:
+    """Second moments of the frames at every frequency. Frequencies come first: the rest is small matrices."""
+
+    aliases: Aliases
+    shifts: Tensor  # [t, 2] LR pixels
+    gain: Tensor  # [t, b]
+    variance: Tensor  # [y or 1, x or 1, t, b] v, reflectance squared
+    amplitude: Tensor  # [a, y, x, b] U
+
+    @cached_property
+    def phases(self) -> Tensor:
+        """[y, x, t, a]"""
+        return self.aliases.phases(self.shifts)
+
+    @cached_property
+    def factor(self) -> Any:
+        """Of B."""
+        return [[entry[:, :, None] for entry in row] for row in self._information(self.gain.square() / self.variance)]
+
+    def _information(self, weights: Tensor) -> Any:
+        return information(self.aliases, self.amplitude, self.shifts, weights)
+
+    def projected(self, spectra: Tensor) -> list[Tensor]:
+        """L^-1 H^H V^-1 Y, [a] of [y, x, k, b]: its squares are what the scene explains of Y^H V^-1 Y."""
+        weighted = spectra * (self.gain / self.variance)[..., None, :]
+        seen = (self.phases.mH @ weighted.flatten(3)).unflatten(3, spectra.shape[3:]).unbind(2)
+        return forward_solve(self.factor, [u[:, :, None] * z for u, z in zip(self.amplitude, seen, strict=True)])
+
+    def seen(self, mean: list[Tensor]) -> Tensor:
+        """[y, x, a, k, b] G X of the mean m, [a] of [y, x, k, b]."""
+        return torch.stack(mean, 2) * self.amplitude.movedim(0, 2)[..., None, :]
+
+    def expected(self, seen: Tensor) -> Tensor:
+        """[y, x, t, k, b] what frames of gain 1 see."""
+        return (self.phases @ seen.flatten(3)).unflatten(3, seen.shape[3:])
+
+    def innovation(self, spectra: Tensor) -> Tensor:
+        """[y, x, t, k, b] C^-1 Y."""
+        mean = backward_solve(self.factor, self.projected(spectra))
+        return (spectra - self.gain[:, None] * self.expected(self.seen(mean))) / self.variance[..., None, :]
+
+    def slopes(self, frames: Frames) -> Slopes:
+        """-log evidence and its derivatives, frequency by frequency."""
+        gain, variance, clear, y = self.gain[:, None], self.variance[..., None, :], frames.clear, frames.spectra
+        projected = self.projected(y)
+        mean = backward_solve(self.factor, projected)
+        seen = self.seen(mean)
+        expected = self.expected(seen)
+        innovation = (y - gain * expected) / variance
+        other = gain * innovation.conj()
+        turning = (other.flatten(3) @ seen.flatten(3).mT * self.phases).imag  # [y, x, t, a]
+
+        weights = clear * self.gain.square() / self.variance
+        factor = self._information(weights)
+        covariance = inverse(factor)
+        leverage, turns = self._leverage(covariance)
+        leverage = leverage * weights
+        energy = (_square(y) / variance).sum(2) - sum(_square(z) for z in projected)
+        volume = 2 * torch.stack([row[-1].real.log() for row in factor]).sum(0)
+        volume = volume + (clear * (2 * math.pi * self.variance).log()).sum(2)
+        cuts = y.shape[3]
+        return Slopes(
+            nats=(energy.sum(2) + cuts * volume) / 2,
+            amplitude=torch.stack(
+                [cuts * (1 - row[-1].real) - _square(m).sum(2) for row, m in zip(covariance, mean, strict=True)]
+            ),
+            shifts=2 * math.pi * (cuts * (turns * weights).sum(-1) - self._along(turning)),
+            gain=(cuts * leverage - (other * expected).real.sum(3)) / self.gain,
+            variance=((cuts * (clear - leverage)) / self.variance - _square(innovation).sum(3)) / 2,
+        )
+
+    def _along(self, turning: Tensor) -> Tensor:
+        """[2, y, x, t] sum_a f_a turning_a."""
+        return torch.einsum("cayx,yxta->cyxt", self.aliases.each, turning)
+
+    def _leverage(self, covariance: Any) -> tuple[Tensor, Tensor]:
+        """h B^-1 h^H of h = H / g [y, x, t, b], and [2, y, x, t, b] half its derivative along the shift, over 2 pi."""
+        u, t = self.amplitude, len(self.shifts)
+        lower = [(i, j) for i in range(len(u)) for j in range(i + 1)]
+        pairs = torch.stack([covariance[i][j] * u[i] * u[j] * (1 + (i != j)) for i, j in lower], 2)
+        pairs = torch.cat((pairs.real, pairs.imag), 2)
+        found = u.new_empty(*u.shape[1:3], 3 * t, u.shape[3])
+        for rows, columns, steps in self.aliases.runs():
+            step = torch.stack([steps[:, i, j] for i, j in lower], 1)  # [2, p]
+            angle = 2 * math.pi * self.shifts @ step
+            cos, sin = torch.cat((angle.cos(), angle.sin()), 1), torch.cat((-angle.sin(), angle.cos()), 1)
+            rates = [cos, *(sin * (r / 2).repeat(2) for r in step)]
+            found[rows, columns] = torch.cat(rates) @ pairs[rows, columns]
+        leverage, *turns = found.unflatten(2, (3, t)).unbind(2)
+        return leverage, torch.stack(turns)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """-log evidence, nats, and its derivatives along the numbers and fields of a model, frequency by frequency."""
+
+    nats: Tensor  # [y, x, b]
+    amplitude: Tensor  # [a, y, x, b] along log U
+    shifts: Tensor  # [2, y, x, t], of all bands
+    gain: Tensor  # [y, x, t, b]
+    variance: Tensor  # [y, x, t, b]
+
+
+def _square(z: Tensor) -> Tensor:
+    return z.real.square() + z.imag.square()
+
+
+class NegativeLogEvidence(torch.autograd.Function):
+    """Nats of all bands; the gradient comes with the value, for twice its price."""
+
+    @staticmethod
+    def forward(ctx, frames: Frames, shifts: Tensor, gain: Tensor, variance: Tensor, log_amplitude: Tensor) -> Tensor:
+        model = Model(frames.aliases, shifts, gain, variance, log_amplitude.exp())
+        slopes, counts = model.slopes(frames), frames.counts[..., None]
+        ctx.save_for_backward(
+            (slopes.shifts * counts).sum((1, 2)).T,
+            (slopes.gain * counts[..., None]).sum((0, 1)),
+            (slopes.variance * counts[..., None]).sum_to_size(variance.shape),
+            slopes.amplitude * counts,
+        )
+        return (slopes.nats * counts).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, output: Tensor):
+        return None, *(output * slope for slope in ctx.saved_tensors)
+
+
+def negative_log_evidence(
+    frames: Frames, *, shifts: Tensor, gain: Tensor, variance: Tensor, log_amplitude: Tensor
+) -> Tensor:
+    """-log p(frames), nats, summed over bands; arguments as the attributes of `Model`, log U; differentiable once."""
+    return NegativeLogEvidence.apply(frames, shifts, gain, variance, log_amplitude)
