@@ -116,12 +116,20 @@ def register(scene: Scene) -> tuple[Scene, Tensor]:
     return scene.select(kept, "it does not match the others"), found.shifts[kept]
 
 
+def withhold(scene: Scene, cfg: DictConfig) -> Scene:
+    """The scene without what judges the fit and, where a stage stops on validation, without what validates it."""
+    if cfg.holdout is None:
+        return scene
+    validates = any(stage.get("stop_on") for stage in cfg.strategy.values())
+    return build(cfg.holdout).split(scene, validation=True) if validates else scene
+
+
 def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
     """The registered scene, its field at the coarsest level and the stages, ready to be fitted.
 
     Raises InputError where configuration and scene do not go together.
     """
-    scene, shifts = register(scene)
+    scene, shifts = register(withhold(scene, cfg))
     levels = check_levels(build(cfg.c2f)["levels"])
     radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset}
     field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=build(cfg.psf), shifts=shifts, **radiometry)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from s2sr.errors import InputError
 from s2sr.fit.losses import mean_gradient, total_variation
 from s2sr.fit.noise import frame_to_frame_std, robust_std
 from s2sr.fit.stages import Objective, Phase, Stage, plan
@@ -48,6 +49,7 @@ class Reconstruction(lightning.LightningModule):
 
     frames: Tensor
     valid: Tensor
+    validation: Tensor
     gradients: Tensor  # [b] reflectance per LR pixel
 
     def __init__(
@@ -72,6 +74,7 @@ class Reconstruction(lightning.LightningModule):
         self.optimizers_of_phase: dict[int, Optimizer] = {}  # by block
         self.register_buffer("frames", scene.frames, persistent=False)
         self.register_buffer("valid", scene.valid, persistent=False)
+        self.register_buffer("validation", scene.validation, persistent=False)
         self._prepare(scene.temporal_mean(), noise)
         self.fits_noise = noise is None
         free = self.blocks()
@@ -81,7 +84,12 @@ class Reconstruction(lightning.LightningModule):
         self._objective: Objective = self.misfit_and_tv
         self._resumed: dict[int, Any] = {}
         self._round_loss = float("inf")
+        self._best: tuple[float, list[Tensor]] = (float("inf"), [])  # validation misfit of the level, and where it was
         self._done = False  # the level has converged: its remaining parts are passed over
+        if any(stage.stop_on for stage in stages.values()) and not scene.validation.any():
+            raise InputError(
+                "a stage stops on validation, but no samples are withheld for that: see holdout.validation"
+            )
 
     @torch.no_grad()
     def _prepare(self, mean: Tensor, noise: float | None) -> None:
@@ -125,7 +133,11 @@ class Reconstruction(lightning.LightningModule):
 
     def residual(self) -> Tensor:
         """[t, b, y, x] predicted minus observed reflectance, 0 where the sample is not valid."""
-        return (self.field() - self.frames) * self.valid
+        return self.residual_of(self.valid)
+
+    def residual_of(self, samples: Tensor) -> Tensor:
+        """The residual of those samples, 0 elsewhere; samples: [t, b, y, x] bool."""
+        return (self.field() - self.frames) * samples
 
     def misfit_and_tv(self) -> dict[str, Tensor]:
         """The misfit, and the TV term at its present weight; nats."""
@@ -158,13 +170,15 @@ class Reconstruction(lightning.LightningModule):
                 with torch.no_grad():
                     self.log_noise.copy_(robust_std(self.residual(), self.valid).log())
             self.field.refine(phase.scale)
+            self._best = (float("inf"), [])
+            if phase.stage.stop_on:
+                self._validated()
         self._objective = phase.stage.objective(self)
         self._round_loss = float("inf")
 
     def on_train_batch_start(self, block: int, step: int) -> int | None:
         phase = self.phase
         self.tv = phase.stage.tv(phase.progress(step))
-        self._done = self._done or self._converged(phase, step)
         if self._done:
             return -1  # Lightning's way to end an epoch
         optimizer = self._optimizer(phase, block)
@@ -192,13 +206,26 @@ class Reconstruction(lightning.LightningModule):
         self.optimizers_of_phase.clear()
         self._resumed.clear()  # of blocks that had no turn since the run was resumed
 
-    def _converged(self, phase: Phase, step: int) -> bool:
-        stage = phase.stage
-        if not stage.tolerance or not step or (phase.first + step) % (len(stage.blocks) * stage.steps):
-            return False
+    def on_train_batch_end(self, outputs: Any, block: int, step: int) -> None:
+        stage = self.phase.stage
+        if (self.phase.first + step + 1) % stage.steps_of_round == 0:
+            self._done = self._converged(stage) or bool(stage.stop_on and not self._validated())
+
+    def _converged(self, stage: Stage) -> bool:
         loss = float(sum(self.parts.values()))
         previous, self._round_loss = self._round_loss, loss
-        return previous - loss < stage.tolerance * abs(previous)
+        return previous - loss < stage.tolerance * abs(previous) if stage.tolerance else False
+
+    @torch.no_grad()
+    def _validated(self) -> bool:
+        """Whether the validation samples are predicted better than ever at this level; else back to where they were."""
+        error = float(self.misfit(self.residual_of(self.validation) / self.noise[..., None, None]))
+        if error < self._best[0]:
+            self._best = (error, [p.detach().clone() for p in self.parameters()])
+            return True
+        for p, value in zip(self.parameters(), self._best[1], strict=True):
+            p.copy_(value)
+        return False
 
     def training_step(self, block: int, step: int) -> Tensor:
         self.evals += 1
@@ -230,6 +257,7 @@ class Reconstruction(lightning.LightningModule):
             "scale": self.field.scale,
             "evals": self.evals,
             "done": self._done,
+            "best": self._best if within else (float("inf"), []),
             "optimizers": states,
         }
 
@@ -238,4 +266,5 @@ class Reconstruction(lightning.LightningModule):
         self.field.refine(state["scale"])
         self.evals = state["evals"]
         self._done = state["done"]
+        self._best = state["best"]
         self._resumed = state["optimizers"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Schedule = Callable[[float], float]
@@ -29,3 +29,13 @@ class Anneal:
         if progress >= self.until:
             return self.stop
         return self.stop + (self.start - self.stop) * (1 + math.cos(math.pi * progress / self.until)) / 2
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Each of `values` for an equal share of the stage. With `stop_on: validation` and a round each, the best stays."""
+
+    values: Sequence[float]
+
+    def __call__(self, progress: float) -> float:
+        return self.values[min(int(progress * len(self.values)), len(self.values) - 1)]

@@ -29,8 +29,10 @@ class Stage:
     """blocks: [[weights], [shifts]] alternates, [[weights, shifts]] is joint; fixed parameters are passed over.
 
     A level takes `rounds` x blocks x `steps` optimizer steps. It ends early when a round lowers the objective by less
-    than the fraction `tolerance`. `tv` is the TV weight and `lr` (default: the optimizer's own) the learning rate, as
-    schedules. After `part` steps a checkpoint is written, also within a level.
+    than the fraction `tolerance`. With stop_on: validation it ends when a round has made the misfit of the withheld
+    samples larger, and goes back to where it was smallest, be that the start. `tv` is the TV weight and `lr` (default:
+    the optimizer's own) the learning rate, as schedules. After `part` steps a checkpoint is written, also within a
+    level.
 
     objective: what is minimised, made of the module when a phase begins; default: misfit and TV. metric: an
     approximate inverse of its curvature, made likewise, for optimizers that take one.
@@ -43,6 +45,7 @@ class Stage:
     levels: str = "all"  # all, coarsest or finest
     rounds: int = 1
     tolerance: float = 0.0
+    stop_on: str | None = None
     lr: Schedule | None = None
     part: int = 250
     objective: Callable[[Any], Objective] = attrgetter("misfit_and_tv")
@@ -57,6 +60,8 @@ class Stage:
         if min(self.steps, self.rounds, self.part) < 1:
             counts = f"{self.steps}, {self.rounds}, {self.part}"
             raise InputError(f"a stage needs steps, rounds and part of at least 1, not {counts}")
+        if self.stop_on not in (None, "validation"):
+            raise InputError(f"a stage's stop_on is {self.stop_on!r}; choose validation, or null")
         if not all(self.tv(progress) >= 0 for progress in (0.0, 0.5, 1.0)):
             raise InputError("a stage's tv is a weight and must not be negative")
 
@@ -68,6 +73,10 @@ class Stage:
     def visits(self) -> list[int]:
         """The block of every step of a level."""
         return [b for _ in range(self.rounds) for b in range(len(self.blocks)) for _ in range(self.steps)]
+
+    @property
+    def steps_of_round(self) -> int:
+        return len(self.blocks) * self.steps
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,10 @@ class Truth:
 
 @dataclass(frozen=True)
 class Scene:
-    """Frames, their validity and where they lie. Invalid samples hold 0 in `frames` and never enter a fit."""
+    """Frames, their validity and where they lie. Invalid samples never enter a fit; masked ones hold 0 in `frames`."""
 
     frames: Tensor  # [t, b, y, x] float32 reflectance
-    valid: Tensor  # [t, b, y, x] bool
+    valid: Tensor  # [t, b, y, x] bool: what a fit sees
     grid: Grid  # of the LR pixels
     bands: tuple[str, ...]
     observations: tuple[Observation, ...]  # the used ones, aligned with t
@@ -45,11 +45,16 @@ class Scene:
     truth: Truth | None = field(default=None, repr=False)
     attribution: str = ""
     basemap: Path | None = None  # an aerial picture of the place, for the eye only
+    judged: Tensor = field(default=None, repr=False)  # type: ignore[assignment]  # as valid: withheld, to judge a fit
+    validation: Tensor = field(default=None, repr=False)  # type: ignore[assignment]  # withheld, to choose within a fit
 
     def __post_init__(self) -> None:
         shape = (len(self.observations), len(self.bands), *self.grid.shape)
         if tuple(self.frames.shape) != shape or self.valid.shape != self.frames.shape:
             raise ValueError(f"frames {tuple(self.frames.shape)} and valid {tuple(self.valid.shape)} are not {shape}")
+        for name in ("judged", "validation"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, torch.zeros_like(self.valid))
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -71,6 +76,8 @@ class Scene:
             self,
             frames=self.frames[keep],
             valid=self.valid[keep],
+            judged=self.judged[keep],
+            validation=self.validation[keep],
             observations=tuple(self.observations[i] for i in keep),
             rejected=(*self.rejected, *dropped),
             truth=truth,
@@ -96,6 +103,8 @@ class Scene:
             self,
             frames=self.frames[window],
             valid=self.valid[window],
+            judged=self.judged[window],
+            validation=self.validation[window],
             observations=tuple(replace(o, clear=c) for o, c in zip(self.observations, clear, strict=True)),
             grid=self.grid.crop(row, column, (side, side)),
             truth=truth,
@@ -111,4 +120,10 @@ class Scene:
         return mean
 
     def to(self, device: torch.device | str) -> Scene:
-        return replace(self, frames=self.frames.to(device), valid=self.valid.to(device))
+        tensors = {name: getattr(self, name).to(device) for name in ("frames", "valid", "judged", "validation")}
+        return replace(self, **tensors)
+
+    def whole(self) -> Scene:
+        """The scene with nothing withheld."""
+        none = torch.zeros_like(self.valid)
+        return replace(self, valid=self.valid | self.judged | self.validation, judged=none, validation=none)

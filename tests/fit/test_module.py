@@ -14,13 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2sr.data.holdout import Holdout
 from s2sr.data.simulate import simulate_scene
+from s2sr.errors import InputError
 from s2sr.experiment import configuration, quiet, reconstruct
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.fit.losses import Huber, Quadratic
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.noise import robust_std
-from s2sr.fit.schedules import Anneal, Constant
+from s2sr.fit.schedules import Anneal, Constant, Ladder
 from s2sr.fit.stages import Stage
 from s2sr.model.field import SplatField
 from s2sr.model.psf import PSF
@@ -237,6 +239,61 @@ def test_a_converged_level_ends_early_and_the_next_begins(scene):
     assert patient.evals > module.evals
 
 
+def withheld(scene: Scene) -> Scene:
+    return Holdout(judged=0.1, validation=0.2, side=3).split(scene, validation=True)
+
+
+def validation_error(module: Reconstruction) -> float:
+    with torch.no_grad():
+        return float((module.residual_of(module.validation) / module.noise[..., None, None]).square().sum())
+
+
+def test_a_stage_that_stops_on_validation_ends_where_the_withheld_samples_are_predicted_best(scene):
+    split = withheld(scene)
+    weak = {"blocks": [["weights"]], "tv": Constant(1e-3), "rounds": 30}
+    endless = solve(reconstruction(split, stage(**weak), levels=(2,), start=SHIFTS, noise=0.002))
+    stopped = solve(reconstruction(split, stage(**weak, stop_on="validation"), levels=(2,), start=SHIFTS, noise=0.002))
+    assert stopped.evals < endless.evals
+    assert validation_error(stopped) < validation_error(endless)
+
+
+def test_a_stage_that_only_spoils_is_undone(scene):
+    good = stage(blocks=[["weights"]], rounds=5)
+    bad = stage(blocks=[["weights"]], tv=Constant(1e4), stop_on="validation")
+    split = withheld(scene)
+    alone = solve(reconstruction(split, good, levels=(2,), start=SHIFTS))
+    both = solve(reconstruction(split, good, bad, levels=(2,), start=SHIFTS))
+    assert torch.equal(both.field.weights, alone.field.weights)
+
+
+def test_a_ladder_of_tv_weights_ends_at_the_best(scene):
+    split = withheld(scene)
+    ladder = stage(blocks=[["weights"]], steps=3, rounds=3, tv=Ladder([30.0, 0.5, 1e-4]), stop_on="validation")
+    module = solve(reconstruction(split, ladder, levels=(2,), start=SHIFTS, noise=0.002))
+    each = [
+        solve(
+            reconstruction(
+                split, stage(blocks=[["weights"]], steps=9, tv=Constant(tv)), levels=(2,), start=SHIFTS, noise=0.002
+            )
+        )
+        for tv in (30.0, 1e-4)
+    ]
+    assert validation_error(module) < min(map(validation_error, each))
+
+
+def test_stopping_on_validation_needs_withheld_samples(scene):
+    with pytest.raises(InputError, match=r"no samples are withheld for that: see holdout\.validation"):
+        reconstruction(scene, stage(stop_on="validation"))
+
+
+@pytest.mark.parametrize("part", ["judged", "validation"])
+def test_what_is_withheld_does_not_enter_the_fit(scene, part):
+    split = withheld(scene)
+    spoilt = dataclasses.replace(split, frames=torch.where(getattr(split, part), 9.0, split.frames))
+    one, other = (solve(reconstruction(s, stage(rounds=2), gain=True)) for s in (split, spoilt))
+    assert_same(state(one), state(other))
+
+
 # --- when the objective breaks down
 
 
@@ -335,6 +392,13 @@ STRATEGIES = {
         "strategy.coarse_to_fine.tolerance=0",
         "strategy.polish.steps=7",
         "+strategy.polish.part=4",
+    ],
+    "validated, in parts": [
+        "strategy=lbfgs",
+        "strategy.coarse_to_fine.optimizer.max_iter=4",
+        "+strategy.coarse_to_fine.part=3",
+        "strategy.coarse_to_fine.rounds=4",
+        "+strategy.coarse_to_fine.stop_on=validation",
     ],
 }
 

@@ -1,6 +1,6 @@
 import pytest
 
-from s2sr.fit.schedules import Anneal, Constant
+from s2sr.fit.schedules import Anneal, Constant, Ladder
 
 PROGRESS = [k / 40 for k in range(41)]
 
@@ -18,3 +18,8 @@ def test_annealing_goes_from_start_to_stop_and_stays(start, stop, until):
     assert all(v == stop for v, p in zip(values, PROGRESS, strict=True) if p >= until)
     assert values == sorted(values, reverse=start > stop)
     assert schedule(until / 2) == pytest.approx((start + stop) / 2)
+
+
+def test_a_ladder_gives_every_value_an_equal_share():
+    ladder = Ladder([4.0, 2.0, 1.0])
+    assert [ladder(k / 8) for k in range(9)] == [4, 4, 4, 2, 2, 2, 1, 1, 1]

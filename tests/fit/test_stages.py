@@ -38,6 +38,7 @@ def test_blocks_with_nothing_to_fit_are_passed_over():
         ({"steps": 0}, "at least 1, not 0, 1, 250"),
         ({"rounds": -1}, "at least 1, not 2, -1, 250"),
         ({"part": 0}, "at least 1, not 2, 1, 0"),
+        ({"stop_on": "test"}, "stop_on is 'test'; choose validation, or null"),
     ],
 )
 def test_a_stage_that_makes_no_sense_raises(options, message):
