@@ -19,6 +19,7 @@ from torch.nn import functional
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.conjugate import ConjugateGradient
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
+from s2sr.model.spectrum import BEND
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -37,6 +38,7 @@ class Evidence:
     lowest: float = 0.05
     side: int = 128
     cuts: int = 4
+    fill: int = 15  # conjugate gradients at most
 
     def __call__(self, module: Reconstruction) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
@@ -90,6 +92,13 @@ class Moments:
         found = torch.fft.rfft2(cuts, norm="ortho") * (self.counts > 0) / high_pass(self.aliases)
         return found.permute(3, 4, 1, 0, 2)
 
+    def slopes(self) -> Tensor:
+        """[a, y, x, b, p] of log U along log sigma and the spectrum's coefficients."""
+        variance = (self.module.field.sigma_psf.detach().double() * math.pi).square()
+        along_sigma = -4 * self.squared[..., None] * variance
+        basis = self.basis[..., None, :].expand(*along_sigma.shape, -1) / 2
+        return torch.cat((along_sigma[..., None], basis), -1)
+
     def now(self) -> dict[str, Tensor]:
         """The arguments of the evidence at the present parameters, in double precision."""
         module, field = self.module, self.module.field
@@ -124,7 +133,7 @@ class Moments:
         with torch.no_grad():
             filled = torch.where(valid, module.frames, module.field()).double().requires_grad_()
         scale = module.noise.detach().double().square()[..., None, None] * ~valid
-        optimizer = ConjugateGradient([filled], max_iter=self.iterations, tolerance=1e-2, metric=lambda g: g * scale)
+        optimizer = ConjugateGradient([filled], max_iter=self.evidence.fill, tolerance=1e-2, metric=lambda g: g * scale)
 
         def closure() -> Tensor:
             """Its gradient is that of 1/2 Y^H C^-1 Y."""
@@ -137,40 +146,81 @@ class Moments:
             optimizer.step(closure)
         return Frames(self.spectra(filled.detach()), self.aliases, self.counts, self.clear)
 
-    iterations = 15
-
-
 class Information:
     """A metric for hyper-parameters: the inverse of their Fisher information, what couples them least left out.
 
-    With C the frames' covariance at f, 1/2 sum_f tr(C^-1 dC C^-1 dC). Left out: what one observation's shift, gain and
-    noise say of each other and of another's, and of the scene.
+    With C the frames' covariance at f it is 1/2 sum_f tr(C^-1 dC C^-1 dC). Left out is what shift, gain and noise of one
+    observation say of each other, of another's and of the scene.
     """
 
     @torch.no_grad()
     def __init__(self, module: Reconstruction, evidence: Evidence | None = None) -> None:
         moments = Moments(evidence or Evidence(), module)
-        self.module, self.moments, model = module, moments, moments.model()
-        field = module.field
-        counts = moments.counts * len(moments.corners)
-        covariance, leverage, clear = model.posterior(moments.clear)
-        u2 = model.amplitude.square()
-        # of the alias b what is known of it: I - B^-1
-        known = torch.stack([torch.stack([_absolute(covariance, i, j, len(u2)) for j in range(len(u2))]) for i in range(len(u2))])
-        slopes = torch.cat(
-            ((-4 * moments.squared[..., None] * (field.sigma_psf.double() * math.pi).square())[..., None],
-             moments.basis[..., None, :].expand(*u2.shape, -1) / 2), -1)  # [a, y, x, b, p] of log U
-        scene = 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", counts, known, slopes, slopes)
-        scene[:, -1, -1] += 1 / 0.3**2
-        self.scene = torch.linalg.inv(scene + 1e-9 * torch.eye(4) * scene.diagonal(0, 1, 2).amax(-1)[:, None, None])
-        rest = (1 - leverage) / model.variance  # C^-1 of one observation
-        own = torch.stack(torch.broadcast_tensors(
-            2 * module.noise.double().square(), module.change.double() * u2.sum(0)[:, :, None]), -1)
-        each = torch.einsum("yx,yxtb,yxtbp,yxtbq->tbpq", counts, clear * rest.square(), own, own) / 2
-        each = each + torch.diag_embed(each.diagonal(0, -2, -1) * 0.01 + 1.0)
-        self.each = torch.linalg.inv(each)
-        seen = torch.stack([1 - covariance[i][i].real for i in range(len(u2))]) * u2
-        gain = torch.einsum("yx,yxtb,yxb->tb", counts, clear * rest, seen.sum(0))
-        frequencies = moments.aliases.each
-        turn = (2 * math.pi) ** 2 * torch.einsum("yx,yxtb,cayx,ayxb->tcb", counts, clear * rest * model.gain.square(), frequencies.square(), seen)
-        self.gain, self.shifts = 1 / (gain + 1e-9), 1 / turn.sum(-1)
+        model, counts, clear, field = moments.model(), moments.counts * len(moments.corners), moments.clear, module.field
+        _, covariance, leverage, _ = model.uncertainty(clear)
+        power, n = model.amplitude.square(), len(model.amplitude)
+        own = clear * ((1 - leverage) / model.variance).square()  # C^-1 of one observation, squared
+        # what log U of two aliases says of the same
+        alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
+        both = torch.stack([torch.stack(row) for row in alias])
+        bend = BEND**-2 * torch.diag(torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64))
+        scene = 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", counts, both, *[moments.slopes()] * 2) + bend
+        slopes = torch.stack(
+            torch.broadcast_tensors(
+                2 * module.noise.double().square(), module.change.double() * power.sum(0)[:, :, None]
+            )
+        )
+        noise = torch.einsum("yx,yxtb,pyxtb,qyxtb->tbpq", counts, own, slopes, slopes) / 2
+        seen = torch.stack([1 - covariance[i][i].real for i in range(n)]) * power * counts[..., None]
+        single = clear * (1 - leverage) / model.variance
+        gain = torch.einsum("yxtb,ayxb->tb", single, seen)
+        turns = (2 * math.pi * moments.aliases.each).square()
+        shifts = torch.einsum("yxtb,ayxb,cayx->tc", single * model.gain.square(), seen, turns)
+        self.groups = [  # parameters that are solved for together, for every index of theirs: [..., p, p]
+            ([field.raw_shifts], shifts[..., None, None]),
+            ([field.radiometry.raw_gain], gain[..., None, None]),
+            ([field.log_sigma, module.spectrum.coefficients], scene),
+            ([module.log_noise, module.log_change], noise),
+        ]
+
+    def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
+        """Steps for vectors along some of the parameters."""
+        given = {id(p): v for p, v in zip(parameters, vectors, strict=True)}
+        found = {}
+        for members, matrix in self.groups:
+            sizes = [p.numel() // matrix[..., 0, 0].numel() for p in members]
+            free = [id(p) in given for p, n in zip(members, sizes, strict=True) for _ in range(n)]
+            inner = matrix[..., free, :][..., free]
+            here = [p for p in members if id(p) in given]
+            if here:
+                right = torch.cat([given[id(p)].double().view(*inner.shape[:-2], -1) for p in here], -1)
+                inner = inner + torch.diag_embed(0.01 * inner.diagonal(dim1=-2, dim2=-1) + 1)
+                parts = torch.linalg.solve(inner, right).split([n for p, n in zip(members, sizes, strict=True) if id(p) in given], -1)
+                found.update({id(p): x for p, x in zip(here, parts, strict=True)})
+        return [found[id(p)].reshape(v.shape).to(v) for p, v in zip(parameters, vectors, strict=True)]
+
+
+def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Tensor:
+    raise NotImplementedError
+
+
+def high_pass(aliases: Aliases) -> Tensor:
+    """[y, x] what one less the binomial filter 1 2 1 along both axes transmits; 1 where that is nothing."""
+    found = 1 - torch.cos(math.pi * aliases.rows[0]).square()[:, None] * torch.cos(math.pi * aliases.columns[0]).square()
+    return torch.where(found > 0, found, 1)
+
+
+def fade(n: int, shifts: Tensor, taper: float) -> Tensor:
+    """[t, n] windows of power 1 that rise as a squared sine over `taper` pixels (at most half of all) at both borders.
+
+    They move with the shifts [t] and end where the largest would leave the frame.
+    """
+    reach = shifts.abs().max()
+    x = torch.arange(n, dtype=shifts.dtype, device=shifts.device) + 0.5 - shifts[:, None]
+    from_border = (torch.minimum(x, n - x) - reach) / min(taper, n / 2)
+    window = torch.sin(math.pi / 2 * from_border.clamp(0, 1)).square()
+    return window / window.square().mean(-1, keepdim=True).sqrt()
+
+
+def _squared(z: Tensor) -> Tensor:
+    return z.real.square() + z.imag.square()

@@ -95,11 +95,7 @@ class Model:
         other = gain * innovation.conj()
         turning = (other.flatten(3) @ seen.flatten(3).mT * self.phases).imag  # [y, x, t, a]
 
-        weights = clear * self.gain.square() / self.variance
-        factor = self._information(weights)
-        covariance = inverse(factor)
-        leverage, turns = self._leverage(covariance)
-        leverage = leverage * weights
+        factor, covariance, leverage, turns = self.uncertainty(clear)
         energy = (_square(y) / variance).sum(2) - sum(_square(z) for z in projected)
         volume = 2 * torch.stack([row[-1].real.log() for row in factor]).sum(0)
         volume = volume + (clear * (2 * math.pi * self.variance).log()).sum(2)
@@ -109,17 +105,28 @@ class Model:
             amplitude=torch.stack(
                 [cuts * (1 - row[-1].real) - _square(m).sum(2) for row, m in zip(covariance, mean, strict=True)]
             ),
-            shifts=2 * math.pi * (cuts * (turns * weights).sum(-1) - self._along(turning)),
+            shifts=2 * math.pi * (cuts * turns.sum(-1) - self._along(turning)),
             gain=(cuts * leverage - (other * expected).real.sum(3)) / self.gain,
             variance=((cuts * (clear - leverage)) / self.variance - _square(innovation).sum(3)) / 2,
         )
+
+    def uncertainty(self, clear: Tensor) -> tuple[Any, Any, Tensor, Tensor]:
+        """Given samples of which the fraction `clear` [t, b] is there: the factor of B, and B^-1; the leverage
+        (H B^-1 H^H V^-1)_tt [y, x, t, b] of every observation, and [2, y, x, t, b] half its derivative along the shift,
+        over 2 pi.
+        """
+        weights = clear * self.gain.square() / self.variance
+        factor = self._information(weights)
+        covariance = inverse(factor)
+        leverage, turns = self._leverage(covariance)
+        return factor, covariance, leverage * weights, turns * weights
 
     def _along(self, turning: Tensor) -> Tensor:
         """[2, y, x, t] sum_a f_a turning_a."""
         return torch.einsum("cayx,yxta->cyxt", self.aliases.each, turning)
 
     def _leverage(self, covariance: Any) -> tuple[Tensor, Tensor]:
-        """h B^-1 h^H of h = H / g [y, x, t, b], and [2, y, x, t, b] half its derivative along the shift, over 2 pi."""
+        """The leverage and its derivatives but for the weights g^2 / v."""
         u, t = self.amplitude, len(self.shifts)
         lower = [(i, j) for i in range(len(u)) for j in range(i + 1)]
         pairs = torch.stack([covariance[i][j] * u[i] * u[j] * (1 + (i != j)) for i, j in lower], 2)

@@ -26,6 +26,8 @@ from s2sr.model.spectrum import Spectrum
 
 log = logging.getLogger(__name__)
 
+LITTLE = 1e-4  # the change between dates that is assumed before any is seen, of the scene's power
+
 
 class Steps:
     """The block of each optimizer step of a phase. The whole scene is in the module: there is nothing else to load."""
@@ -108,6 +110,7 @@ class Reconstruction(lightning.LightningModule):
             else torch.full_like(gain, noise)
         )
         self.log_noise = nn.Parameter(std.log())
+        self.log_change = nn.Parameter(torch.full_like(std, LITTLE).log())
         self.spectrum = Spectrum(mean.var((-2, -1)))
 
     @property
@@ -115,16 +118,15 @@ class Reconstruction(lightning.LightningModule):
         """[t, b] standard deviation, reflectance."""
         return self.log_noise.exp()
 
+    @property
+    def change(self) -> Tensor:
+        """[t, b] power of what differs from the scene in one observation alone, of the scene's own."""
+        return self.log_change.exp()
+
     def blocks(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that are fitted, by the name that stages call them: the field's, the noise and the scene's."""
-        noise = [self.log_noise] if self.fits_noise else []
+        noise = [self.log_noise, self.log_change] if self.fits_noise else []
         return {**self.field.blocks(), "noise": noise, "spectrum": list(self.spectrum.parameters())}
-
-    @torch.no_grad()
-    def completed(self) -> Tensor:
-        """[t, b, y, x] the frames; where they are masked, the prediction with the noise that a sample would have."""
-        random = torch.randn(self.frames.shape, generator=torch.Generator().manual_seed(0)).to(self.frames)
-        return torch.where(self.valid, self.frames, self.field() + self.noise[..., None, None] * random)
 
     @property
     def phase(self) -> Phase:
@@ -178,6 +180,9 @@ class Reconstruction(lightning.LightningModule):
 
     def on_train_batch_start(self, block: int, step: int) -> int | None:
         phase = self.phase
+        if step and (phase.first + step) % phase.stage.steps_of_round == 0:
+            self._objective = phase.stage.objective(self)
+            self._forget_optimizers()
         self.tv = phase.stage.tv(phase.progress(step))
         if self._done:
             return -1  # Lightning's way to end an epoch

@@ -39,7 +39,8 @@ class QuasiNewton(Optimizer):
         """Returns the objective before the step."""
         evaluate = torch.enable_grad()(closure)
         (group,) = self.param_groups
-        parameters = group["params"]
+        before = value = evaluate()
+        parameters = [p for p in group["params"] if p.grad is not None]
         sizes = [p.numel() for p in parameters]
 
         def split(flat: Tensor) -> list[Tensor]:
@@ -51,7 +52,6 @@ class QuasiNewton(Optimizer):
         def gradient() -> Tensor:
             return flat(p.grad for p in parameters)
 
-        before = value = evaluate()
         slope, pairs = gradient(), []
         for _ in range(group["max_iter"]):
             direction = -self._bend(slope, pairs, lambda x: flat(self.metric(parameters, split(x))))
