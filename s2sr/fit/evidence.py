@@ -35,13 +35,16 @@ class Evidence:
     """
 
     taper: float = 8.0
-    lowest: float = 0.05
+    lowest: float = 0.1
     side: int = 128
     cuts: int = 4
-    fill: int = 15  # conjugate gradients at most
+    fill: int = 8  # conjugate gradients at most
+    outlier: float = 5.0  # standard deviations
 
     def __call__(self, module: Reconstruction) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
+        if module.filled is None:
+            module.filled = torch.where(module.trusted, module.frames, module.field().detach()).double()
         moments = Moments(self, module)
         frames = moments.completed()
 
@@ -65,7 +68,7 @@ class Moments:
         rows, columns = (fade(n, d, evidence.taper) for n, d in zip(sides, shifts.T, strict=True))
         self.window = rows[:, :, None] * columns[:, None]  # [t, y, x]
         weight = self.window.square() / self.window.square().mean((-2, -1), keepdim=True)
-        valid = self._cut(module.valid.double(), self._corners(sides, evidence.side))
+        valid = self._cut(module.trusted.double(), self._corners(sides, evidence.side))
         clear = (valid * weight[:, None]).mean((-2, -1))  # [k, t, b]
         best = clear.mean((1, 2)).argsort(descending=True)[: evidence.cuts].tolist()
         self.corners = [self._corners(sides, evidence.side)[k] for k in best]
@@ -127,12 +130,10 @@ class Moments:
         return Model(self.aliases, amplitude=given.pop("log_amplitude").exp(), **given)
 
     def completed(self) -> Frames:
-        """The frames' spectra, masked samples at their conditional mean given all others."""
+        """The frames' spectra: samples that are masked, or contradict the others, at their conditional mean."""
         module, model = self.module, self.model()
-        valid = module.valid
-        with torch.no_grad():
-            filled = torch.where(valid, module.frames, module.field()).double().requires_grad_()
-        scale = module.noise.detach().double().square()[..., None, None] * ~valid
+        filled = module.filled.requires_grad_()
+        scale = module.noise.detach().double().square()[..., None, None] * ~module.trusted
         optimizer = ConjugateGradient([filled], max_iter=self.evidence.fill, tolerance=1e-2, metric=lambda g: g * scale)
 
         def closure() -> Tensor:
@@ -142,9 +143,27 @@ class Moments:
             (filled.grad,) = torch.autograd.grad(energy.sum(), filled)
             return energy.sum().detach()
 
-        if not valid.all():
+        if not module.trusted.all():
             optimizer.step(closure)
-        return Frames(self.spectra(filled.detach()), self.aliases, self.counts, self.clear)
+        filled = filled.detach()
+        spectra = self.spectra(filled)
+        self._judge(model, filled, model.innovation(spectra))
+        module.filled = torch.where(module.trusted, module.frames.double(), filled)
+        return Frames(spectra, self.aliases, self.counts, self.clear)
+
+    def _judge(self, model: Model, filled: Tensor, innovation: Tensor) -> None:
+        """Which samples are trusted from now on: those that are predicted by all others within `outlier` deviations."""
+        module = self.module
+        _, _, leverage, _ = model.uncertainty(self.clear)
+        precision = ((1 - leverage) / model.variance * self.counts[..., None, None]).sum((0, 1)) / self.counts.sum()
+        cuts = torch.fft.irfft2(innovation.permute(3, 2, 4, 0, 1), s=self.window.shape[1:], norm="ortho")
+        z = torch.zeros_like(filled)
+        for (y, x), cut in zip(self.corners, cuts, strict=True):
+            height, width = self.window.shape[1:]
+            z[..., y : y + height, x : x + width] = cut * (self.window[:, None] > 0.5)
+        z = torch.where(module.trusted, z / precision[..., None, None], module.frames - filled)
+        module.trusted = module.valid & (z.abs() * precision.sqrt()[..., None, None] < self.evidence.outlier)
+
 
 class Information:
     """A metric for hyper-parameters: the inverse of their Fisher information, what couples them least left out.
@@ -163,7 +182,7 @@ class Information:
         # what log U of two aliases says of the same
         alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
         both = torch.stack([torch.stack(row) for row in alias])
-        bend = BEND**-2 * torch.diag(torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64))
+        bend = BEND[1] ** -2 * torch.diag(torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64))
         scene = 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", counts, both, *[moments.slopes()] * 2) + bend
         slopes = torch.stack(
             torch.broadcast_tensors(

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from s2sr.errors import InputError
 from s2sr.fit.losses import mean_gradient, total_variation
-from s2sr.fit.noise import frame_to_frame_std, robust_std
+from s2sr.fit.noise import frame_to_frame_std, robust_std, usual
 from s2sr.fit.stages import Objective, Phase, Stage, plan
 from s2sr.model.field import SplatField
 from s2sr.model.scene import Scene
@@ -52,6 +52,7 @@ class Reconstruction(lightning.LightningModule):
     frames: Tensor
     valid: Tensor
     validation: Tensor
+    trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
     gradients: Tensor  # [b] reflectance per LR pixel
 
     def __init__(
@@ -72,6 +73,7 @@ class Reconstruction(lightning.LightningModule):
         self.tv_delta = tv_delta
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # its weight now
+        self.filled: Tensor | None = None  # [t, b, y, x] the frames, all other samples as predicted
         self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
         self.optimizers_of_phase: dict[int, Optimizer] = {}  # by block
         self.register_buffer("frames", scene.frames, persistent=False)
@@ -95,17 +97,19 @@ class Reconstruction(lightning.LightningModule):
 
     @torch.no_grad()
     def _prepare(self, mean: Tensor, noise: float | None) -> None:
-        """First guesses from the temporal mean: radiometry, weights, noise."""
-        field = self.field
-        field.radiometry.initialise(self.frames, self.valid, mean)
+        """First guesses from the temporal mean of the samples that are like those of other dates."""
+        field, valid = self.field, usual(self.frames, self.valid)
+        self.register_buffer("trusted", valid, persistent=False)
+        mean = torch.where(valid.any(0), (self.frames * valid).sum(0) / valid.sum(0).clamp(min=1), mean)
+        field.radiometry.initialise(self.frames, valid, mean)
         gain, offset = field.radiometry.gain, field.radiometry.offset
         level = (self.frames - offset[..., None, None]) / gain[..., None, None]
-        weight = self.valid / self.valid.sum(0).clamp(min=1)
-        mean = torch.where(self.valid.any(0), (level * weight).sum(0), mean)
+        weight = valid / valid.sum(0).clamp(min=1)
+        mean = torch.where(valid.any(0), (level * weight).sum(0), mean)
         field.initialise(mean)
         self.register_buffer("gradients", mean_gradient(mean), persistent=False)
         std = (
-            frame_to_frame_std(self.frames, self.valid, mean, shifts=field.shifts, gain=gain, offset=offset)
+            frame_to_frame_std(self.frames, valid, mean, shifts=field.shifts, gain=gain, offset=offset)
             if noise is None
             else torch.full_like(gain, noise)
         )

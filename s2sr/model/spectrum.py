@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 CORNER = 0.02  # f0, cycles per LR pixel: larger than any frame shows; it keeps P finite
-BEND = 0.3  # standard deviation that q has over scenes
+BEND = (0.1, 0.15)  # mean and standard deviation of q over scenes
 
 
 class Spectrum(nn.Module):
@@ -29,7 +29,7 @@ class Spectrum(nn.Module):
         super().__init__()
         whole = 2 * math.pi * CORNER**2 / (slope - 2) * ((CORNER**2 + 0.25) / CORNER**2) ** (slope / 2)
         level = (variance.clamp(min=1e-10) / whole).log()
-        self.coefficients = nn.Parameter(torch.stack((level, torch.full_like(level, slope), 0 * level), -1))
+        self.coefficients = nn.Parameter(torch.stack((level, torch.full_like(level, slope), torch.full_like(level, BEND[0])), -1))
 
     def basis(self, squared: Tensor) -> Tensor:
         """[..., 3] what the coefficients multiply in log P, at frequencies whose |f|^2 is `squared` [...]."""
@@ -46,4 +46,4 @@ class Spectrum(nn.Module):
 
     def prior(self) -> Tensor:
         """-log p of the bends but for a constant, nats: few scenes are far from a power law."""
-        return (self.coefficients[:, 2] / BEND).square().sum() / 2
+        return ((self.coefficients[:, 2] - BEND[0]) / BEND[1]).square().sum() / 2
