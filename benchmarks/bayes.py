@@ -79,28 +79,15 @@ def oracle(scene, draw: dict[str, float]):
 
 def bound(module) -> float:
     """The least root mean square error of the shifts that the scene, sigma and noise of `module` allow, LR pixels."""
-    from s2sr.fit.evidence import Aliases, shift_information
+    import dataclasses
 
-    field = module.field
-    aliases = Aliases.of(field.grid.shape)
-    squared = aliases.squared()
-    with torch.no_grad():
-        shifts, sigma, noise, gain = (
-            x.double() for x in (field.shifts, field.sigma_psf, module.noise, field.radiometry.gain)
-        )
-        information = sum(
-            shift_information(
-                aliases,
-                shifts=shifts,
-                gain=gain[:, b],
-                noise=noise[:, b],
-                sigma=sigma[b],
-                width=field.widths[b],
-                power=module.spectrum(b, squared),
-            )
-            for b in range(len(sigma))
-        )
-    return float(torch.linalg.pinv(information, rtol=1e-9, hermitian=True).diagonal().mean().sqrt())
+    from s2sr.fit.evidence import Evidence, Moments
+    from s2sr.fit.likelihood import shift_information
+
+    side = max(module.field.grid.shape)
+    model = Moments(Evidence(side=side), module).model()
+    model = dataclasses.replace(model, variance=module.noise.double().square()[None, None])
+    return float(torch.linalg.pinv(shift_information(model), rtol=1e-9, hermitian=True).diagonal().mean().sqrt())
 
 
 def main() -> None:

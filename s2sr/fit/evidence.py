@@ -34,11 +34,11 @@ class Evidence:
     mean, at every round anew (expectation-maximisation).
     """
 
-    taper: float = 8.0
+    taper: float = 5.0
     lowest: float = 0.1
     side: int = 128
     cuts: int = 4
-    fill: int = 8  # conjugate gradients at most
+    fill: int = 4  # conjugate gradients at most
     outlier: float = 5.0  # standard deviations
 
     def __call__(self, module: Reconstruction) -> Callable[[], dict[str, Tensor]]:
@@ -102,6 +102,20 @@ class Moments:
         basis = self.basis[..., None, :].expand(*along_sigma.shape, -1) / 2
         return torch.cat((along_sigma[..., None], basis), -1)
 
+    def information(self, model: Model) -> Tensor:
+        """[b, p, p] Fisher information of the same, with what is known of scenes."""
+        _, covariance, _, _ = model.uncertainty(self.clear)
+        n, slopes = len(model.amplitude), self.slopes()
+        alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
+        both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
+        counts = self.counts * len(self.corners)
+        return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", counts, both, slopes, slopes) + self.known
+
+    @property
+    def known(self) -> Tensor:
+        """[p, p]"""
+        return torch.diag(self.basis.new_tensor([0, 0, 0, BEND[1] ** -2]))
+
     def now(self) -> dict[str, Tensor]:
         """The arguments of the evidence at the present parameters, in double precision."""
         module, field = self.module, self.module.field
@@ -162,7 +176,9 @@ class Moments:
             height, width = self.window.shape[1:]
             z[..., y : y + height, x : x + width] = cut * (self.window[:, None] > 0.5)
         z = torch.where(module.trusted, z / precision[..., None, None], module.frames - filled)
-        module.trusted = module.valid & (z.abs() * precision.sqrt()[..., None, None] < self.evidence.outlier)
+        size = z.abs() * precision.sqrt()[..., None, None]
+        beside = functional.max_pool2d((size > self.evidence.outlier).float(), 3, 1, 1) > 0
+        module.trusted = module.valid & (size < torch.where(beside, 0.5, 1.0) * self.evidence.outlier)
 
 
 class Information:
@@ -179,11 +195,6 @@ class Information:
         _, covariance, leverage, _ = model.uncertainty(clear)
         power, n = model.amplitude.square(), len(model.amplitude)
         own = clear * ((1 - leverage) / model.variance).square()  # C^-1 of one observation, squared
-        # what log U of two aliases says of the same
-        alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
-        both = torch.stack([torch.stack(row) for row in alias])
-        bend = BEND[1] ** -2 * torch.diag(torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64))
-        scene = 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", counts, both, *[moments.slopes()] * 2) + bend
         slopes = torch.stack(
             torch.broadcast_tensors(
                 2 * module.noise.double().square(), module.change.double() * power.sum(0)[:, :, None]
@@ -198,7 +209,7 @@ class Information:
         self.groups = [  # parameters that are solved for together, for every index of theirs: [..., p, p]
             ([field.raw_shifts], shifts[..., None, None]),
             ([field.radiometry.raw_gain], gain[..., None, None]),
-            ([field.log_sigma, module.spectrum.coefficients], scene),
+            ([field.log_sigma, module.spectrum.coefficients], moments.information(model)),
             ([module.log_noise, module.log_change], noise),
         ]
 
@@ -220,7 +231,16 @@ class Information:
 
 
 def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Tensor:
-    raise NotImplementedError
+    """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
+
+    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. The window counts
+    samples that it has faded, so the information is that of the samples it is worth.
+    """
+    with torch.no_grad():
+        moments = Moments(evidence or Evidence(), module)
+        variance = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0]
+        faded = float(moments.window[0].pow(4).mean())
+    return module.field.sigma_psf.detach() / module.field.widths * (variance * faded).sqrt().to(module.field.widths)
 
 
 def high_pass(aliases: Aliases) -> Tensor:

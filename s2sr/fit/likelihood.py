@@ -183,3 +183,26 @@ def negative_log_evidence(
 ) -> Tensor:
     """-log p(frames), nats, summed over bands; arguments as the attributes of `Model`, log U; differentiable once."""
     return NegativeLogEvidence.apply(frames, shifts, gain, variance, log_amplitude)
+
+
+def shift_information(model: Model) -> Tensor:
+    """[2 t, 2 t] Fisher information of the shifts (all dy, then all dx), the scene unknown; of all bands.
+
+    1/2 sum_f tr(C^-1 dC C^-1 dC) over all frequencies. The common shift is not determined: what `pinv` gives is the
+    Cramer-Rao bound in the gauge of zero mean.
+    """
+    turns = -2j * math.pi * model.aliases.each.movedim(1, 3)  # [2, y, x, a]
+    variance = model.variance.expand(*model.phases.shape[:2], -1, -1)
+    blocks = model.gain.new_zeros(2, 2, len(model.shifts), len(model.shifts))
+    for b, gain in enumerate(model.gain.T):
+        response = model.phases * model.amplitude[..., b].movedim(0, 2)[:, :, None] * gain[:, None]  # H [y, x, t, a]
+        inverse = torch.linalg.inv(response @ response.mH + torch.diag_embed(variance[..., b]))
+        slopes = [(response * turn[:, :, None]) @ response.mH for turn in turns]
+        left, right = [inverse @ m for m in slopes], [m @ inverse for m in slopes]
+        for i in (0, 1):
+            for j in (0, 1):
+                # dC_k = E_k M - M E_k, with E_k one at (k, k): tr(C^-1 dC_k C^-1 dC_l) for all k and l at once
+                each = right[i] * right[j].mT + left[i].mT * left[j]
+                each = each - inverse.mT * (slopes[i] @ left[j]) - inverse * (slopes[j] @ left[i]).mT
+                blocks[i, j] += (each.real * model.aliases.counts[:, None, None]).sum((0, 1)) / 2
+    return blocks.permute(0, 2, 1, 3).reshape(2 * len(model.shifts), -1)
