@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,11 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from s2sr.errors import InputError
+from s2sr.overrides import CONF, quoted
 
 log = logging.getLogger(__name__)
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
-NUMBER = re.compile(r"[+-]?[\d.][\w.+-]*")
 
 
 class Console(logging.StreamHandler[TextIO]):
@@ -34,18 +31,6 @@ class Console(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout
-
-
-def quoted(arguments: Sequence[str]) -> list[str]:
-    """`psf=0.5` names the file conf/psf/0.5.yaml, but Hydra reads a number: quote the choices of config groups."""
-
-    def quote(argument: str) -> str:
-        key, equals, value = argument.partition("=")
-        if not equals or not (CONF / key.lstrip("+")).is_dir():
-            return argument
-        return f"{key}=" + ",".join(f"'{v}'" if NUMBER.fullmatch(v) else v for v in value.split(","))
-
-    return [quote(argument) for argument in arguments]
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:

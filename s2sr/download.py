@@ -14,8 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from s2sr.cli import CONF, Console, quoted
+from s2sr.cli import Console
 from s2sr.errors import InputError
+from s2sr.overrides import CONF, quoted
 
 
 def main() -> None:

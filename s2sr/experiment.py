@@ -36,14 +36,13 @@ from s2sr.fit.stages import check_levels
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
+from s2sr.overrides import CONF, quoted
 from s2sr.report.dashboard import Dashboard, summarise
 from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
 from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
 from s2sr.report.scores import offset_to_truth, scores
 
 log = logging.getLogger(__name__)
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def build(node: Any) -> Any:
@@ -54,7 +53,7 @@ def build(node: Any) -> Any:
 def configuration(*overrides: str) -> DictConfig:
     """conf/train.yaml with overrides as on the command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
+        return compose("train", quoted(overrides))
 
 
 def load_scene(root: str | Path, **options: Any) -> Scene:

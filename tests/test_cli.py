@@ -7,28 +7,6 @@ from s2sr import cli
 from s2sr.errors import InputError
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("psf=0.5", "psf='0.5'"),
-        ("psf=0.3,0.4", "psf='0.3','0.4'"),
-        ("psf=sentinel2,0.4", "psf=sentinel2,'0.4'"),
-        ("c2f=2_4", "c2f='2_4'"),
-        ("c2f=8", "c2f='8'"),
-        ("+psf=0.5", "+psf='0.5'"),
-        ("strategy=lbfgs,adam", "strategy=lbfgs,adam"),
-        ("psf.sigma=0.5", "psf.sigma=0.5"),
-        ("crop=20", "crop=20"),
-        ("~strategy.polish", "~strategy.polish"),
-        ("-m", "-m"),
-        ("psf.sigma={B02:0.39,B03:0.41}", "psf.sigma={B02:0.39,B03:0.41}"),
-        ("psf='0.5'", "psf='0.5'"),
-    ],
-)
-def test_numeric_choices_of_groups_are_quoted_and_nothing_else(given, expected):
-    assert cli.quoted([given]) == [expected]
-
-
 @pytest.fixture
 def run_dir(tmp_path, monkeypatch):
     """The folder of an interrupted run that was started in tmp_path/start."""

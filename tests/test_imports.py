@@ -16,14 +16,15 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 MAY_IMPORT = {  # parts of the house, besides themselves
     "errors": set(),
+    "overrides": set(),
     "model": {"errors"},
     "data": {"errors", "model"},
     "fit": {"errors", "model"},
     "report": {"errors", "model"},
-    "experiment": {"errors", "model", "data", "fit", "report"},
-    "download": {"errors", "model", "data", "fit", "report", "experiment", "cli"},
-    "forecast": {"errors", "model", "data", "fit", "report", "experiment"},
-    "cli": {"errors", "report", "experiment"},
+    "experiment": {"errors", "overrides", "model", "data", "fit", "report"},
+    "download": {"errors", "overrides", "model", "data", "fit", "report", "experiment", "cli"},
+    "forecast": {"errors", "overrides", "model", "data", "fit", "report", "experiment"},
+    "cli": {"errors", "overrides", "report", "experiment"},
 }
 HYDRA = {"s2sr/experiment.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
 OMEGACONF = {"s2sr/experiment.py", "s2sr/cli.py", "s2sr/download.py"}

@@ -11,13 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
-import sys
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -25,24 +20,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rasterio.enums import Resampling
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from s2sr.data.area import Area
 from s2sr.data.basemap import ESRI, ESRI_ATTRIBUTION, fetch
-from s2sr.data.geotiff import ATTRIBUTION, SceneFolder
-from s2sr.data.harmonise import OFFSET, SCALE, Item, harmonised
+from s2sr.data.download import Download
+from s2sr.data.geotiff import SceneFolder
+from s2sr.data.harmonise import Item
 from s2sr.data.selection import Pass, by_cloud, choose, passes
-from s2sr.data.stac import Product, Season, link, search
-from s2sr.data.transfer import Reader, TransferError, damage, write
+from s2sr.data.stac import Product, Season, search
+from s2sr.data.transfer import Reader
 from s2sr.errors import InputError
 from s2sr.model.scene import Scene
 
 log = logging.getLogger(__name__)
 
 LARGE = 5e9  # bytes of pixels, from which the user has to agree
-HOPELESS = 3  # failures in a row and no success: it is not the single file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +84,10 @@ class Catalogue:
         """
         self._check()
         chosen, scl = self._plan()
-        missing = [one for one in chosen if not self._is_whole(one)]
+        missing = [one for one in chosen if not self._download.is_whole(one)]
         if missing:
             self._check_disk(len(missing))
-            self._download(missing, scl)
+            self._download.fetch(missing, scl)
         if self.basemap:
             scale = self.basemap_scale or max(self.levels)
             fetch(
@@ -137,13 +128,19 @@ class Catalogue:
     def _season(self) -> Season:
         return Season.of(self.start, self.end, self.season)
 
-    @property
-    def _layers(self) -> tuple[str, ...]:
-        return (*self.bands, "SCL")
-
-    @property
-    def _layer_bytes(self) -> int:
-        return 2 * math.prod(self._area.grid.shape)
+    @cached_property
+    def _download(self) -> Download:
+        reader = Reader(sign=self.sign, timeout=self.timeout, attempts=self.attempts, backoff=self.backoff)
+        return Download(
+            folder=self.folder,
+            area=self._area,
+            bands=tuple(self.bands),
+            catalog=self.catalog,
+            assets=self.assets,
+            offset=self.offset,
+            reader=reader,
+            workers=self.workers,
+        )
 
     def _check(self) -> None:
         if isinstance(self.bands, str) or not self.bands:
@@ -162,23 +159,22 @@ class Catalogue:
             raise InputError(f"data.max_scenes={self.max_scenes} is less than data.min_scenes={self.min_scenes}")
         _ = self._season
         rows, columns = self._area.size
-        amount = 2 * rows * columns * len(self._layers) * self.max_scenes
+        layers = len(self.bands) + 1  # SCL
+        amount = 2 * rows * columns * layers * self.max_scenes
         if amount > LARGE and not self.yes:
             raise InputError(
-                f"{self._area.name}: about {rows} x {columns} pixels, {len(self._layers)} layers and up to "
+                f"{self._area.name}: about {rows} x {columns} pixels, {layers} layers and up to "
                 f"{self.max_scenes} observations are {amount / 1e9:.1f} GB; data.yes=true downloads them"
             )
 
     def _check_disk(self, n: int) -> None:
-        needed = n * len(self._layers) * self._layer_bytes
+        needed = n * self._download.bytes_of_pass
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise InputError(
                 f"data.root={self.folder}: {n} observations need up to {needed / 1e9:.2f} GB of disk and "
                 f"{free / 1e9:.2f} GB are free; free some, or choose another data.root"
             )
-
-    # what to download
 
     @property
     def _query(self) -> dict[str, Any]:
@@ -237,7 +233,7 @@ class Catalogue:
                 "try other dates, area, data.max_cloud_cover or data.orbits"
             )
         candidates = passes(products, self._area)
-        scl = self._look_at_clouds(candidates)
+        scl = self._download.clouds(candidates)
         chosen, allowed = choose(
             list(scl),
             max_cloud=self.max_aoi_cloud,
@@ -286,152 +282,6 @@ class Catalogue:
             if self.folder.is_dir():
                 partial.unlink(missing_ok=True)
             raise InputError(f"data.root={self.folder}: cannot be written ({error.strerror or error})") from error
-
-    # how it is downloaded
-
-    def _look_at_clouds(self, candidates: Sequence[Pass]) -> dict[Pass, bytes]:
-        """The passes with their cloud and coverage, each with its SCL, compressed. Those that fail are left out."""
-        found: dict[Pass, bytes] = {}
-        with self._reading("clouds", total=len(candidates) * self._layer_bytes) as (reader, read, bar):
-
-            def look(one: Pass) -> None:
-                scl = self._mosaic(reader, one, "SCL")
-                found[one.seen(scl, self._area)] = zlib.compress(scl.tobytes(), 1)
-
-            _each({one: read.submit(look, one) for one in candidates}, lambda _: bar(self._layer_bytes, 1))
-        return dict(sorted(found.items(), key=lambda pair: pair[0].datetime))
-
-    def _download(self, missing: Sequence[Pass], scl: dict[Pass, bytes]) -> None:
-        """One file per pass. Those that fail are named in a warning, and the next call tries them again."""
-        total = len(missing) * len(self.bands) * self._layer_bytes
-        # as many passes at once as keep the readers busy, so that memory holds few of them
-        at_once = 1 + math.ceil(self.workers / len(self._layers))
-        with (
-            self._reading("bands", total=total) as (reader, read, bar),
-            ThreadPoolExecutor(at_once) as finish,
-        ):
-
-            def download(one: Pass) -> None:
-                def layer(band: str) -> np.ndarray:
-                    if band == "SCL" and one in scl:
-                        return np.frombuffer(zlib.decompress(scl[one]), np.uint16).reshape(self._area.grid.shape)
-                    found = self._mosaic(reader, one, band)
-                    bar(0 if band == "SCL" else self._layer_bytes, 0)
-                    return found
-
-                self._save(one, np.stack(list(read.map(layer, self._layers))))
-
-            try:
-                failed = _each({one: finish.submit(download, one) for one in missing}, lambda _: bar(0, 1))
-            except BaseException:
-                reader.stop.set()
-                raise
-        if failed:
-            log.warning("%d of %d observations were not downloaded; the same command tries again", failed, len(missing))
-        log.info("%s: %d observations downloaded", self.folder, len(missing) - failed)
-
-    def _mosaic(self, reader: Reader, one: Pass, band: str) -> np.ndarray:
-        """[y, x] uint16 of a band, or SCL, on the grid: the first product's pixels, where it has none the next's."""
-        asset = self.assets[band]
-        found = np.zeros(self._area.grid.shape, np.uint16)
-        for product in one.products:
-            href = link(self.catalog, product.item, asset)
-            if band == "SCL":
-                layer = reader.read(href, self._area.grid, resampling=Resampling.nearest)
-            else:
-                scale, offset = self.offset(product.item, asset)
-                dn = reader.read(href, self._area.grid, resampling=Resampling.cubic)
-                layer = harmonised(dn, scale=scale, offset=offset)
-            np.copyto(found, layer, where=found == 0, casting="unsafe")
-        return found
-
-    def _save(self, one: Pass, layers: np.ndarray) -> None:
-        first, n = one.products[0], len(self.bands)
-        tags = {
-            "datetime": one.datetime.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "items": ", ".join(product.id for product in one.products),
-            "platform": first.properties.get("platform", ""),
-            "relative_orbit": "" if first.orbit is None else first.orbit,
-            "processing_baseline": ", ".join(dict.fromkeys(f"{p.baseline:05.2f}" for p in one.products)),
-            "cloud_over_area_percent": f"{one.cloud:.2f}",
-            "coverage_percent": f"{one.coverage:.2f}",
-            "attribution": f"{ATTRIBUTION} {one.datetime.year}",
-            "s2sr_version": version("s2sr"),
-        }
-        write(
-            self._path(one),
-            layers,
-            self._area.grid,
-            self._layers,
-            scales=(*[SCALE] * n, 1.0),
-            offsets=(*[OFFSET] * n, 0.0),
-            tags=tags,
-        )
-
-    def _path(self, one: Pass) -> Path:
-        return self.folder / f"{one.name}.tif"
-
-    def _is_whole(self, one: Pass) -> bool:
-        path = self._path(one)
-        if not path.exists():
-            return False
-        fault = damage(path, self._area.grid, self._layers, items=", ".join(product.id for product in one.products))
-        if fault:
-            log.warning("%s: %s; downloading it again", path.name, fault)
-        return fault is None
-
-    @contextmanager
-    def _reading(
-        self, what: str, *, total: int
-    ) -> Iterator[tuple[Reader, ThreadPoolExecutor, Callable[[int, int], None]]]:
-        """(reader, pool of readers, what to call with the bytes and scenes that are done)."""
-        reader = Reader(sign=self.sign, timeout=self.timeout, attempts=self.attempts, backoff=self.backoff)
-        progress = Progress(
-            TextColumn(f"{what} {{task.fields[scenes]}} scenes"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            transient=True,
-            disable=not sys.stdout.isatty(),
-        )
-        task = progress.add_task("", total=total, scenes=0)
-        scenes = 0
-
-        def bar(n_bytes: int, n_scenes: int) -> None:
-            nonlocal scenes
-            scenes += n_scenes
-            progress.update(task, advance=n_bytes, scenes=scenes)
-
-        with progress, ThreadPoolExecutor(self.workers) as pool:
-            try:
-                yield reader, pool, bar
-            except BaseException:
-                reader.stop.set()  # else what waits in the pool would still be read
-                raise
-
-
-def _each(jobs: dict[Pass, Future[None]], done: Callable[[Pass], None]) -> int:
-    """How many of the jobs failed; each is named in a warning.
-
-    Raises InputError if nothing works: the disk is full, or one after the other fails.
-    """
-    names = {job: one for one, job in jobs.items()}
-    failed, worked = 0, False
-    for job in as_completed(names):
-        one = names[job]
-        try:
-            job.result()
-            worked = True
-        except (TransferError, InputError) as error:
-            failed += 1
-            log.warning("%s is left out: %s", one.name, error)
-            if not worked and failed >= min(HOPELESS, len(jobs)):
-                raise InputError(f"nothing could be read: {error}") from error
-        except OSError as error:
-            raise InputError(str(error)) from error
-        done(one)
-    return failed
 
 
 def _as_json(values: Any) -> Any:

@@ -1,0 +1,36 @@
+"""The documentation says what is there: its reference is that of conf/, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def test_the_configuration_reference_is_that_of_conf():
+    reference = runpy.run_path(str(ROOT / "docs" / "configuration.py"))["reference"]()
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference, "run `make docs`"
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        if path.parent.name != "job_logging":
+            assert path.stem in reference
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    titles = re.findall(r"^#+ +(.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_within_the_project_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not link.startswith(("http", "mailto")):
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link

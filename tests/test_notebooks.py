@@ -1,0 +1,25 @@
+"""Every notebook runs from top to bottom, in a folder of its own."""
+
+from __future__ import annotations
+
+import jupytext
+import nbclient
+import pytest
+from runs import ROOT, environment
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+
+
+def test_they_are_there_and_none_has_outputs_committed():
+    assert len(NOTEBOOKS) >= 3
+    assert not list((ROOT / "notebooks").glob("*.ipynb")) or "*.ipynb" in (ROOT / ".gitignore").read_text()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_it_runs(path, tmp_path, monkeypatch):
+    for name, value in environment(tmp_path, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1").items():
+        monkeypatch.setenv(name, value)
+    notebook = jupytext.read(path)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    assert any("image/png" in o.get("data", {}) for o in shown), "a notebook shows a picture"
