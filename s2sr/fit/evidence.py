@@ -1,8 +1,11 @@
-"""Shifts, radiometry, PSF, noise and spectrum from the frames alone: what a stage without weights minimises.
+"""Shifts, gain, PSF, noise, change and spectrum from the frames alone: what a stage without weights minimises.
 
 Frames are not periodic: a high-pass filter goes before a window that fades them out, and its transfer function is
 divided out after; else what is smoothest, and strongest, would leak. The window moves with the scene (as the shifts
 are when a round begins), so that all frames fade the same ground.
+
+Places change. An observation differs from the scene by noise, and by a share c_t of the scene's own power spectrum that
+is in no other: v_t(f) = noise_t^2 + c_t sum_a U_a^2. Without it change would pass for noise of all frequencies.
 """
 
 from __future__ import annotations
@@ -30,21 +33,19 @@ class Evidence:
     """The objective of a stage that knows no weights: its blocks are of shifts, radiometry, psf, noise and spectrum.
 
     The border fades over `taper` LR pixels; frequencies below `lowest` (cycles per LR pixel) do not count. Of frames
-    larger than `side` LR pixels the clearest `cuts` of that side are taken. Masked samples are set to their conditional
-    mean, at every round anew (expectation-maximisation).
+    larger than `side` LR pixels the clearest part of that side is taken. At every round anew, samples that are masked,
+    or further than `outlier` standard deviations from what all others predict, are set to that prediction, by `fill`
+    conjugate gradients from the one before (expectation-maximisation).
     """
 
     taper: float = 5.0
     lowest: float = 0.1
     side: int = 128
-    cuts: int = 4
-    fill: int = 4  # conjugate gradients at most
-    outlier: float = 5.0  # standard deviations
+    fill: int = 4
+    outlier: float = 5.0
 
     def __call__(self, module: Reconstruction) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
-        if module.filled is None:
-            module.filled = torch.where(module.trusted, module.frames, module.field().detach()).double()
         moments = Moments(self, module)
         frames = moments.completed()
 
@@ -55,45 +56,88 @@ class Evidence:
 
 
 class Moments:
-    """What the hyper-parameters of a module make of frames in the window of `evidence`."""
+    """What the hyper-parameters of a module make of its frames, in the window that they had when a round began."""
 
     def __init__(self, evidence: Evidence, module: Reconstruction) -> None:
         self.evidence, self.module = evidence, module
-        shifts = module.field.shifts.detach().double()
-        sides = [min(n, evidence.side) for n in module.field.grid.shape]
-        self.aliases = Aliases.of((sides[0], sides[1]), device=module.frames.device)
+        self.part = clearest(module.valid, evidence.side)
+        height, width = module.valid[self.part].shape[2:]
+        self.aliases = Aliases.of((height, width), device=module.frames.device)
         self.squared = self.aliases.squared()
         self.basis = module.spectrum.basis(self.squared)
         self.counts = self.aliases.counts * (self.squared[0] > evidence.lowest**2)
-        rows, columns = (fade(n, d, evidence.taper) for n, d in zip(sides, shifts.T, strict=True))
-        self.window = rows[:, :, None] * columns[:, None]  # [t, y, x]
-        weight = self.window.square() / self.window.square().mean((-2, -1), keepdim=True)
-        valid = self._cut(module.trusted.double(), self._corners(sides, evidence.side))
-        clear = (valid * weight[:, None]).mean((-2, -1))  # [k, t, b]
-        best = clear.mean((1, 2)).argsort(descending=True)[: evidence.cuts].tolist()
-        self.corners = [self._corners(sides, evidence.side)[k] for k in best]
-        self.clear = clear[best].mean(0)
+        shifts = module.field.shifts.detach().double()
+        rows, columns = (fade(n, d, evidence.taper) for n, d in zip((height, width), shifts.T, strict=True))
+        self.window = (rows[:, :, None] * columns[:, None])[:, None]  # [t, 1, y, x]
+        power = self.window.square()
+        self.clear = (module.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))
 
-    def _corners(self, sides: Sequence[int], most: int) -> list[tuple[int, int]]:
-        """The first row and column of every cut; what exceeds whole cuts is left out all around."""
-        starts = []
-        for n, side in zip(self.module.field.grid.shape, sides, strict=True):
-            starts.append([n % side // 2 + side * k for k in range(n // side)])
-        return [(y, x) for y in starts[0] for x in starts[1]]
+    def now(self) -> dict[str, Tensor]:
+        """The arguments of the evidence at the present parameters, in double precision."""
+        module, field = self.module, self.module.field
+        shifts, gain, noise, change, sigma, widths, coefficients = (
+            x.double()
+            for x in (
+                *(field.shifts, field.radiometry.gain, module.noise, module.change),
+                *(field.sigma_psf, field.widths, module.spectrum.coefficients),
+            )
+        )
+        amplitude = self.aliases.transfer(sigma, widths) * (self.basis @ coefficients.T / 2).exp()
+        scene = amplitude.square().sum(0)[:, :, None]
+        return {"shifts": shifts, "gain": gain, "variance": noise.square() + change * scene, "amplitude": amplitude}
 
-    def _cut(self, frames: Tensor, corners: Sequence[tuple[int, int]]) -> Tensor:
-        """[k, t, b, y, x]"""
-        height, width = self.window.shape[1:]
-        return torch.stack([frames[..., y : y + height, x : x + width] for y, x in corners])
+    @torch.no_grad()
+    def model(self) -> Model:
+        """At the present parameters."""
+        return Model(self.aliases, **self.now())
 
     def spectra(self, frames: Tensor) -> Tensor:
-        """[y, x, t, k, b] unitary, of frames [t, b, y, x] that are high-pass filtered and faded out."""
+        """[y, x, t, b] unitary, of frames [t, b, y, x] that are high-pass filtered and faded out."""
         padded = functional.pad(frames, (1, 1, 1, 1), mode="replicate")
         rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
         rest = frames - (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
-        cuts = self._cut(rest, self.corners) * self.window[:, None]
-        found = torch.fft.rfft2(cuts, norm="ortho") * (self.counts > 0) / high_pass(self.aliases)
-        return found.permute(3, 4, 1, 0, 2)
+        found = torch.fft.rfft2(rest * self.window, norm="ortho")
+        return (found * ((self.counts > 0) / high_pass(self.aliases))).permute(2, 3, 0, 1)
+
+    def completed(self) -> Frames:
+        """The frames' spectra: samples that are masked, or contradict the others, at their conditional mean."""
+        module, model = self.module, self.model()
+        trusted, seen = module.trusted[self.part], module.frames[self.part].double()
+        if module.filled is None:
+            module.filled = torch.where(trusted, seen, module.field().detach()[self.part].double())
+        filled = torch.where(trusted, seen, module.filled).requires_grad_()
+        scale = module.noise.detach().double().square()[..., None, None] * ~trusted
+        optimizer = ConjugateGradient([filled], max_iter=self.evidence.fill, tolerance=1e-2, metric=lambda g: g * scale)
+
+        def closure() -> Tensor:
+            """Its gradient is that of 1/2 Y^H C^-1 Y."""
+            spectra = self.spectra(filled)
+            energy = (spectra.conj() * model.innovation(spectra.detach())).real.sum((2, 3)) * self.counts
+            (filled.grad,) = torch.autograd.grad(energy.sum(), filled)
+            return energy.sum().detach()
+
+        if not trusted.all():
+            optimizer.step(closure)
+        module.filled = filled.detach()
+        spectra = self.spectra(module.filled)
+        module.trusted[self.part] = module.valid[self.part] & self._credible(model, spectra, seen - module.filled)
+        return Frames(spectra, self.aliases, self.counts, self.clear)
+
+    def _credible(self, model: Model, spectra: Tensor, difference: Tensor) -> Tensor:
+        """[t, b, y, x] which samples all others predict, but for noise; `difference` is observed less filled.
+
+        With z = C^-1 y a sample is z / (C^-1)_ii from what all others predict, give or take (C^-1)_ii^(-1/2).
+        """
+        _, _, leverage, _ = model.uncertainty(self.clear)
+        share = self.counts / self.counts.sum()
+        precision = torch.einsum("yx,yxtb->tb", share, (1 - leverage) / model.variance)[..., None, None]
+        innovation = torch.fft.irfft2(
+            model.innovation(spectra).permute(2, 3, 0, 1), s=difference.shape[2:], norm="ortho"
+        )
+        away = torch.where(difference == 0, innovation * (self.window > 0.5) / precision, difference)
+        size = away.abs() * precision.sqrt() / self.evidence.outlier
+        beside = functional.max_pool2d((size > 1).double(), 3, 1, 1) > 0  # an outlier's neighbours need less
+        return size < torch.where(beside, 0.5, 1.0)
 
     def slopes(self) -> Tensor:
         """[a, y, x, b, p] of log U along log sigma and the spectrum's coefficients."""
@@ -108,144 +152,83 @@ class Moments:
         n, slopes = len(model.amplitude), self.slopes()
         alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
         both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
-        counts = self.counts * len(self.corners)
-        return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", counts, both, slopes, slopes) + self.known
-
-    @property
-    def known(self) -> Tensor:
-        """[p, p]"""
-        return torch.diag(self.basis.new_tensor([0, 0, 0, BEND[1] ** -2]))
-
-    def now(self) -> dict[str, Tensor]:
-        """The arguments of the evidence at the present parameters, in double precision."""
-        module, field = self.module, self.module.field
-        shifts, gain, noise, change = (
-            x.double() for x in (field.shifts, field.radiometry.gain, module.noise, module.change)
-        )
-        variance = (field.sigma_psf.double() * math.pi).square()
-        box = self.aliases.transfer(torch.zeros_like(variance), field.widths.double()).clamp(min=1e-12)
-        log_amplitude = (
-            box.log()
-            - 2 * self.squared[..., None] * variance
-            + self.basis @ module.spectrum.coefficients.double().T / 2
-        )
-        spread = (2 * log_amplitude).exp().sum(0)
-        return {
-            "shifts": shifts,
-            "gain": gain,
-            "variance": noise.square() + change * spread[:, :, None],
-            "log_amplitude": log_amplitude,
-        }
-
-    @torch.no_grad()
-    def model(self) -> Model:
-        """At the present parameters."""
-        given = self.now()
-        return Model(self.aliases, amplitude=given.pop("log_amplitude").exp(), **given)
-
-    def completed(self) -> Frames:
-        """The frames' spectra: samples that are masked, or contradict the others, at their conditional mean."""
-        module, model = self.module, self.model()
-        filled = module.filled.requires_grad_()
-        scale = module.noise.detach().double().square()[..., None, None] * ~module.trusted
-        optimizer = ConjugateGradient([filled], max_iter=self.evidence.fill, tolerance=1e-2, metric=lambda g: g * scale)
-
-        def closure() -> Tensor:
-            """Its gradient is that of 1/2 Y^H C^-1 Y."""
-            spectra = self.spectra(filled)
-            energy = (spectra.conj() * model.innovation(spectra.detach())).real.sum((2, 3, 4)) * self.counts
-            (filled.grad,) = torch.autograd.grad(energy.sum(), filled)
-            return energy.sum().detach()
-
-        if not module.trusted.all():
-            optimizer.step(closure)
-        filled = filled.detach()
-        spectra = self.spectra(filled)
-        self._judge(model, filled, model.innovation(spectra))
-        module.filled = torch.where(module.trusted, module.frames.double(), filled)
-        return Frames(spectra, self.aliases, self.counts, self.clear)
-
-    def _judge(self, model: Model, filled: Tensor, innovation: Tensor) -> None:
-        """Which samples are trusted from now on: those that are predicted by all others within `outlier` deviations."""
-        module = self.module
-        _, _, leverage, _ = model.uncertainty(self.clear)
-        precision = ((1 - leverage) / model.variance * self.counts[..., None, None]).sum((0, 1)) / self.counts.sum()
-        cuts = torch.fft.irfft2(innovation.permute(3, 2, 4, 0, 1), s=self.window.shape[1:], norm="ortho")
-        z = torch.zeros_like(filled)
-        for (y, x), cut in zip(self.corners, cuts, strict=True):
-            height, width = self.window.shape[1:]
-            z[..., y : y + height, x : x + width] = cut * (self.window[:, None] > 0.5)
-        z = torch.where(module.trusted, z / precision[..., None, None], module.frames - filled)
-        size = z.abs() * precision.sqrt()[..., None, None]
-        beside = functional.max_pool2d((size > self.evidence.outlier).float(), 3, 1, 1) > 0
-        module.trusted = module.valid & (size < torch.where(beside, 0.5, 1.0) * self.evidence.outlier)
+        known = torch.diag(slopes.new_tensor([0, 0, 0, BEND[1] ** -2]))
+        return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.counts, both, slopes, slopes) + known
 
 
 class Information:
     """A metric for hyper-parameters: the inverse of their Fisher information, what couples them least left out.
 
-    With C the frames' covariance at f it is 1/2 sum_f tr(C^-1 dC C^-1 dC). Left out is what shift, gain and noise of one
+    With C the frames' covariance at f it is 1/2 sum_f tr(C^-1 dC C^-1 dC). Left out is what shift, gain and noise of an
     observation say of each other, of another's and of the scene.
     """
 
     @torch.no_grad()
-    def __init__(self, module: Reconstruction, evidence: Evidence | None = None) -> None:
-        moments = Moments(evidence or Evidence(), module)
-        model, counts, clear, field = moments.model(), moments.counts * len(moments.corners), moments.clear, module.field
+    def __init__(self, module: Reconstruction, evidence: Evidence) -> None:
+        moments, field = Moments(evidence, module), module.field
+        model, counts, clear = moments.model(), moments.counts, moments.clear
         _, covariance, leverage, _ = model.uncertainty(clear)
-        power, n = model.amplitude.square(), len(model.amplitude)
-        own = clear * ((1 - leverage) / model.variance).square()  # C^-1 of one observation, squared
-        slopes = torch.stack(
-            torch.broadcast_tensors(
-                2 * module.noise.double().square(), module.change.double() * power.sum(0)[:, :, None]
-            )
+        power = model.amplitude.square()
+        alone = clear * (1 - leverage) / model.variance  # C^-1 of one observation
+        noise = 2 * module.noise.double().square().expand_as(model.variance)
+        slopes = torch.stack((noise, module.change.double() * power.sum(0)[:, :, None]))
+        each = torch.einsum(
+            "yx,yxtb,pyxtb,qyxtb->tbpq", counts, alone * (1 - leverage) / model.variance, slopes, slopes
         )
-        noise = torch.einsum("yx,yxtb,pyxtb,qyxtb->tbpq", counts, own, slopes, slopes) / 2
-        seen = torch.stack([1 - covariance[i][i].real for i in range(n)]) * power * counts[..., None]
-        single = clear * (1 - leverage) / model.variance
-        gain = torch.einsum("yxtb,ayxb->tb", single, seen)
+        seen = power * counts[..., None] * torch.stack([1 - row[-1].real for row in covariance])
+        gain = torch.einsum("yxtb,ayxb->tb", alone, seen)
         turns = (2 * math.pi * moments.aliases.each).square()
-        shifts = torch.einsum("yxtb,ayxb,cayx->tc", single * model.gain.square(), seen, turns)
-        self.groups = [  # parameters that are solved for together, for every index of theirs: [..., p, p]
+        shifts = torch.einsum("yxtb,ayxb,cayx->tc", alone * model.gain.square(), seen, turns)
+        self.groups: list[tuple[list[Tensor], Tensor]] = [  # what is solved for together, and its [..., p, p]
             ([field.raw_shifts], shifts[..., None, None]),
             ([field.radiometry.raw_gain], gain[..., None, None]),
             ([field.log_sigma, module.spectrum.coefficients], moments.information(model)),
-            ([module.log_noise, module.log_change], noise),
+            ([module.log_noise, module.log_change], each / 2),
         ]
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """Steps for vectors along some of the parameters."""
         given = {id(p): v for p, v in zip(parameters, vectors, strict=True)}
-        found = {}
-        for members, matrix in self.groups:
-            sizes = [p.numel() // matrix[..., 0, 0].numel() for p in members]
-            free = [id(p) in given for p, n in zip(members, sizes, strict=True) for _ in range(n)]
-            inner = matrix[..., free, :][..., free]
-            here = [p for p in members if id(p) in given]
-            if here:
-                right = torch.cat([given[id(p)].double().view(*inner.shape[:-2], -1) for p in here], -1)
-                inner = inner + torch.diag_embed(0.01 * inner.diagonal(dim1=-2, dim2=-1) + 1)
-                parts = torch.linalg.solve(inner, right).split([n for p, n in zip(members, sizes, strict=True) if id(p) in given], -1)
-                found.update({id(p): x for p, x in zip(here, parts, strict=True)})
+        found: dict[int, Tensor] = {}
+        for group, matrix in self.groups:
+            size = {id(p): p.numel() // matrix[..., 0, 0].numel() for p in group}
+            members = [id(p) for p in group if id(p) in given]
+            if members:
+                free = [id(p) in given for p in group for _ in range(size[id(p)])]
+                inner = matrix[..., free, :][..., free]
+                inner = inner + torch.diag_embed(0.01 * inner.diagonal(dim1=-2, dim2=-1) + 1)  # a nat bounds the rest
+                right = torch.cat([given[p].double().view(*inner.shape[:-2], -1) for p in members], -1)
+                steps = torch.linalg.solve(inner, right).split([size[p] for p in members], -1)
+                found.update(zip(members, steps, strict=True))
         return [found[id(p)].reshape(v.shape).to(v) for p, v in zip(parameters, vectors, strict=True)]
 
 
+@torch.no_grad()
 def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Tensor:
     """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
 
     The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. The window counts
     samples that it has faded, so the information is that of the samples it is worth.
     """
-    with torch.no_grad():
-        moments = Moments(evidence or Evidence(), module)
-        variance = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0]
-        faded = float(moments.window[0].pow(4).mean())
-    return module.field.sigma_psf.detach() / module.field.widths * (variance * faded).sqrt().to(module.field.widths)
+    moments = Moments(evidence or Evidence(), module)
+    variance = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0] * moments.window[0].pow(4).mean()
+    return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
+
+
+def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:
+    """The part of [t, b, y, x], at most `side` along y and x, that has most valid samples; the first of equals."""
+    starts = []
+    for n in valid.shape[2:]:
+        whole = min(n, side)
+        starts.append([slice(k, k + whole) for k in range(n % whole // 2, n - whole + 1, whole)])
+    parts = [(slice(None), slice(None), y, x) for y in starts[0] for x in starts[1]]
+    return max(parts, key=lambda part: int(valid[part].sum()))
 
 
 def high_pass(aliases: Aliases) -> Tensor:
     """[y, x] what one less the binomial filter 1 2 1 along both axes transmits; 1 where that is nothing."""
-    found = 1 - torch.cos(math.pi * aliases.rows[0]).square()[:, None] * torch.cos(math.pi * aliases.columns[0]).square()
+    y, x = (torch.cos(math.pi * f[0]).square() for f in (aliases.rows, aliases.columns))
+    found = 1 - y[:, None] * x
     return torch.where(found > 0, found, 1)
 
 

@@ -34,7 +34,7 @@ from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information
 
 @dataclass(frozen=True)
 class Frames:
-    """What was seen: `spectra` [y, x, t, k, b], unitary rfft2 of k independent cuts, and how much of it counts."""
+    """What was seen: `spectra` [y, x, t, b], the unitary rfft2, and how much of it counts."""
 
     spectra: Tensor
     aliases: Aliases
@@ -60,54 +60,46 @@ class Model:
     @cached_property
     def factor(self) -> Any:
         """Of B."""
-        return [[entry[:, :, None] for entry in row] for row in self._information(self.gain.square() / self.variance)]
+        return self._information(self.gain.square() / self.variance)
 
     def _information(self, weights: Tensor) -> Any:
         return information(self.aliases, self.amplitude, self.shifts, weights)
 
     def projected(self, spectra: Tensor) -> list[Tensor]:
-        """L^-1 H^H V^-1 Y, [a] of [y, x, k, b]: its squares are what the scene explains of Y^H V^-1 Y."""
-        weighted = spectra * (self.gain / self.variance)[..., None, :]
-        seen = (self.phases.mH @ weighted.flatten(3)).unflatten(3, spectra.shape[3:]).unbind(2)
-        return forward_solve(self.factor, [u[:, :, None] * z for u, z in zip(self.amplitude, seen, strict=True)])
+        """L^-1 H^H V^-1 Y, [a] of [y, x, b]: its squares are what the scene explains of Y^H V^-1 Y."""
+        seen = (self.phases.mH @ (spectra * (self.gain / self.variance))).unbind(2)
+        return forward_solve(self.factor, [u * z for u, z in zip(self.amplitude, seen, strict=True)])
 
     def seen(self, mean: list[Tensor]) -> Tensor:
-        """[y, x, a, k, b] G X of the mean m, [a] of [y, x, k, b]."""
-        return torch.stack(mean, 2) * self.amplitude.movedim(0, 2)[..., None, :]
-
-    def expected(self, seen: Tensor) -> Tensor:
-        """[y, x, t, k, b] what frames of gain 1 see."""
-        return (self.phases @ seen.flatten(3)).unflatten(3, seen.shape[3:])
+        """[y, x, a, b] G X of the mean m, [a] of [y, x, b]."""
+        return torch.stack(mean, 2) * self.amplitude.movedim(0, 2)
 
     def innovation(self, spectra: Tensor) -> Tensor:
-        """[y, x, t, k, b] C^-1 Y."""
+        """[y, x, t, b] C^-1 Y."""
         mean = backward_solve(self.factor, self.projected(spectra))
-        return (spectra - self.gain[:, None] * self.expected(self.seen(mean))) / self.variance[..., None, :]
+        return (spectra - self.gain * (self.phases @ self.seen(mean))) / self.variance
 
     def slopes(self, frames: Frames) -> Slopes:
         """-log evidence and its derivatives, frequency by frequency."""
-        gain, variance, clear, y = self.gain[:, None], self.variance[..., None, :], frames.clear, frames.spectra
+        gain, variance, clear, y = self.gain, self.variance, frames.clear, frames.spectra
         projected = self.projected(y)
         mean = backward_solve(self.factor, projected)
         seen = self.seen(mean)
-        expected = self.expected(seen)
+        expected = self.phases @ seen
         innovation = (y - gain * expected) / variance
         other = gain * innovation.conj()
-        turning = (other.flatten(3) @ seen.flatten(3).mT * self.phases).imag  # [y, x, t, a]
+        turning = (other @ seen.mT * self.phases).imag  # [y, x, t, a]
 
         factor, covariance, leverage, turns = self.uncertainty(clear)
         energy = (_square(y) / variance).sum(2) - sum(_square(z) for z in projected)
         volume = 2 * torch.stack([row[-1].real.log() for row in factor]).sum(0)
-        volume = volume + (clear * (2 * math.pi * self.variance).log()).sum(2)
-        cuts = y.shape[3]
+        volume = volume + (clear * (2 * math.pi * variance).log()).sum(2)
         return Slopes(
-            nats=(energy.sum(2) + cuts * volume) / 2,
-            amplitude=torch.stack(
-                [cuts * (1 - row[-1].real) - _square(m).sum(2) for row, m in zip(covariance, mean, strict=True)]
-            ),
-            shifts=2 * math.pi * (cuts * turns.sum(-1) - self._along(turning)),
-            gain=(cuts * leverage - (other * expected).real.sum(3)) / self.gain,
-            variance=((cuts * (clear - leverage)) / self.variance - _square(innovation).sum(3)) / 2,
+            nats=(energy + volume) / 2,
+            amplitude=torch.stack([1 - row[-1].real - _square(m) for row, m in zip(covariance, mean, strict=True)]),
+            shifts=2 * math.pi * (turns.sum(-1) - self._along(turning)),
+            gain=(leverage - (other * expected).real) / gain,
+            variance=((clear - leverage) / variance - _square(innovation)) / 2,
         )
 
     def uncertainty(self, clear: Tensor) -> tuple[Any, Any, Tensor, Tensor]:
@@ -161,14 +153,14 @@ class NegativeLogEvidence(torch.autograd.Function):
     """Nats of all bands; the gradient comes with the value, for twice its price."""
 
     @staticmethod
-    def forward(ctx, frames: Frames, shifts: Tensor, gain: Tensor, variance: Tensor, log_amplitude: Tensor) -> Tensor:
-        model = Model(frames.aliases, shifts, gain, variance, log_amplitude.exp())
+    def forward(ctx, frames: Frames, shifts: Tensor, gain: Tensor, variance: Tensor, amplitude: Tensor) -> Tensor:
+        model = Model(frames.aliases, shifts, gain, variance, amplitude)
         slopes, counts = model.slopes(frames), frames.counts[..., None]
         ctx.save_for_backward(
             (slopes.shifts * counts).sum((1, 2)).T,
             (slopes.gain * counts[..., None]).sum((0, 1)),
             (slopes.variance * counts[..., None]).sum_to_size(variance.shape),
-            slopes.amplitude * counts,
+            torch.where(amplitude == 0, 0, slopes.amplitude * counts / amplitude),
         )
         return (slopes.nats * counts).sum()
 
@@ -179,10 +171,10 @@ class NegativeLogEvidence(torch.autograd.Function):
 
 
 def negative_log_evidence(
-    frames: Frames, *, shifts: Tensor, gain: Tensor, variance: Tensor, log_amplitude: Tensor
+    frames: Frames, *, shifts: Tensor, gain: Tensor, variance: Tensor, amplitude: Tensor
 ) -> Tensor:
-    """-log p(frames), nats, summed over bands; arguments as the attributes of `Model`, log U; differentiable once."""
-    return NegativeLogEvidence.apply(frames, shifts, gain, variance, log_amplitude)
+    """-log p(frames), nats, summed over bands; arguments as the attributes of `Model`; differentiable once."""
+    return NegativeLogEvidence.apply(frames, shifts, gain, variance, amplitude)
 
 
 def shift_information(model: Model) -> Tensor:

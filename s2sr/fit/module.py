@@ -73,7 +73,9 @@ class Reconstruction(lightning.LightningModule):
         self.tv_delta = tv_delta
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # its weight now
-        self.filled: Tensor | None = None  # [t, b, y, x] the frames, all other samples as predicted
+        self.filled: Tensor | None = (
+            None  # [t, b, y, x] the part that the evidence sees, untrusted samples as predicted
+        )
         self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
         self.optimizers_of_phase: dict[int, Optimizer] = {}  # by block
         self.register_buffer("frames", scene.frames, persistent=False)

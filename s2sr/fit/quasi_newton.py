@@ -1,8 +1,8 @@
 """L-BFGS that starts from a metric: for objectives whose curvature is known but for a factor, evaluated at a price.
 
-With a metric M near the inverse of the curvature, the two-loop recursion (Nocedal & Wright 2006, algorithm 7.4) corrects
-M by the steps seen; a step of length 1 is then nearly always right and costs one evaluation, and -g . M g / 2 is the
-decrease that is left, in the objective's own unit.
+With a metric M near the inverse of the curvature, the two-loop recursion (Nocedal & Wright 2006, algorithm 7.4)
+corrects M by the steps seen; a step of length 1 is then nearly always right and costs one evaluation, and g . M g / 2
+is the decrease that is left, in the objective's own unit.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class QuasiNewton(Optimizer):
         def gradient() -> Tensor:
             return flat(p.grad for p in parameters)
 
-        slope, pairs = gradient(), []
+        slope = gradient()
+        pairs: list[tuple[Tensor, Tensor]] = []
         for _ in range(group["max_iter"]):
             direction = -self._bend(slope, pairs, lambda x: flat(self.metric(parameters, split(x))))
             gain = float(slope @ direction)
