@@ -92,12 +92,9 @@ class Moments:
         return Model(self.aliases, **self.now())
 
     def spectra(self, frames: Tensor) -> Tensor:
-        """[y, x, t, b] unitary, of frames [t, b, y, x] that are high-pass filtered and faded out."""
-        padded = functional.pad(frames, (1, 1, 1, 1), mode="replicate")
-        rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
-        rest = frames - (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
-        found = torch.fft.rfft2(rest * self.window, norm="ortho")
-        return (found * ((self.counts > 0) / high_pass(self.aliases))).permute(2, 3, 0, 1)
+        """[y, x, t, b] of frames [t, b, y, x], 0 where they do not count."""
+        found = filtered_spectra(frames, self.window) * ((self.counts > 0) / high_pass(self.aliases))
+        return found.permute(2, 3, 0, 1)
 
     def completed(self) -> Frames:
         """The frames' spectra: samples that are masked, or contradict the others, at their conditional mean."""
@@ -223,6 +220,14 @@ def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:
         starts.append([slice(k, k + whole) for k in range(n % whole // 2, n - whole + 1, whole)])
     parts = [(slice(None), slice(None), y, x) for y in starts[0] for x in starts[1]]
     return max(parts, key=lambda part: int(valid[part].sum()))
+
+
+def filtered_spectra(frames: Tensor, window: Tensor) -> Tensor:
+    """[..., y, x / 2 + 1] unitary rfft2 of frames [t, b, y, x] less their binomial filter, times the window."""
+    padded = functional.pad(frames, (1, 1, 1, 1), mode="replicate")
+    rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
+    rest = frames - (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
+    return torch.fft.rfft2(rest * window, norm="ortho")
 
 
 def high_pass(aliases: Aliases) -> Tensor:
