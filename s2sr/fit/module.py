@@ -116,7 +116,7 @@ class Reconstruction(lightning.LightningModule):
             else torch.full_like(gain, noise)
         )
         self.log_noise = nn.Parameter(std.log())
-        self.log_change = nn.Parameter(torch.full_like(std, LITTLE).log())
+        self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
         self.spectrum = Spectrum(mean.var((-2, -1)))
 
     @property
