@@ -120,20 +120,10 @@ def oracle(scene, draw: dict[str, float]):
     return module
 
 
-def bound(module) -> float:
-    """The least root mean square error of the shifts that the scene, sigma and noise of `module` allow, LR pixels."""
-    from s2sr.fit.evidence import Evidence, Moments
-    from s2sr.fit.likelihood import shift_information
-
-    side = max(module.field.grid.shape)
-    model = Moments(Evidence(side=side), module).model()
-    model = dataclasses.replace(model, variance=module.noise.double().square()[None, None])
-    return float(torch.linalg.pinv(shift_information(model), rtol=1e-9, hermitian=True).diagonal().mean().sqrt())
-
-
 def main() -> None:
     from s2sr.experiment import configuration, reconstruct
     from s2sr.fit.evidence import sigma_errors
+    from s2sr.fit.forecast import Conditions
     from s2sr.report.metrics import shift_rmse
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -156,7 +146,7 @@ def main() -> None:
     for image, seed in itertools.product(options.images.split(","), draws):
         scene, draw = drawn(options.folder, image, seed, options.side)
         best = oracle(scene, draw)
-        reference, least = psnr(scene, best), bound(best)
+        reference, least = psnr(scene, best), Conditions.of(best).shift_error()
         print(
             f"{image}{seed:3} " + ", ".join(f"{key} {value:.4g}" for key, value in draw.items()),
             f"{scene.grid.shape} oracle {reference:.2f} dB",

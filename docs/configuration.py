@@ -68,7 +68,7 @@ def section(path: Path, title: str, prefix: str) -> str:
 
 def reference() -> str:
     parts = [PREAMBLE]
-    for name in ("train", "sweep", "download"):
+    for name in ("train", "sweep", "download", "forecast"):
         parts.append(section(CONF / f"{name}.yaml", f"## {name}", ""))
     for group, about in GROUPS.items():
         parts.append(f"## {group}/\n\n{about[0].upper()}{about[1:]}.\n")

@@ -6,15 +6,18 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import hydra
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from s2sr.errors import InputError
 from s2sr.overrides import CONF, quoted
@@ -90,6 +93,26 @@ def main(config_name: str) -> None:
         sys.exit(130)
 
 
+def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -> None:
+    """A command without a run folder: compose conf/`config_name` with the command line's overrides, and `run` that.
+
+    Ends the program with a line on stderr where it fails.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help)
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose(config_name, quoted(sys.argv[1:]))
+        run(cfg)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command carries on", file=sys.stderr)
+        sys.exit(130)
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {' '.join(str(error).split())[:400]}")
+
+
 def job(cfg: DictConfig) -> None:
     """One run. In a sweep a failed one is recorded and the others go on; alone it ends the program."""
     settings = HydraConfig.get()
@@ -143,5 +166,8 @@ def shown(path: Path) -> Path:
 
 def say(folder: Path) -> None:
     """Names the files that were written."""
-    for name in ("sr.tif", "sr.png", "comparison.png", "metrics.json", "shifts.csv"):
+    for name in (
+        *("sr.tif", "sr_std.tif", "sr_count.tif", "sr.png", "comparison.png", "uncertainty.png", "consistency.png"),
+        *("report.html", "metrics.json", "shifts.csv"),
+    ):
         print(folder / name)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
-import math
 import resource
 import signal
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,42 +19,37 @@ from typing import Any
 import lightning
 import psutil
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from s2sr.data.geotiff import SceneFolder, clearest
-from s2sr.data.registration import estimate_shifts
+from s2sr.data.geotiff import SceneFolder
+from s2sr.data.holdout import halves
 from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.fit.evidence import sigma_errors
-from s2sr.fit.module import Reconstruction
+from s2sr.fit.forecast import observed
+from s2sr.fit.module import Judge, Reconstruction
 from s2sr.fit.progress import LevelLog, ProgressBar
-from s2sr.fit.stages import check_levels
+from s2sr.fit.stages import Stage, check_levels
+from s2sr.fit.uncertainty import clear_count, standard_deviation
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
-from s2sr.overrides import CONF, quoted
-from s2sr.report.dashboard import Dashboard, summarise
-from s2sr.report.figures import Stretch, comparison, rgb, save, write_png
-from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json
+from s2sr.observations import build, check, configuration, observe, register
+from s2sr.report import uncertainty
+from s2sr.report.consistency import brightness, consistency, maps
+from s2sr.report.dashboard import Dashboard
+from s2sr.report.dated import dated, observed_on
+from s2sr.report.figures import Stretch, comparison, metres_per_pixel, rgb, save, write_png
+from s2sr.report.heldout import judge
+from s2sr.report.loggers import summarise
+from s2sr.report.products import check_disk, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
+from s2sr.report.resolution import by_halves, by_truth, curves
+from s2sr.report.run_page import write_run_page
 from s2sr.report.scores import offset_to_truth, scores
 
 log = logging.getLogger(__name__)
-
-
-def build(node: Any) -> Any:
-    """The object that a node with `_target_` describes; plain Python inside, never DictConfig."""
-    return instantiate(node, _convert_="all")
-
-
-def configuration(*overrides: str) -> DictConfig:
-    """conf/train.yaml with overrides as on the command line."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", quoted(overrides))
 
 
 def load_scene(root: str | Path, **options: Any) -> Scene:
@@ -69,58 +65,21 @@ def super_resolve(scene: Scene, *overrides: str) -> SplatField:
     return reconstruct(scene, configuration(*overrides)).field
 
 
-def check(cfg: DictConfig) -> None:
-    """Raises InputError for a number that is out of its range; names and structure are Hydra's to check."""
-    whole = {"threads": 1, "n_obs": 2, "crop": 1, "report.scale": 1, "seed": 0}
-    for key, least in whole.items():
-        value = OmegaConf.select(cfg, key)
-        if not (type(value) is int and value >= least) and not (value is None and key != "seed"):
-            raise InputError(f"{key}={value}: it must be a whole number from {least}")
-    for key in ("noise", "tv_delta"):
-        value = OmegaConf.select(cfg, key)
-        if not (isinstance(value, int | float) and 0 < value < math.inf) and not (value is None and key == "noise"):
-            raise InputError(f"{key}={value}: it must be a positive number")
+def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
+    """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
 
-
-def observe(cfg: DictConfig) -> Scene:
-    """The scene that a configuration names: loaded, cropped, the clearest `n_obs` observations.
-
-    Raises InputError where less than two observations are left.
+    Raises InputError where that leaves too little to fit.
     """
-    check(cfg)
-    source = build(cfg.data)
-    source.prepare()
-    scene = source.load()
-    if cfg.crop is not None:
-        scene = scene.crop(cfg.crop)
-    seen = [t for t, observation in enumerate(scene.observations) if observation.clear > 0]
-    if len(seen) < len(scene):
-        scene = scene.select(seen, "all of its pixels are masked")
-    if cfg.n_obs is not None:
-        scene = clearest(scene, cfg.n_obs)
-    if len(scene) < 2:
-        raise InputError(f"{len(scene)} usable observations; a reconstruction needs 2 and is good from 8")
-    return scene
-
-
-def register(scene: Scene) -> tuple[Scene, Tensor]:
-    """The scene without observations that match no other, and the first guess of the shifts [t, 2], LR pixels.
-
-    Where most do not match, the scene is too small or too changeable to tell: all stay, the unmatched unshifted.
-    """
-    found = estimate_shifts(scene)
-    kept = found.trusted.nonzero()[:, 0].tolist()
-    if len(kept) == len(scene) or len(kept) < max(2, len(scene) / 2):
-        return scene, found.shifts
-    return scene.select(kept, "it does not match the others"), found.shifts[kept]
-
-
-def withhold(scene: Scene, cfg: DictConfig) -> Scene:
-    """The scene without what judges the fit and, where a stage stops on validation, without what validates it."""
+    stages = build(cfg.strategy)
     if cfg.holdout is None:
-        return scene
-    validates = any(stage.get("stop_on") for stage in cfg.strategy.values())
-    return build(cfg.holdout).split(scene, validation=True) if validates else scene
+        return scene, stages, None
+    holdout = build(cfg.holdout)
+    seen, dates = holdout.without_dates(scene)
+    seen = holdout.split(seen, validation=any(stage.stop_on for stage in stages.values()))
+    if not seen.judged.any():
+        log.warning("every frame is masked too much to withhold anything: the fit is not judged")
+        return seen.whole(), stages, None
+    return seen, stages | ({"refit": holdout.refit} if holdout.refit else {}), partial(judge, dates=dates)
 
 
 def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
@@ -128,18 +87,24 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
 
     Raises InputError where configuration and scene do not go together.
     """
-    scene, shifts = register(withhold(scene, cfg))
+    scene, stages, judge = withhold(scene, cfg)
+    scene, shifts = register(scene)
+    if cfg.report.date:
+        observed_on(scene, cfg.report.date)
+    if cfg.report.frc:
+        halves(scene)
     levels = check_levels(build(cfg.c2f)["levels"])
     radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset}
     field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=build(cfg.psf), shifts=shifts, **radiometry)
     return Reconstruction(
         scene,
         field,
-        stages=build(cfg.strategy),
+        stages=stages,
         levels=levels,
         misfit=build(cfg.misfit),
         tv_delta=cfg.tv_delta,
         noise=cfg.noise,
+        judge=judge,
     )
 
 
@@ -162,12 +127,33 @@ def reconstruct(
     loggers: Any = False
     if folder:
         check_disk(folder, int(budget.disk))
-        log.info("%s", budget)
+        log.info("%s%s", budget, "; report.frc=true takes up to three times as long" if cfg.report.frc else "")
+        shifts = module.field.shifts.detach()
+        module.forecast = observed(module.scene.whole(), shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
+        log.info("%s", module.forecast)
         facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
-        callbacks += [Dashboard(module.scene), LevelCheckpoint(folder / "checkpoints")]
+        callbacks += [Dashboard(module.scene.whole()), LevelCheckpoint(folder / "checkpoints")]
     train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
     return module
+
+
+def solve_again(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
+    """The weights alone, solved anew by the same stages for other samples of the module's scene."""
+    levels = check_levels(build(cfg.c2f)["levels"])
+    seen, stages, _ = withhold(scene.whole(), OmegaConf.merge(cfg, {"holdout": {"dates": 0}}) if cfg.holdout else cfg)
+    again = Reconstruction(
+        seen,
+        module.field.unsolved(levels[0]),
+        stages=stages,
+        levels=levels,
+        misfit=build(cfg.misfit),
+        tv_delta=cfg.tv_delta,
+        noise=module.noise.detach(),
+        spectrum=copy.deepcopy(module.spectrum),
+    )
+    train(again, cfg, callbacks=[ProgressBar()])
+    return again.cpu().field
 
 
 def train(
@@ -218,10 +204,14 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     sigma = field.sigma_by_band()
     with torch.no_grad():
         residual = module.cpu().residual()
+        predicted = field()
     errors = dict(zip(scene.bands, sigma_errors(module).tolist(), strict=True)) if cfg.psf.learn else {}
     metrics: dict[str, Any] = {
         "status": "ok",
         **scores(scene, image, scale, shifts),
+        **module.judgement,
+        **consistency(scene, predicted, noise),
+        **brightness(scene, image, scale),
         "residual_rms": float((residual.square().sum() / scene.valid.sum()).sqrt()),
         "psf_sigma": sum(sigma.values()) / len(sigma),
         **{f"psf_sigma_{band}": value for band, value in sigma.items()},
@@ -229,6 +219,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "detail_limit_px": max(
             detail_limit(float(s), float(w)) for s, w in zip(field.sigma_psf.detach(), field.widths, strict=True)
         ),
+        **(module.forecast.metrics() if module.forecast else {}),
         "scale": scale,
         "n_obs": len(scene),
         "strategy": cfg.name,
@@ -243,11 +234,31 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
         "attribution": scene.attribution,
     }
     write_geotiff(folder / "sr.tif", image, grid, scene.bands, tags=tags)
+    metrics |= uncertainty.report(
+        folder,
+        scene,
+        image,
+        standard_deviation(module, image, scale),
+        clear_count(scene.valid, shifts, scale),
+        scale=scale,
+        splat=field.lattice.sigma,
+        shifts=shifts,
+        tags=tags,
+    )
     write_baseline(folder, scene)
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
     shift = tuple(offset_to_truth(scene, shifts).tolist())
+    write_truth(folder, scene, scale, shift)
     save(comparison(scene, image, scale, stretch=stretch, metrics=metrics, shift=shift), folder / "comparison.png")
+    save(maps(scene, predicted, noise), folder / "consistency.png")
+    metrics |= tell_resolution(module, cfg, folder, (shift[0], shift[1]), metrics.get("forecast_frequency"))
+    if cfg.report.date:
+        t = observed_on(scene, cfg.report.date)
+        seen = {"datetimes": scene.observations[t].datetime, "datetimes_of_detail": tags["datetimes"]}
+        path = folder / f"sr_{scene.observations[t].datetime[:10]}.tif"
+        write_geotiff(path, dated(field, scene, t).render(grid), grid, scene.bands, tags=tags | seen)
+        log.info("%s has the reflectance of that date", path.name)
     radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
     shifts_csv(folder / "shifts.csv", scene, shifts=shifts, **radiometry, noise=noise)
     metrics["runtime_s"] = time.perf_counter() - start
@@ -255,7 +266,25 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str,
     log.info("the sensor passes under 5 %% of detail finer than %.2f pixels: what is finer here is prior", finest)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
+    write_run_page(folder)
     return metrics
+
+
+def tell_resolution(
+    module: Reconstruction, cfg: DictConfig, folder: Path, offset: tuple[float, float], forecast: float | None
+) -> dict[str, float]:
+    """The resolution by the truth, where it is known, and by two halves of the dates if asked for, with frc.png."""
+    scene, field, metre = module.scene, module.field, metres_per_pixel(module.scene.grid)
+    truth = by_truth(scene, field, offset) if scene.truth else None
+    found = truth.metrics("truth", metre) if truth else {}
+    if cfg.report.frc:
+        log.info("the resolution: the weights once more from each half of the dates")
+        scenes = halves(scene)
+        fields = [solve_again(module, half, cfg) for half in scenes]
+        told = by_halves(field, fields, scenes, module.noise.detach())
+        save(curves(told, fields, truth=truth, forecast=forecast, metre=metre), folder / "frc.png")
+        found |= told.metrics("frc", metre)
+    return found
 
 
 def configuration_hash(cfg: DictConfig) -> str:

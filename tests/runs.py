@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SCENE = ("data.size=24", "data.n_dates=5", "c2f.levels=[1,2]")
 LBFGS = tuple(f"strategy.coarse_to_fine.{key}" for key in ("optimizer.max_iter=3", "rounds=1", "steps=1"))
 TINY = (*SCENE, "strategy=lbfgs", *LBFGS)
-PRODUCTS = ("sr.tif", "sr.png", "comparison.png", "metrics.json", "shifts.csv")
+PRODUCTS = (
+    *("sr.tif", "sr_std.tif", "sr_count.tif", "sr.png", "comparison.png", "uncertainty.png", "consistency.png"),
+    *("report.html", "metrics.json", "shifts.csv"),
+)
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

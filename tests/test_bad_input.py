@@ -156,10 +156,21 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("strategy.coarse_to_fine.blocks=[[weigths]]", "weigths"),
         ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, finest"),
         ("data.size=0", "data.size=0"),
+        ("report.date=2030-01-01", "no observation within 10 days; there are 2023-05-02, "),
+        ("report.date=june", "report.date=june: not a date such as 2024-06-01"),
+        ("report.frc=maybe", "report.frc=maybe: it must be true or false"),
+        ("holdout.judged=0", "holdout.judged=0: a fraction between 0 and 1"),
+        ("holdout.judged=1", "holdout.judged=1: a fraction between 0 and 1"),
+        ("holdout.dates=4", "holdout.dates=4 leaves 1 of 5 observations to fit"),
+        ("holdout.refit=true", "holdout.refit=true: it is a stage"),
     ],
 )
 def test_an_impossible_value(refused, override, said):
     assert said in refused(override)
+
+
+def test_too_few_dates_to_split(refused):
+    assert "report.frc=true splits the dates in two halves: 3 are too few" in refused("report.frc=true", "n_obs=3")
 
 
 def test_not_enough_disk(refused, monkeypatch):

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import local_catalogue
+import numpy as np
 import pytest
+import rasterio
 import torch
 import yaml
 from omegaconf import OmegaConf
@@ -53,7 +55,7 @@ def stages(strategy: str) -> list[str]:
 
 
 def test_no_stage_is_left_unused():
-    used = set()
+    used = {"refit"}  # of conf/train.yaml, for all strategies
     for strategy in choices("strategy"):
         defaults = yaml.safe_load((CONF / "strategy" / f"{strategy}.yaml").read_text())["defaults"]
         used |= {value for entry in defaults if isinstance(entry, dict) for value in entry.values()}
@@ -67,7 +69,10 @@ def test_strategy(strategy, tmp_path):
     metrics = finished(tmp_path)
     assert metrics["strategy"] == strategy
     assert metrics["evals"] >= 2 * len(cfg.strategy)
-    assert {path.stem.rpartition("_x")[0] for path in (tmp_path / "checkpoints").glob("*_x*.ckpt")} == set(cfg.strategy)
+    assert {path.stem.rpartition("_x")[0] for path in (tmp_path / "checkpoints").glob("*_x*.ckpt")} == {
+        *cfg.strategy,
+        "refit",
+    }
 
 
 @pytest.mark.parametrize("psf", choices("psf"))
@@ -100,7 +105,7 @@ def test_logger(logger, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")  # the runs that are kept: test_wandb.py
     run(short(configuration(*TINY, "strategy=lbfgs", f"logger={logger}")), tmp_path)
     finished(tmp_path)
-    assert (tmp_path / "metrics.csv").is_file() == (logger == "csv")
+    assert (tmp_path / "metrics.csv").is_file()  # the dashboard comes besides
     assert not (tmp_path / "wandb").exists()
 
 
@@ -142,6 +147,10 @@ def test_data(data, tmp_path):
         ("noise=0.003", lambda _, rows: {row["noise_B04"] for row in rows} == {"0.003"}),
         ("report.scale=3", lambda m, _: m["scale"] == 3),
         ("n_obs=2", lambda m, rows: m["n_obs"] == 2 and [row["used"] for row in rows].count("yes") == 2),
+        ("holdout=null", lambda m, _: not any(key.startswith("holdout") for key in m)),
+        ("holdout.judged=0.3", lambda m, _: m["holdout_rmse_B08"] > 0 and "holdout_dates_rmse" not in m),
+        ("holdout.refit=false", lambda m, _: m["holdout_rmse"] > 0),
+        ("holdout.dates=1", lambda m, rows: m["holdout_dates_rmse"] > 0 and judges(rows) == 1),
         ("+strategy.extra=${strategy.coarse_to_fine}", lambda m, _: m["evals"] > 0),
     ],
     ids=lambda value: value.partition("=")[0] if isinstance(value, str) else "",
@@ -153,6 +162,30 @@ def test_a_setting_does_what_it_says(override, check, tmp_path):
         rows = list(csv.DictReader(file))
     metrics = finished(tmp_path)
     assert check(metrics, rows), (metrics, rows)
+
+
+def judges(rows) -> int:
+    return [row["used"] for row in rows].count("no: withheld to judge the fit (holdout.dates)")
+
+
+@pytest.mark.parametrize("how", [["strategy=bayes"], ["strategy=lbfgs", "+strategy.coarse_to_fine.stop_on=validation"]])
+def test_the_resolution_from_two_halves(how, tmp_path):
+    run(short(configuration(*SCENE[1:], "logger=csv", "data.size=20", "report.frc=true", *how)), tmp_path)
+    metrics = finished(tmp_path)
+    assert (tmp_path / "frc.png").is_file()
+    for key in ("", *(f"_{band}" for band in ("B02", "B03", "B04", "B08"))):
+        assert 0 < metrics[f"frc_frequency{key}"] <= 1.1
+        assert metrics[f"frc_resolution_m{key}"] == pytest.approx(5 / metrics[f"frc_frequency{key}"])
+        assert 0 < metrics[f"truth_frequency{key}"] <= 1.1
+
+
+def test_a_date_of_reference(tmp_path):
+    run(short(configuration(*TINY, "strategy=lbfgs", "report.date=2023-05-08")), tmp_path)
+    finished(tmp_path)
+    with rasterio.open(tmp_path / "sr_2023-05-07.tif") as dated, rasterio.open(tmp_path / "sr.tif") as product:
+        assert (dated.crs, dated.transform, dated.shape) == (product.crs, product.transform, product.shape)
+        assert dated.tags()["datetimes"].startswith("2023-05-07")
+        assert not np.array_equal(dated.read(), product.read())
 
 
 def test_a_stage_can_be_left_out(tmp_path):

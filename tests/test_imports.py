@@ -21,13 +21,14 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "data": {"errors", "model"},
     "fit": {"errors", "model"},
     "report": {"errors", "model"},
-    "experiment": {"errors", "overrides", "model", "data", "fit", "report"},
+    "observations": {"errors", "overrides", "model", "data"},
+    "experiment": {"errors", "overrides", "model", "data", "fit", "report", "observations"},
     "download": {"errors", "overrides", "model", "data", "fit", "report", "experiment", "cli"},
-    "forecast": {"errors", "overrides", "model", "data", "fit", "report", "experiment"},
+    "forecast": {"errors", "overrides", "model", "data", "fit", "observations", "cli"},
     "cli": {"errors", "overrides", "report", "experiment"},
 }
-HYDRA = {"s2sr/experiment.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
-OMEGACONF = {"s2sr/experiment.py", "s2sr/cli.py", "s2sr/download.py"}
+HYDRA = {"s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
+OMEGACONF = {"s2sr/observations.py", "s2sr/experiment.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/forecast.py"}
 
 
 def modules(node: ast.AST) -> Iterator[str]:

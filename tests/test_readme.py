@@ -7,6 +7,7 @@ import sys
 
 import local_catalogue
 import pytest
+from folders import write_run
 from runs import LBFGS, PRODUCTS, ROOT, environment, run
 
 from s2sr.data.demo import Demo
@@ -35,10 +36,12 @@ def catalogue(tmp_path):
 
 def test_there_are_commands():
     assert len(COMMANDS) >= 8
-    assert all(line.startswith(("python train.py", "python sweep.py", "python -m s2sr.download")) for line in COMMANDS)
+    modules = ("download", "forecast", "report")
+    programs = ("python train.py", "python sweep.py", *(f"python -m s2sr.{name}" for name in modules))
+    assert all(line.startswith(programs) for line in COMMANDS)
 
 
-@pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" not in c])
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" not in c and "-m s2sr." not in c])
 def test_command(line, folder, tmp_path):
     _, script, *overrides = shlex.split(line)
     extra = list(QUICK)
@@ -55,6 +58,26 @@ def test_command(line, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert found >= ({"sweep.csv", "sweep.png", "comparison.png"} if script == "sweep.py" else set(PRODUCTS))
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "forecast" in c])
+def test_forecast(line, folder, tmp_path):
+    command = [sys.executable, *shlex.split(line.replace("FOLDER", str(folder)))[1:]]
+    env = environment(tmp_path, PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for head in re.findall(r"^(?: +noise|dates|forecast:) .*", README, re.MULTILINE):
+        assert head.split()[:2] in [row.split()[:2] for row in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("line", [c for c in COMMANDS if "s2sr.report" in c])
+def test_report_command(line, tmp_path):
+    write_run(tmp_path / "RUN_DIR", {"status": "ok", "scale": 4})
+    command = [sys.executable, *shlex.split(line)[1:]]
+    more = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, **more), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "RUN_DIR/report.html\n", "")
+    assert (tmp_path / "RUN_DIR" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" in c])

@@ -72,6 +72,34 @@ def test_jobs_are_runs_of_one_group(with_a_failure):
     assert sorted(seen.values()) == [0.4, 0.5]
 
 
+def test_the_sweep_opens_on_its_scores_against_the_swept_value(with_a_failure):
+    folder = with_a_failure[1]
+    (kept,) = (folder / "wandb").glob("offline-run-*")
+    wandb = Path(sys.executable).with_name("wandb")
+    command = [wandb, "leet", "inspect", "--json", kept]
+    answer = subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=True)
+    records = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
+    record = next(record["run"] for record in records if record["type"] == "run")
+    assert (record["run_group"], record["job_type"], record["display_name"]) == ("first", "collate", "first")
+    axes = {r["metric"]["name"]: r["metric"].get("step_metric") for r in records if r["type"] == "metric"}
+    assert axes == {"psf.sigma": None, "scores/edge_contrast": "psf.sigma", "scores/psnr": "psf.sigma"}
+    rows = [r["history"]["item"] for r in records if r["type"] == "history"]
+    points = {row["psf.sigma"]: row["scores/edge_contrast"] for row in rows if "psf.sigma" in row}
+    ok = {float(row["psf.sigma"]): float(row["edge_contrast"]) for row in rows_of(folder) if row["status"] == "ok"}
+    assert points == pytest.approx(ok)
+    shown = {path.name.partition("_")[0] for path in kept.glob("files/media/images/pictures/*")}
+    assert shown == {"sweep", "comparison"}
+
+
+def test_the_sweep_has_a_page_and_so_has_every_job(with_a_failure):
+    folder = with_a_failure[1]
+    for name in ("report.html", "README.md", "0/report.html", "2/report.html"):
+        assert (folder / name).is_file()
+    text = (folder / "README.md").read_text()
+    assert "python sweep.py -m psf.sigma=0.4,-1,0.5 data.size=24" in text
+    assert 'href="0/report.html"' in (folder / "report.html").read_text()
+
+
 def test_a_job_resumes_by_itself_in_its_group(with_a_failure):
     folder = with_a_failure[1] / "0"
     settings = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]

@@ -9,6 +9,7 @@ from runs import LBFGS, PRODUCTS, ROOT, SCENE, run
 
 from s2sr import experiment
 from s2sr.data.demo import Demo
+from s2sr.report.glossary import parse
 
 SHARPNESS = ("edge_contrast", "laplacian_var", "gradient_energy")
 ALWAYS = (
@@ -24,6 +25,13 @@ ALWAYS = (
     "evals",
     "runtime_s",
     "peak_memory_mb",
+)
+BANDS = ("B02", "B03", "B04", "B08")
+HELD_OUT = tuple(
+    f"holdout_{score}{baseline}{band}"
+    for score in ("rmse", "median")
+    for baseline in ("", "_temporal_mean", "_bicubic", "_wiener")
+    for band in ("", *(f"_{name}" for name in BANDS))
 )
 WITH_TRUTH = ("psnr", "ssim", "psnr_bicubic", "ssim_bicubic", "shift_rmse_px")
 
@@ -67,7 +75,8 @@ def test_the_run_is_estimated_before_it_starts(trained):
 def test_run_folder(trained):
     folder = trained[1]
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
-    assert kept == {"last.ckpt", "coarse_to_fine_x1.ckpt", "coarse_to_fine_x2.ckpt", "polish_x2.ckpt"}
+    levels = {"coarse_to_fine_x1.ckpt", "coarse_to_fine_x2.ckpt", "polish_x2.ckpt", "refit_x2.ckpt"}
+    assert kept == {"last.ckpt", *levels}
     assert (folder / ".hydra" / "config.yaml").is_file()
     assert (folder / "metrics.csv").is_file()
     assert not (folder / "wandb").exists()
@@ -76,7 +85,10 @@ def test_run_folder(trained):
 
 def test_metrics(trained):
     metrics = metrics_of(trained[1])
-    assert set(metrics) >= {*ALWAYS, *WITH_TRUTH}
+    assert set(metrics) >= {*ALWAYS, *WITH_TRUTH, *HELD_OUT}
+    assert all(0 < metrics[name] < 0.1 for name in HELD_OUT)
+    unexplained = {key for key in metrics if parse(key, ("B02", "B03", "B04", "B08")) is None}
+    assert unexplained == {"status"}, "say in glossary.METRICS what they mean"
     assert (metrics["status"], metrics["strategy"]) == ("ok", "lbfgs_adam")
     assert (metrics["scale"], metrics["n_obs"], metrics["psf_sigma"]) == (3, 5, pytest.approx(0.5))
     assert metrics["evals"] > 3

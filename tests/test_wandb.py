@@ -1,5 +1,6 @@
 """The dashboard without an account: runs are kept offline, read back here, and never asked for or waited for."""
 
+import csv
 import json
 import os
 import pty
@@ -8,12 +9,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
 from runs import LBFGS, SCENE, TINY, command, environment, run
+
+from s2sr.report.figures import Stretch, rgb
+from s2sr.report.metrics import bicubic
+from s2sr.report.products import read_geotiff
 
 WANDB = Path(sys.executable).with_name("wandb")
 SCORES = ("edge_contrast", "laplacian_var", "gradient_energy")
+IMAGES = ("1_observation", "2_bicubic", "3_reconstruction", "4_truth", "residual")
 
 
 def read(folder):
@@ -51,7 +60,8 @@ def flat(row):
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("logged")
-    done = run(*SCENE, *LBFGS, "strategy.polish.steps=25", "hydra.run.dir=out/here", cwd=cwd)
+    withheld = "+strategy.coarse_to_fine.stop_on=validation"
+    done = run(*SCENE, *LBFGS, withheld, "strategy.polish.steps=25", "hydra.run.dir=out/here", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done, cwd / "out" / "here"
 
@@ -104,10 +114,68 @@ def test_history(logged):
     pictures = [row for row in rows if any(key.startswith("pictures/") for key in row)]
     assert len(pictures) == 3
     shown = {key.split("/")[1].split(".")[0] for row in pictures for key in row if key.startswith("pictures/")}
-    assert shown == {"observation", "bicubic", "reconstruction", "residual", "shifts"}
+    assert shown == set(IMAGES)
+    assert all("heldout/holdout_rmse" in row and "level" in row for row in levels)
     metrics = [record["metric"] for record in records if record["type"] == "metric"]
-    assert any(metric.get("name") == "evals" for metric in metrics)
+    assert any(metric.get("name") == "evals" and metric["options"]["hidden"] for metric in metrics)
     assert any(metric.get("glob_name") == "*" and metric.get("step_metric") == "evals" for metric in metrics)
+
+
+def media(folder, name):
+    """The newest table of that name."""
+    return json.loads(
+        max(folder.glob(f"files/media/table/{name}_*.table.json"), key=lambda p: p.stat().st_mtime).read_text()
+    )
+
+
+def test_every_panel_is_in_a_named_section(logged):
+    _, history, _, _ = read(offline_runs(logged[1])[0])
+    keys = {key for row in map(flat, history) for key in row} - {"evals", "level"}
+    sections = {key.partition("/")[0] for key in keys if "/" in key and not key.startswith("_")}
+    assert sections == {"fit", "heldout", "fidelity", "sharpness", "shifts", "psf", "pictures"}
+    assert all("/" in key or key.startswith("_") for key in keys)
+
+
+def test_pictures_have_one_stretch_that_of_the_mean(logged):
+    folder = offline_runs(logged[1])[0] / "files" / "media" / "images" / "pictures"
+    mean, bands, _ = read_geotiff(logged[1] / "mean.tif")
+    observation, _, _ = read_geotiff(logged[1] / "observation.tif")
+    stretch = Stretch.of(mean, bands)
+    for name, image in {"1_observation": observation, "2_bicubic": bicubic(torch.from_numpy(mean), 2)}.items():
+        last = max(folder.glob(f"{name}_*.png"), key=lambda path: path.stat().st_mtime)
+        with Image.open(last) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), rgb(image, bands, stretch))
+
+
+def test_the_table_of_observations_has_numbers(logged):
+    table = media(offline_runs(logged[1])[0], "shifts/observations")
+    with (logged[1] / "shifts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert table["columns"] == list(rows[0])
+    column = {name: [row[n] for row in table["data"]] for n, name in enumerate(table["columns"])}
+    assert [day[:10] for day in column["datetime"]] == [row["datetime"][:10] for row in rows]
+    assert column["clear_fraction"] == pytest.approx([float(row["clear_fraction"]) for row in rows])
+    assert sum(column["weight"]) == pytest.approx(1, abs=1e-3)
+    assert all(isinstance(value, float) for value in column["gain_B02"] + column["dy"])
+
+
+def test_held_out_error_and_edge_contrast_are_on_one_chart(logged):
+    _, history, _, _ = read(offline_runs(logged[1])[0])
+    levels = [row for row in map(flat, history) if "sharpness/edge_contrast" in row]
+    (path,) = {
+        path.name.rpartition("_")[0].rpartition("_")[0]
+        for path in offline_runs(logged[1])[0].glob("files/media/table/heldout/*")
+    }
+    chart = media(offline_runs(logged[1])[0], f"heldout/{path}")
+    lines = {}
+    for _, name, value in chart["data"]:
+        lines.setdefault(name, []).append(value)
+    heldout, edges = "held-out error / temporal mean's", "edge contrast / bicubic's"
+    ratio = [row["heldout/holdout_rmse"] / row["heldout/holdout_rmse_temporal_mean"] for row in levels]
+    assert lines[heldout] == pytest.approx(ratio)
+    assert lines[edges] == pytest.approx(
+        [r["sharpness/edge_contrast"] / r["sharpness/edge_contrast_bicubic"] for r in levels]
+    )
 
 
 def test_the_tv_weight_is_seen_to_fade(logged):
@@ -178,7 +246,7 @@ def test_online_without_a_key_on_a_terminal_does_not_ask(tmp_path):
 
 def test_an_unknown_mode_is_refused(tmp_path):
     from s2sr.errors import InputError
-    from s2sr.report.dashboard import wandb_logger
+    from s2sr.report.loggers import wandb_logger
 
     with pytest.raises(InputError, match=r"logger\.mode=onlin; choose from online, offline, disabled"):
         wandb_logger(folder=tmp_path, group=None, job_type="train", config={}, mode="onlin")

@@ -13,19 +13,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.conjugate import ConjugateGradient
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
 from s2sr.model.spectrum import BEND
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
+    from s2sr.model.field import SplatField
+    from s2sr.model.spectrum import Spectrum
+
+
+class Fit(Protocol):
+    """What has an evidence: a Reconstruction, or a sample of a scene before there is one."""
+
+    field: SplatField
+    frames: Tensor  # [t, b, y, x] reflectance
+    valid: Tensor  # [t, b, y, x] bool
+    trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
+    filled: Tensor | None  # [t, b, y, x] the part that the evidence sees, untrusted samples as predicted
+    spectrum: Spectrum
+
+    @property
+    def noise(self) -> Tensor: ...  # [t, b] standard deviation, reflectance
+
+    @property
+    def change(self) -> Tensor: ...  # [t, b] of the scene's power
 
 
 @dataclass(frozen=True)
@@ -44,7 +62,7 @@ class Evidence:
     fill: int = 4
     outlier: float = 5.0
 
-    def __call__(self, module: Reconstruction) -> Callable[[], dict[str, Tensor]]:
+    def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
         moments = Moments(self, module)
         frames = moments.completed()
@@ -58,7 +76,7 @@ class Evidence:
 class Moments:
     """What the hyper-parameters of a module make of its frames, in the window that they had when a round began."""
 
-    def __init__(self, evidence: Evidence, module: Reconstruction) -> None:
+    def __init__(self, evidence: Evidence, module: Fit) -> None:
         self.evidence, self.module = evidence, module
         self.part = clearest(module.valid, evidence.side)
         height, width = module.valid[self.part].shape[2:]
@@ -101,10 +119,9 @@ class Moments:
         module, model = self.module, self.model()
         trusted, seen = module.trusted[self.part], module.frames[self.part].double()
         if module.filled is None:
-            module.filled = torch.where(trusted, seen, module.field().detach()[self.part].double())
+            module.filled = seen if trusted.all() else module.field().detach()[self.part].double()
         filled = torch.where(trusted, seen, module.filled).requires_grad_()
         scale = module.noise.detach().double().square()[..., None, None] * ~trusted
-        optimizer = ConjugateGradient([filled], max_iter=self.evidence.fill, tolerance=1e-2, metric=lambda g: g * scale)
 
         def closure() -> Tensor:
             """Its gradient is that of 1/2 Y^H C^-1 Y."""
@@ -114,7 +131,10 @@ class Moments:
             return energy.sum().detach()
 
         if not trusted.all():
-            optimizer.step(closure)
+            from s2sr.fit.conjugate import ConjugateGradient  # torch.optim takes a second to import
+
+            fill = ConjugateGradient([filled], max_iter=self.evidence.fill, tolerance=1e-2, metric=lambda g: g * scale)
+            fill.step(closure)
         module.filled = filled.detach()
         spectra = self.spectra(module.filled)
         module.trusted[self.part] = module.valid[self.part] & self._credible(model, spectra, seen - module.filled)

@@ -70,20 +70,23 @@ class Model:
         seen = (self.phases.mH @ (spectra * (self.gain / self.variance))).unbind(2)
         return forward_solve(self.factor, [u * z for u, z in zip(self.amplitude, seen, strict=True)])
 
-    def seen(self, mean: list[Tensor]) -> Tensor:
-        """[y, x, a, b] G X of the mean m, [a] of [y, x, b]."""
-        return torch.stack(mean, 2) * self.amplitude.movedim(0, 2)
+    def mean(self, spectra: Tensor) -> Tensor:
+        """[a, y, x, b] m."""
+        return torch.stack(backward_solve(self.factor, self.projected(spectra)))
+
+    def seen(self, mean: Tensor) -> Tensor:
+        """[y, x, a, b] G X of the mean m [a, y, x, b]."""
+        return (mean * self.amplitude).movedim(0, 2)
 
     def innovation(self, spectra: Tensor) -> Tensor:
         """[y, x, t, b] C^-1 Y."""
-        mean = backward_solve(self.factor, self.projected(spectra))
-        return (spectra - self.gain * (self.phases @ self.seen(mean))) / self.variance
+        return (spectra - self.gain * (self.phases @ self.seen(self.mean(spectra)))) / self.variance
 
     def slopes(self, frames: Frames) -> Slopes:
         """-log evidence and its derivatives, frequency by frequency."""
         gain, variance, clear, y = self.gain, self.variance, frames.clear, frames.spectra
         projected = self.projected(y)
-        mean = backward_solve(self.factor, projected)
+        mean = torch.stack(backward_solve(self.factor, projected))
         seen = self.seen(mean)
         expected = self.phases @ seen
         innovation = (y - gain * expected) / variance

@@ -2,7 +2,8 @@
 
 The lattice grows between levels and the optimizer changes with the block, so both are exchanged under way. Everything
 that a resumed run needs besides the field (which phase comes next, the noise, the evaluation count and, within a level,
-the optimizers) is in the checkpoint; across levels optimizers are not kept, nor is an LBFGS history worth it.
+the optimizers, and how the fit was judged) is in the checkpoint; across levels optimizers are not kept, nor is an LBFGS
+history worth it.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from s2sr.errors import InputError
+from s2sr.fit.forecast import Forecast
 from s2sr.fit.losses import mean_gradient, total_variation
 from s2sr.fit.noise import frame_to_frame_std, robust_std, usual
 from s2sr.fit.stages import Objective, Phase, Stage, plan
 from s2sr.model.field import SplatField
 from s2sr.model.scene import Scene
-from s2sr.model.spectrum import Spectrum
+from s2sr.model.spectrum import BEND, Spectrum
 
 log = logging.getLogger(__name__)
 
 LITTLE = 1e-4  # the change between dates that is assumed before any is seen, of the scene's power
+Judge = Callable[[Scene, SplatField, Tensor], dict[str, float]]  # scene, fit and noise -> scores on what was withheld
 
 
 class Steps:
@@ -45,8 +48,10 @@ class Steps:
 class Reconstruction(lightning.LightningModule):
     """Fits `field` to `scene` as the `stages` say over the ladder `levels`.
 
-    noise: standard deviation in reflectance; None: estimated, and estimated again from the residuals at every level.
+    noise: standard deviation in reflectance, one or [t, b]; None: estimated, again from the residuals at every level.
+    spectrum: of the scene, where it is known; else a first guess, for stages to fit.
     misfit: z [t, b, y, x] (residual over noise) -> nats. tv_delta: where Huber-TV turns linear, in mean gradients.
+    judge: asked once, at the end or before the withheld samples are revealed to the fit; `judgement` is its answer.
     """
 
     frames: Tensor
@@ -54,6 +59,7 @@ class Reconstruction(lightning.LightningModule):
     validation: Tensor
     trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
     gradients: Tensor  # [b] reflectance per LR pixel
+    forecast: Forecast | None = None  # where one was made before the fit
 
     def __init__(
         self,
@@ -64,25 +70,28 @@ class Reconstruction(lightning.LightningModule):
         levels: Sequence[int],
         misfit: Callable[[Tensor], Tensor],
         tv_delta: float,
-        noise: float | None = None,
+        noise: float | Tensor | None = None,
+        spectrum: Spectrum | None = None,
+        judge: Judge | None = None,
     ) -> None:
         super().__init__()
         self.scene = scene
         self.field = field
         self.misfit = misfit
         self.tv_delta = tv_delta
+        self.judge = judge
+        self.judgement: dict[str, float] = {}
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # its weight now
-        self.filled: Tensor | None = (
-            None  # [t, b, y, x] the part that the evidence sees, untrusted samples as predicted
-        )
+        self.filled: Tensor | None = None  # see evidence.Fit
         self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
         self.optimizers_of_phase: dict[int, Optimizer] = {}  # by block
         self.register_buffer("frames", scene.frames, persistent=False)
         self.register_buffer("valid", scene.valid, persistent=False)
         self.register_buffer("validation", scene.validation, persistent=False)
-        self._prepare(scene.temporal_mean(), noise)
+        self._prepare(scene.temporal_mean(), noise, spectrum)
         self.fits_noise = noise is None
+        self.fits_spectrum = spectrum is None
         free = self.blocks()
         self.phases = plan({name: stage.without_fixed(free) for name, stage in stages.items()}, levels)
         learns_noise = any("noise" in block for phase in self.phases for block in phase.stage.blocks)
@@ -98,7 +107,7 @@ class Reconstruction(lightning.LightningModule):
             )
 
     @torch.no_grad()
-    def _prepare(self, mean: Tensor, noise: float | None) -> None:
+    def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:
         """First guesses from the temporal mean of the samples that are like those of other dates."""
         field, valid = self.field, usual(self.frames, self.valid)
         self.register_buffer("trusted", valid, persistent=False)
@@ -113,11 +122,11 @@ class Reconstruction(lightning.LightningModule):
         std = (
             frame_to_frame_std(self.frames, valid, mean, shifts=field.shifts, gain=gain, offset=offset)
             if noise is None
-            else torch.full_like(gain, noise)
+            else torch.as_tensor(noise).to(gain).expand_as(gain)
         )
         self.log_noise = nn.Parameter(std.log())
         self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
-        self.spectrum = Spectrum(mean.var((-2, -1)))
+        self.spectrum = spectrum or Spectrum(mean.var((-2, -1)), bend=BEND[0])
 
     @property
     def noise(self) -> Tensor:
@@ -132,7 +141,8 @@ class Reconstruction(lightning.LightningModule):
     def blocks(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that are fitted, by the name that stages call them: the field's, the noise and the scene's."""
         noise = [self.log_noise, self.log_change] if self.fits_noise else []
-        return {**self.field.blocks(), "noise": noise, "spectrum": list(self.spectrum.parameters())}
+        spectrum = list(self.spectrum.parameters()) if self.fits_spectrum else []
+        return {**self.field.blocks(), "noise": noise, "spectrum": spectrum}
 
     @property
     def phase(self) -> Phase:
@@ -146,6 +156,20 @@ class Reconstruction(lightning.LightningModule):
     def residual_of(self, samples: Tensor) -> Tensor:
         """The residual of those samples, 0 elsewhere; samples: [t, b, y, x] bool."""
         return (self.field() - self.frames) * samples
+
+    def reveal(self) -> None:
+        """From here on the withheld samples enter the fit, which is judged before."""
+        self._be_judged()
+        self._show(self.scene.whole())
+
+    def _be_judged(self) -> None:
+        if self.judge and not self.judgement:
+            self.judgement = self.judge(self.scene, self.field, self.noise.detach())
+
+    def _show(self, scene: Scene) -> None:
+        self.scene = scene
+        self.valid = scene.valid.to(self.valid.device)
+        self.validation = scene.validation.to(self.valid.device)
 
     def misfit_and_tv(self) -> dict[str, Tensor]:
         """The misfit, and the TV term at its present weight; nats."""
@@ -181,6 +205,7 @@ class Reconstruction(lightning.LightningModule):
             self._best = (float("inf"), [])
             if phase.stage.stop_on:
                 self._validated()
+        self.tv = phase.stage.tv(phase.progress(0))
         self._objective = phase.stage.objective(self)
         self._round_loss = float("inf")
 
@@ -221,6 +246,10 @@ class Reconstruction(lightning.LightningModule):
         stage = self.phase.stage
         if (self.phase.first + step + 1) % stage.steps_of_round == 0:
             self._done = self._converged(stage) or bool(stage.stop_on and not self._validated())
+
+    def on_train_epoch_end(self) -> None:
+        if self.trainer.current_epoch == len(self.phases) - 1:
+            self._be_judged()
 
     def _converged(self, stage: Stage) -> bool:
         loss = float(sum(self.parts.values()))
@@ -270,6 +299,8 @@ class Reconstruction(lightning.LightningModule):
             "done": self._done,
             "best": self._best if within else (float("inf"), []),
             "optimizers": states,
+            "judgement": self.judgement,
+            "withholds": bool((self.scene.judged | self.scene.validation).any()),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -279,3 +310,6 @@ class Reconstruction(lightning.LightningModule):
         self._done = state["done"]
         self._best = state["best"]
         self._resumed = state["optimizers"]
+        self.judgement = state["judgement"]
+        if not state["withholds"]:
+            self._show(self.scene.whole())

@@ -101,13 +101,13 @@ class SplatField(nn.Module):
         """The parameters that are fitted, by the name that stages call them; what is held fixed is left out."""
         return {block: [self.get_parameter(name) for name in names] for block, names in self.fitted.items()}
 
-    def kernels(self) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
-        """First cells, and kernels [t, Q, s] along rows and columns, band by band.
+    def kernels(self, shifts: Tensor) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
+        """First cells, and kernels [t, Q, s] along rows and columns, band by band, of frames at `shifts` [t, 2].
 
         Truncated where the erf tail no longer counts, and normalised, so that a constant observes as itself.
         """
         s, m = self.scale, self.lattice.margin
-        shifts = self.shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
+        shifts = shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
         sigma = torch.hypot(self.sigma_psf, self.sigma_psf.new_tensor(self.lattice.sigma))
         half = self.widths / 2 + tail(sigma.dtype) * sigma
         spans = torch.stack((0.5 - shifts.amax(0) - half[:, None], 0.5 - shifts.amin(0) + half[:, None]), -1)
@@ -124,8 +124,15 @@ class SplatField(nn.Module):
 
     def forward(self) -> Tensor:
         """The predicted frames [t, b, y, x], reflectance."""
-        firsts, kernels = self.kernels()
-        return self.radiometry(Observe.apply(self.weights, self.grid.shape, firsts, *kernels))
+        return self.radiometry(self.observed(self.shifts))
+
+    def observed(self, shifts: Tensor) -> Tensor:
+        """[t, b, y, x] what any frames at `shifts` [t, 2] would see with gain 1 and offset 0, reflectance.
+
+        In the gauge of the field's own shifts; up to `reach` LR pixels along an axis.
+        """
+        firsts, kernels = self.kernels(shifts)
+        return Observe.apply(self.weights, self.grid.shape, firsts, *kernels)
 
     @torch.no_grad()
     def initialise(self, image: Tensor) -> None:
@@ -133,6 +140,14 @@ class SplatField(nn.Module):
         m = self.lattice.margin
         padded = F.pad(image[None].to(self.weights), [m] * 4, mode="replicate")
         self.weights.copy_(F.interpolate(padded, scale_factor=self.scale, mode="bicubic", align_corners=False)[0])
+
+    def unsolved(self, scale: int) -> SplatField:
+        """A field of zero weights on a lattice of `scale`, seen as this one is: all but its weights is held fixed."""
+        sigma = PSF(self.sigma_by_band())
+        field = SplatField(self.grid, self.bands, scale=scale, psf=sigma, shifts=self.shifts.detach())
+        field.to(self.weights).radiometry.load_state_dict(self.radiometry.state_dict())
+        field.fitted = {block: names if block == "weights" else [] for block, names in field.fitted.items()}
+        return field
 
     @torch.no_grad()
     def refine(self, scale: int) -> None:

@@ -24,27 +24,34 @@ class Spectrum(nn.Module):
 
     coefficients: nn.Parameter
 
-    def __init__(self, variance: Tensor, *, slope: float = 2.5) -> None:
-        """A first guess; variance: [b] of the scene, the integral of P over all frequencies."""
+    def __init__(self, variance: Tensor, *, slope: float | Tensor = 2.5, bend: float = 0.0) -> None:
+        """A first guess; slope: one or [b]; variance: [b] of the scene in LR pixels, P's integral over |f| < 1/2."""
         super().__init__()
-        whole = 2 * math.pi * CORNER**2 / (slope - 2) * ((CORNER**2 + 0.25) / CORNER**2) ** (slope / 2)
-        level = (variance.clamp(min=1e-10) / whole).log()
-        self.coefficients = nn.Parameter(
-            torch.stack((level, torch.full_like(level, slope), torch.full_like(level, BEND[0])), -1)
-        )
+        zero = torch.zeros_like(variance)
+        self.coefficients = nn.Parameter(torch.stack((zero, slope + zero, bend + zero), -1))
+        with torch.no_grad():
+            self.coefficients[:, 0] = (variance.clamp(min=1e-10) / self.variance()).log()
+
+    @property
+    def slope(self) -> Tensor:
+        """[b] at the LR pixels' Nyquist frequency."""
+        return self.coefficients[:, 1]
+
+    def variance(self) -> Tensor:
+        """[b] of the scene at the resolution of LR pixels: the integral of P over |f| < 1/2, reflectance squared."""
+        f = torch.logspace(-5, math.log10(0.5), 2000, dtype=torch.float64, device=self.coefficients.device)
+        power = (self.basis(f.square()) @ self.coefficients.double().T).exp()
+        rings = 2 * math.pi * f.square()[:, None] * power  # per unit of log f
+        return torch.trapezoid(rings, f.log(), dim=0).to(self.coefficients)
 
     def basis(self, squared: Tensor) -> Tensor:
         """[..., 3] what the coefficients multiply in log P, at frequencies whose |f|^2 is `squared` [...]."""
         level = ((CORNER**2 + squared) / (CORNER**2 + 0.25)).log() / 2
         return torch.stack((torch.ones_like(level), -level, -level.square()), -1)
 
-    def log_power(self, squared: Tensor) -> Tensor:
-        """[..., b] log P at frequencies whose |f|^2 is `squared` [...], in their precision."""
-        return self.basis(squared) @ self.coefficients.to(squared.dtype).T
-
     def forward(self, band: int, squared: Tensor) -> Tensor:
         """P_b at frequencies whose |f|^2 is `squared`, in their precision."""
-        return self.log_power(squared)[..., band].exp()
+        return (self.basis(squared) @ self.coefficients[band].to(squared.dtype)).exp()
 
     def prior(self) -> Tensor:
         """-log p of the bends but for a constant, nats: few scenes are far from a power law."""

@@ -1,127 +1,30 @@
-"""The run as it is watched: a Weights & Biases run, or a CSV file for those who want none.
+"""The run as it is watched.
 
-The x-axis is `evals`, evaluations of the objective: an LBFGS step takes about twenty, an Adam step one.
+The x-axis is `evals`, evaluations of the objective: an LBFGS step takes about twenty, an Adam step one. Names are
+section/panel: fit, the groups of `glossary`, pictures; `heldout/error_and_sharpness` is one chart of the two that part
+company where a fit starts to invent.
 """
 
 from __future__ import annotations
 
-import csv
-import logging
-import os
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
-from s2sr.errors import InputError
 from s2sr.model.scene import Scene
+from s2sr.report.charts import MARKED
 from s2sr.report.figures import Stretch, pixels, residual_map, rgb, shift_plot
-from s2sr.report.metrics import bicubic
-from s2sr.report.products import clearest, observation_rows
-from s2sr.report.scores import scores
-
-log = logging.getLogger(__name__)
-
-MODES = ("online", "offline", "disabled")
-
-
-def csv_logger(*, folder: Path, group: str | None, job_type: str, config: Mapping[str, Any]) -> Logger:
-    """metrics.csv in the run folder; a resumed run appends to it."""
-    path = folder / "metrics.csv"
-    earlier: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            earlier = list(csv.DictReader(file))
-    logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is not empty")
-        logger.experiment.metrics += earlier  # Lightning has removed the file
-    return logger
-
-
-def wandb_logger(
-    *,
-    folder: Path,
-    group: str | None,
-    job_type: str,
-    config: Mapping[str, Any],
-    project: str = "s2sr",
-    mode: str | None = None,
-) -> Logger:
-    """A run of its own in `folder`/wandb, in the mode asked for, else online if the user is logged in, else offline.
-
-    Never asks for anything, and goes offline where there is no key or the server does not answer in 15 s.
-    Raises InputError for an unknown mode.
-    """
-    import wandb
-
-    if mode not in (None, *MODES):
-        raise InputError(f"logger.mode={mode}; choose from {', '.join(MODES)}")
-    settings = wandb.Settings(init_timeout=15, finish_timeout=60, silent=True, console="off")
-    wandb.setup(settings)
-    mode = mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
-    if mode == "online" and not _logged_in():
-        log.warning("dashboard: no key for Weights & Biases, so the run is logged offline; log in with `wandb login`")
-        mode = "offline"
-    own = _run_id(folder)
-    common: dict[str, Any] = {
-        "dir": folder,
-        "project": project,
-        "name": f"{group}/{folder.name}" if group else folder.name,
-        "group": group,
-        "job_type": job_type,
-        "config": dict(config),
-        "id": own,
-        "settings": settings,
-    }
-    try:
-        # only a server can say what it has of an earlier run
-        run = wandb.init(mode=mode, resume="allow" if own and mode == "online" else None, **common)  # type: ignore[arg-type]
-    except Exception as error:  # whatever a network or a server can think of must not cost the fit
-        log.warning(
-            "dashboard: Weights & Biases cannot be reached, so the run is logged offline (%s)",
-            str(error).splitlines()[0],
-        )
-        run = wandb.init(mode="offline", **common)
-    run.define_metric("evals")
-    run.define_metric("*", step_metric="evals", step_sync=True)
-    if run.disabled:
-        pass
-    elif run.offline:
-        place = folder / "wandb"
-        log.info(
-            "dashboard: offline; look with `wandb leet %s`, upload with `wandb sync %s/offline-run-*`", place, place
-        )
-    else:
-        log.info("dashboard: %s", run.url)
-    return WandbLogger(experiment=run)
-
-
-def summarise(loggers: Sequence[Logger], metrics: Mapping[str, Any]) -> None:
-    """The final numbers, those of metrics.json, as the run's summary in the dashboard."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.summary.update(dict(metrics))
-
-
-def _logged_in() -> bool:
-    import wandb
-
-    try:
-        return wandb.login(prompt=False, verify=False)
-    except Exception as error:  # a key that is none
-        log.warning("dashboard: %s", str(error).splitlines()[0])
-        return False
-
-
-def _run_id(folder: Path) -> str | None:
-    """Of the wandb run that the folder has already: a resumed run goes on in its own."""
-    earlier = sorted(path.name.removeprefix("offline-") for path in (folder / "wandb").glob("*run-*-*"))
-    return earlier[-1].rpartition("-")[2] if earlier else None
+from s2sr.report.glossary import METRICS, parse
+from s2sr.report.jobs import lines, read_jobs, swept, table
+from s2sr.report.loggers import log_point, wandb_runs, wandb_table
+from s2sr.report.metrics import area_average, bicubic
+from s2sr.report.products import clearest_frame, observation_rows
+from s2sr.report.scores import offset_to_truth, scores
 
 
 class Dashboard(Callback):
@@ -134,6 +37,12 @@ class Dashboard(Callback):
         self.mean = scene.temporal_mean()
         self.stretch = Stretch.of(self.mean, scene.bands)
         self._logged = -self.EVERY
+        self._levels: list[dict[str, float]] = []  # the scores at the end of each
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        for run in wandb_runs(trainer.loggers):
+            run.define_metric("evals", hidden=True)
+            run.define_metric("*", step_metric="evals", step_sync=True)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, step: int) -> None:
         if module.evals - self._logged < self.EVERY:
@@ -142,59 +51,117 @@ class Dashboard(Callback):
         point = {f"fit/{name}": float(value) for name, value in module.parts.items()}
         point |= {"fit/loss": sum(point.values()), "fit/tv_weight": module.tv, "fit/scale": module.field.scale}
         point |= {"shifts/spread_px": float(module.field.shifts.detach().std(0).mean())}
-        _log(trainer.loggers, module.evals, point)
+        log_point(trainer.loggers, module.evals, point)
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if not module.phase.ends_level:
             return
-        field, scene = module.field, self.scene
+        field = module.field
         image, shifts = field.render().cpu(), field.shifts.detach().cpu()
-        found = scores(scene, image, field.scale, shifts)
-        groups = {"psnr": "fidelity", "ssim": "fidelity", "shift": "shifts"}
-        point = {f"{groups.get(key.split('_')[0], 'sharpness')}/{key}": value for key, value in found.items()}
+        found = scores(self.scene, image, field.scale, shifts) | self._heldout(module)
+        sections = {key: METRICS[parts[0]].group for key in found if (parts := parse(key))}
+        point = {f"{section}/{key}": found[key] for key, section in sections.items()}
         point |= {f"psf/sigma_{band}": sigma for band, sigma in field.sigma_by_band().items()}
-        _log(trainer.loggers, module.evals, point)
+        level = f"{module.phase.name} {field.scale}x"
+        self._levels.append({"evals": module.evals, **point})
+        log_point(trainer.loggers, module.evals, {**point, "level": level})
+        for run in wandb_runs(trainer.loggers):
+            run.log({**self._media(module, image, shifts, level), "evals": module.evals})
+
+    @torch.no_grad()
+    def _heldout(self, module: Any) -> dict[str, float]:
+        """Root mean square error on the samples that judge, and that of the temporal mean at their brightness."""
+        judged = self.scene.judged.to(module.frames.device)
+        if not judged.any():
+            return {}
+        gain, offset = (x[..., None, None] for x in (module.field.radiometry.gain, module.field.radiometry.offset))
+        mean = gain * self.mean.to(gain) + offset
+        errors = {"": module.residual_of(judged), "_temporal_mean": (mean - module.frames) * judged}
+        return {f"holdout_rmse{name}": float((e.square().sum() / judged.sum()).sqrt()) for name, e in errors.items()}
+
+    def _media(self, module: Any, image: Tensor, shifts: Tensor, level: str) -> dict[str, Any]:
+        import wandb
+
+        pictures = self._pictures(module, image, shifts, level)
+        radiometry = module.field.radiometry
+        rows = observation_rows(
+            self.scene, shifts=shifts, gains=radiometry.gain, offsets=radiometry.offset, noise=module.noise
+        )
+        media: dict[str, Any] = {name: wandb.Image(picture, caption=level) for name, picture in pictures.items()}
+        return {**media, "shifts/observations": wandb_table(rows), **_error_and_sharpness(self._levels)}
+
+    def _pictures(self, module: Any, image: Tensor, shifts: Tensor, level: str) -> dict[str, Any]:
+        """All images under one stretch, that of the temporal mean, at every level."""
+        scene = self.scene
         with torch.no_grad():
             residual = (-module.residual() / module.noise[..., None, None]).cpu()
-        seen = scene.valid.sum(0)
+        seen = module.valid.sum(0).cpu()
         normalised = (residual.sum(0) / seen).where(seen > 0, torch.nan)
-        t = clearest(scene)
-        frame = scene.frames[t].where(scene.valid[t], torch.nan)
-        truth = scene.truth.shifts if scene.truth else None
-        level = f"{module.phase.name} {field.scale}x"
-        pictures = {
-            "observation": rgb(frame, scene.bands, self.stretch),
-            "bicubic": rgb(bicubic(self.mean, field.scale), scene.bands, self.stretch),
-            "reconstruction": rgb(image, scene.bands, self.stretch),
-            "residual": pixels(residual_map(normalised, f"Mean residual / noise, {level}")),
-            "shifts": shift_plot(shifts, [o.datetime[:10] for o in scene.observations], truth),
+        images = {
+            "1_observation": clearest_frame(scene)[1],
+            "2_bicubic": bicubic(self.mean, module.field.scale),
+            "3_reconstruction": image,
         }
-        rows = observation_rows(
-            scene, shifts=shifts, gains=field.radiometry.gain, offsets=field.radiometry.offset, noise=module.noise
-        )
-        _log_pictures(trainer.loggers, module.evals, pictures, level, rows)
+        if scene.truth:
+            fine, finest = min(module.field.scale, scene.truth.scale), scene.truth.scale
+            moved = tuple(offset_to_truth(scene, shifts).tolist())
+            images["4_truth"] = torch.from_numpy(area_average(scene.truth.reflectance, finest, fine, moved))
+        pictures = {f"pictures/{name}": rgb(shown, scene.bands, self.stretch) for name, shown in images.items()}
+        pictures["pictures/residual"] = pixels(residual_map(normalised, f"Mean residual / noise, {level}"))
+        truth = scene.truth.shifts if scene.truth else None
+        dates = [o.datetime[:10] for o in scene.observations]
+        pictures["shifts/plot"] = pixels(shift_plot(shifts, dates, truth))
+        return pictures
 
 
-def _log(loggers: Sequence[Logger], evals: int, point: Mapping[str, float]) -> None:
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.log({**point, "evals": evals})
-        else:
-            logger.log_metrics({**point, "evals": evals}, step=evals)
+def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
+    """One more run in the sweep's group, of type `collate`: the scores against the swept value, figures and table.
+
+    `logger`: as the jobs' own. The swept value is this run's x-axis: it opens on the scores. No dashboard, no run.
+    """
+    jobs = read_jobs(folder)
+    keys, done = swept(jobs), [job for job in jobs if not job.error]
+    axis, numeric, by_line = lines(done, keys)
+    for run in wandb_runs(logger(folder=folder, group=folder.name, job_type="collate", config={"swept": keys})):
+        import wandb
+
+        known = [key for key in MARKED if any(job.number(key) is not None for job in done)]
+        for label, members in by_line.items():
+            panels = {key: f"scores/{key}" + (f" {label}" if label else "") for key in known}
+            if numeric:
+                run.define_metric(axis, hidden=True)
+                for panel in panels.values():
+                    run.define_metric(panel, step_metric=axis)
+                for job in sorted(members, key=lambda job: job.value(axis) or 0):
+                    found = {panel: y for key, panel in panels.items() if (y := job.number(key)) is not None}
+                    run.log({axis: job.value(axis), **found})
+            else:
+                for key, panel in panels.items():
+                    bars = wandb.Table(
+                        columns=["run", key], data=[[job.label([axis]), job.number(key)] for job in members]
+                    )
+                    run.log({panel: wandb.plot.bar(bars, "run", key, title=panel)})
+        pictures = [name for name in ("sweep.png", "comparison.png") if (folder / name).is_file()]
+        run.log({f"pictures/{Path(name).stem}": wandb.Image(str(folder / name)) for name in pictures})
+        run.log({"sweep/runs": wandb_table(table(jobs, keys))})
+        run.finish()
 
 
-def _log_pictures(
-    loggers: Sequence[Logger], evals: int, pictures: Mapping[str, Any], caption: str, rows: Sequence[Mapping[str, Any]]
-) -> None:
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            import wandb
+def _error_and_sharpness(levels: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Both in one chart, each over that of its baseline: below 1 the error, and above 1 the contrast, is better."""
+    if "heldout/holdout_rmse" not in levels[-1]:
+        return {}
+    import wandb
 
-            media: dict[str, Any] = {}
-            for name, picture in pictures.items():
-                media[f"pictures/{name}"] = wandb.Image(picture, caption=caption)
-            columns: list[str | int] = list(rows[0])
-            media["observations"] = wandb.Table(
-                columns=columns, data=[[row.get(str(c)) for c in columns] for row in rows]
-            )
-            logger.experiment.log({**media, "evals": evals})
+    ratios = {
+        "held-out error / temporal mean's": ("heldout/holdout_rmse", "heldout/holdout_rmse_temporal_mean"),
+        "edge contrast / bicubic's": ("sharpness/edge_contrast", "sharpness/edge_contrast_bicubic"),
+    }
+    chart = wandb.plot.line_series(
+        xs=[level["evals"] for level in levels],
+        ys=[[level[over] / level[under] for level in levels] for over, under in ratios.values()],
+        keys=list(ratios),
+        title="Held-out error and edge contrast at the end of each level",
+        xname="evals",
+    )
+    return {"heldout/error_and_sharpness": chart}

@@ -23,7 +23,7 @@ from torch import Tensor
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import area_average, bicubic
-from s2sr.report.products import atomic, clearest
+from s2sr.report.products import atomic, clearest_frame
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def sheet(rows: Sequence[Sequence[Panel]], header: str = "") -> Figure:
         tops.append(top)
         heads.append(head)
         top += head + max(panel.picture.shape[0] for panel in row) + GAP
-    figure = _figure(width, top)
+    figure = figure_of(width, top)
     if header:
         figure.text(GAP / width, 1 - GAP / top, header, size=TEXT, color=FAINT, va="top")
     for row, y, head in zip(rows, tops, heads, strict=True):
@@ -169,11 +169,11 @@ def comparison(
     stretch = stretch or Stretch.of(product, scene.bands)
     metrics = metrics or {}
     shown = ("edge_contrast", "psnr", "ssim")
-    t = clearest(scene)
+    t, observed = clearest_frame(scene)
     mean = scene.temporal_mean()
     dates = sorted(o.datetime[:10] for o in scene.observations)
     images = [
-        (scene.frames[t].where(scene.valid[t], math.nan), 1, "One observation", scene.observations[t].datetime[:10]),
+        (observed, 1, "One observation", scene.observations[t].datetime[:10]),
         (
             bicubic(mean, scale),
             scale,
@@ -288,7 +288,7 @@ def residual_map(residual: Array, title: str = "Mean residual") -> Figure:
     zoom = max(1, 640 // max(values.shape))
     height, width = (n * zoom for n in values.shape)
     total = (width + 130, height + 80)
-    figure = _figure(*total)
+    figure = figure_of(*total)
     axes = figure.add_axes((GAP / total[0], GAP / total[1], width / total[0], height / total[1]))
     drawn = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none", aspect="auto")
     axes.set_facecolor(str(MASKED / 255))
@@ -309,7 +309,7 @@ def shift_plot(shifts: Array, dates: Sequence[str], true: Array | None = None) -
     reach = max(0.5, *(float(abs(p).max()) for p in points)) * 1.12
     columns = math.ceil(len(dates) / 24)
     side, width = 720, 720 + 130 * columns
-    figure = _figure(width + 120, side + 120)
+    figure = figure_of(width + 120, side + 120)
     axes = figure.add_axes((80 / (width + 120), 70 / (side + 120), side / (width + 120), side / (side + 120)))
     axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
     axes.set_xlabel("dx, LR pixels", size=TEXT)
@@ -329,7 +329,8 @@ def shift_plot(shifts: Array, dates: Sequence[str], true: Array | None = None) -
     for number, (t, place) in enumerate(zip(order, _label_places(pixels[order]), strict=True), start=1):
         leader = {"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.8, "shrinkA": 0, "shrinkB": 4}
         style: dict[str, Any] = {"size": TEXT - 3, "color": INK, "ha": "center", "va": "center", "arrowprops": leader}
-        axes.annotate(str(number), (found[t, 1], found[t, 0]), place, textcoords="offset pixels", **style)
+        offset = (place[0] * 72 / DPI, place[1] * 72 / DPI)  # in points it holds for every format
+        axes.annotate(str(number), (found[t, 1], found[t, 0]), offset, textcoords="offset points", **style)
         column, line = divmod(number - 1, 24)
         x, y = (836 + 130 * column) / (width + 120), 1 - (56 + 30 * line) / (side + 120)
         figure.text(x, y, str(number), size=TEXT - 2, color=INK, va="top", ha="right")
@@ -369,7 +370,7 @@ def _scale_bar(axes: Axes, metre: float, width: int, height: int) -> None:
     axes.text(x, y - 9, label, color="white", size=TEXT - 2, weight="bold", va="bottom", path_effects=[outline])
 
 
-def _figure(width: int, height: int) -> Figure:
+def figure_of(width: int, height: int) -> Figure:
     """A white figure of so many screen pixels; the rest keeps the floor of matplotlib from losing one."""
     return Figure(figsize=((width + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI, facecolor="white")
 

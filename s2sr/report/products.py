@@ -1,6 +1,7 @@
 """The files of a run folder. Each appears whole or not at all: it is written beside its place, then renamed.
 
-GeoTIFFs are Cloud-Optimized, float32, NaN where there is no data, with the grid's CRS and transform to the last bit.
+GeoTIFFs are Cloud-Optimized, float32 with NaN where there is no data (or integers: counts), with the grid's CRS and
+transform to the last bit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
+from s2sr.report.metrics import area_average
 
 Array = Tensor | np.ndarray
 
@@ -55,9 +57,12 @@ def write_geotiff(
     bands: Sequence[str],
     *,
     tags: Mapping[str, Any] | None = None,
-    nodata: float = math.nan,
+    nodata: float | None = math.nan,
 ) -> None:
-    """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain."""
+    """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain.
+
+    float32, or the image's own type if that is an integer.
+    """
     import rasterio
     import rasterio.shutil
     from rasterio.crs import CRS
@@ -66,9 +71,12 @@ def write_geotiff(
 
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
+    own = _numpy(image[:1]).dtype
+    counts = np.issubdtype(own, np.integer)
+    dtype = own if counts else np.dtype(np.float32)
     profile = {
         "driver": "GTiff",
-        "dtype": "float32",
+        "dtype": dtype.name,
         "count": len(bands),
         "height": grid.shape[0],
         "width": grid.shape[1],
@@ -85,7 +93,7 @@ def write_geotiff(
         plain = target.with_suffix(".plain.tif")
         with rasterio.open(plain, "w", **profile) as file:
             for index, (name, band) in enumerate(zip(bands, image, strict=True), start=1):
-                file.write(_numpy(band).astype(np.float32, copy=False), index)
+                file.write(_numpy(band).astype(dtype, copy=False), index)
                 file.set_band_description(index, name)
             file.update_tags(**{key: str(value) for key, value in (tags or {}).items()})
         rasterio.shutil.copy(
@@ -93,7 +101,7 @@ def write_geotiff(
             target,
             driver="COG",
             compress="DEFLATE",
-            predictor="FLOATING_POINT",
+            predictor="STANDARD" if counts else "FLOATING_POINT",
             overview_resampling="AVERAGE",
             bigtiff="IF_SAFER",
         )
@@ -119,17 +127,33 @@ def clearest(scene: Scene) -> int:
     return min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
 
 
+def clearest_frame(scene: Scene) -> tuple[int, Tensor]:
+    """(index, frame [b, y, x], NaN where masked) of the clearest observation; what a fit withholds is not masked."""
+    t = clearest(scene)
+    return t, scene.frames[t].where(scene.whole().valid[t], math.nan)
+
+
 def write_baseline(folder: Path, scene: Scene) -> None:
     """`observation.tif` (the clearest, NaN where masked) and `mean.tif` (the temporal mean), both on the LR grid.
 
-    They are what a product is compared with; the collation of a sweep draws them.
+    They are what a product is compared with; the reports of runs and sweeps draw them.
     """
-    t = clearest(scene)
-    frame = scene.frames[t].where(scene.valid[t], math.nan)
+    t, frame = clearest_frame(scene)
     tags = {"datetime": scene.observations[t].datetime, "observation": scene.observations[t].name}
     write_geotiff(Path(folder) / "observation.tif", frame, scene.grid, scene.bands, tags=tags)
     tags = {"observations": ", ".join(o.name for o in scene.observations)}
     write_geotiff(Path(folder) / "mean.tif", scene.temporal_mean(), scene.grid, scene.bands, tags=tags)
+
+
+def write_truth(folder: Path, scene: Scene, scale: int, shift: tuple[float, float]) -> None:
+    """`truth.tif` where the truth is known, averaged to at most `scale` and moved to where the product is.
+
+    shift: as in `metrics.fidelity`.
+    """
+    if scene.truth:
+        level = min(scale, scene.truth.scale)
+        truth = area_average(scene.truth.reflectance, scene.truth.scale, level, shift)
+        write_geotiff(Path(folder) / "truth.tif", truth, scene.grid.scaled(level), scene.bands)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -154,12 +178,16 @@ def observation_rows(
     """One row per observation by date, the rejected ones too, which have no numbers but say why they are not used.
 
     shifts: [t, 2] (dy, dx) LR pixels; gains, offsets (reflectance) and noise (standard deviation, reflectance): [t, b]
-    or what broadcasts to it.
+    or what broadcasts to it. `weight`: an observation's share of all information, its clear fraction times the mean
+    over the bands of (gain / noise)^2.
     """
     shape = (len(scene), len(scene.bands))
     tables = {"gain": gains, "offset": offsets, "noise": noise}
     per_band = {name: np.broadcast_to(_numpy(table), shape) for name, table in tables.items()}
     moved = _numpy(shifts)
+    clear = np.array([observation.clear for observation in scene.observations])
+    weight = clear * ((per_band["gain"] / per_band["noise"]) ** 2).mean(1)
+    weight = weight / weight.sum()
     rows = []
     for t, observation in enumerate((*scene.observations, *scene.rejected)):
         used = t < len(scene)
@@ -168,7 +196,8 @@ def observation_rows(
             row[name] = f"{moved[t, k]:.5f}" if used else ""
         for name, table in per_band.items():
             row |= {f"{name}_{band}": f"{table[t, b]:.6g}" if used else "" for b, band in enumerate(scene.bands)}
-        row |= {"clear_fraction": f"{observation.clear:.4f}", "used": "yes" if used else f"no: {observation.rejected}"}
+        row |= {"clear_fraction": f"{observation.clear:.4f}", "weight": f"{weight[t]:.4f}" if used else ""}
+        row["used"] = "yes" if used else f"no: {observation.rejected}"
         rows.append(row)
     return sorted(rows, key=lambda row: (row["datetime"], row["observation"]))
 

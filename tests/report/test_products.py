@@ -150,7 +150,7 @@ def test_shifts_csv_lists_used_and_rejected_observations_by_date(tmp_path, scene
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         "observation", "datetime", "dy", "dx", "gain_B02", "gain_B04", "offset_B02", "offset_B04",
-        "noise_B02", "noise_B04", "clear_fraction", "used",
+        "noise_B02", "noise_B04", "clear_fraction", "weight", "used",
     ]  # fmt: skip
     assert [row["observation"] for row in rows] == ["S2_03", "S2_05", "S2_08", "S2_13"]
     first, rejected, cloudy, _ = rows
@@ -159,6 +159,13 @@ def test_shifts_csv_lists_used_and_rejected_observations_by_date(tmp_path, scene
     assert rejected["used"] == "no: 10 % clear, data.min_clear is 30 %"
     assert rejected["dy"] == rejected["gain_B02"] == rejected["noise_B02"] == ""
     assert float(cloudy["clear_fraction"]) == 0.7
+    # from bright, clear observations of low noise comes most: clear * mean over bands of (gain / noise)^2
+    information = np.array([o.clear for o in scene.observations]) * ((gains.numpy() / noise) ** 2).mean(1)
+    by_name = {o.name: share for o, share in zip(scene.observations, information / information.sum(), strict=True)}
+    for row in rows:
+        assert (float(row["weight"]) if row["weight"] else None) == pytest.approx(
+            by_name.get(row["observation"]), abs=1e-4
+        )
 
 
 def test_baseline_is_the_clearest_observation_nearest_to_the_mean(tmp_path, scene):

@@ -8,32 +8,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from folders import BANDS, write_job
 from PIL import Image
 
 from s2sr.model.grid import Grid
-from s2sr.model.scene import Observation, Scene
-from s2sr.report.products import write_baseline, write_geotiff, write_json
-from s2sr.report.sweep import Collate, collate, read_jobs, swept
-
-BANDS = ("B02", "B03", "B04")
-
-
-def write_job(folder, overrides, *, metrics=None, scale=4, shape=(16, 20), bands=BANDS):
-    """A run folder as a run leaves it; metrics=None: it has died without a word."""
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
-    if metrics is None:
-        return
-    write_json(folder / "metrics.json", metrics)
-    if metrics["status"] == "ok":
-        generator = torch.Generator().manual_seed(0)
-        frames = torch.rand(2, len(bands), *shape, generator=generator)
-        grid = Grid("EPSG:32633", (10.0, 0.0, 499980.0, 0.0, -10.0, 4200000.0), shape)
-        observations = tuple(Observation(f"S2_{t}", f"2023-06-{t + 1:02d}", 1.0) for t in range(2))
-        scene = Scene(frames, torch.ones_like(frames, dtype=torch.bool), grid, bands, observations)
-        write_baseline(folder, scene)
-        product = frames.mean(0).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-        write_geotiff(folder / "sr.tif", product, grid.scaled(scale), bands)
+from s2sr.report.jobs import read_jobs, swept
+from s2sr.report.products import write_geotiff
+from s2sr.report.sweep import Collate, collate
 
 
 def ok(edge=0.5, **more):
@@ -64,7 +45,7 @@ def test_collation_of_one_key(tmp_path):
     width, height = size(tmp_path / "comparison.png")  # six panels in two rows of four
     assert width >= 4 * 380
     assert height >= 2 * 300
-    assert size(tmp_path / "sweep.png") == (1100, 20 + 90 + 2 * 320)  # one plot for each known score
+    assert size(tmp_path / "sweep.png") == (1100, 75 + 2 * 270)  # one plot for each known score
 
 
 def test_failed_jobs_are_named_and_do_not_lose_the_others(tmp_path):
@@ -94,10 +75,41 @@ def test_failed_jobs_are_named_and_do_not_lose_the_others(tmp_path):
     assert size(tmp_path / "sweep.png")[0] == 1100
 
 
-def test_a_sweep_that_failed_altogether_has_a_table_only(tmp_path):
+def test_a_sweep_that_failed_altogether_has_tables_only(tmp_path):
     write_job(tmp_path / "0", ["psf.sigma=0.3"])
     assert len(collate(tmp_path)) == 1
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0", "sweep.csv"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0", "README.md", "report.html", "sweep.csv"]
+    assert "no metrics.json" in (tmp_path / "README.md").read_text()
+
+
+def test_every_product_is_a_png_under_one_stretch_beside_what_it_is_compared_with(tmp_path):
+    for n, sigma in enumerate((0.3, 0.4)):
+        write_job(tmp_path / str(n), [f"psf.sigma={sigma}"], metrics=ok())
+    collate(tmp_path)
+    names = ["0_psf.sigma=0.3.png", "1_psf.sigma=0.4.png", "bicubic.png", "observation.png"]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == names
+    assert [size(tmp_path / "pictures" / name) for name in names] == [(80, 64), (80, 64), (80, 64), (20, 16)]
+
+
+def test_readme_has_the_command_the_choice_and_the_table(tmp_path):
+    for n, sigma in enumerate((0.3, 0.4)):
+        write_job(tmp_path / str(n), [f"psf.sigma={sigma}"], metrics=ok(1 + sigma, holdout_rmse=sigma / 100))
+    write_job(tmp_path / "2", ["psf.sigma=-1"], metrics={"status": "failed", "error": "no | such\nvalue"})
+    overrides = {"task": ["psf.sigma=0.3,0.4,-1", "psf='0.5'", "data.root=a b"], "hydra": ["hydra.mode=MULTIRUN"]}
+    settings = {"hydra": {"mode": "MULTIRUN", "overrides": overrides}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(settings))
+    collate(tmp_path)
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert "    python sweep.py -m psf.sigma=0.3,0.4,-1 psf=0.5 'data.root=a b'" in lines
+    assert "* held-out error: least at psf.sigma=0.3 (0.003 reflectance)" in lines
+    assert "* edge contrast: sharpest at psf.sigma=0.4 (1.400 1/px)" in lines
+    head = next(n for n, line in enumerate(lines) if line.startswith("| run |"))
+    assert lines[head] == "| run | psf.sigma | held-out error, reflectance | edge contrast, 1/px | status |"
+    assert lines[head + 2 : head + 5] == [
+        "| 0 | 0.3 | 0.003 | 1.300 | ok |",
+        "| 1 | 0.4 | 0.004 | 1.400 | ok |",
+        r"| 2 | -1 | – | – | no \| such value |",
+    ]
 
 
 def test_two_keys_groups_and_a_metric_of_the_same_name(tmp_path):
@@ -108,7 +120,7 @@ def test_two_keys_groups_and_a_metric_of_the_same_name(tmp_path):
     assert collate(tmp_path) == []
     row = table(tmp_path)[2]
     assert (row["strategy"], row["psf"], row["strategy (run)"]) == ("lbfgs_adam", "0.3", "lbfgs_adam")
-    assert size(tmp_path / "sweep.png") == (1100, 20 + 28 + 90 + 2 * 320)  # one line of legend
+    assert size(tmp_path / "sweep.png") == (1100, 75 + 28 + 2 * 270)  # one line of legend
 
 
 def test_values_that_are_dictionaries_lists_or_nothing(tmp_path):

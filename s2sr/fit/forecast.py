@@ -1,0 +1,264 @@
+"""What a fit will recover, before there is one.
+
+With B of `evidence` the posterior's variance of X at the frequency f_a is P(f_a) (B^-1)_aa, so e(f) = (B^-1)_aa is the
+expected error as a fraction of the signal's power: 0 where the frames say all, 1 where they say nothing. Detail counts
+as recovered up to the lowest frequency at which the error's amplitude reaches half of the signal's, e = 1/4. Along an
+axis that is e's own profile there; over all directions that of its mean on rings |f|, the ratio of the error's power
+spectrum to the scene's. The shifts enter through the aliases: those that all dates see alike cannot be told apart.
+
+How well shifts can be known at all is the Cramer-Rao bound. Both suppose the model: Gaussian scenes with the power law
+of `Spectrum`, one shift per date, and (for e) shifts that are known. What changes between dates counts as noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from s2sr.fit.aliases import Aliases, forward_solve, information
+from s2sr.fit.evidence import Evidence, Fit
+from s2sr.fit.likelihood import Model, shift_information
+from s2sr.fit.noise import frame_to_frame_std
+from s2sr.model.field import SplatField
+from s2sr.model.psf import PSF
+from s2sr.model.scene import Scene
+from s2sr.model.spectrum import Spectrum
+
+PIXEL = 10.0  # metres, an LR pixel
+HALF = 0.25  # of the signal's power: an error of half its amplitude
+FINE = 64  # frequencies per axis on which e is sampled
+COARSE = 16  # at most so many for the shifts' information, a smooth sum: 1.2 % above that of 96
+EXACT = 1e-5  # reflectance: a lower noise makes covariances singular
+EVALS = 12  # of the evidence
+FAR = 2.5  # from its start, in log noise, log power, slope and bend: nothing is further off
+SAMPLE = 40  # LR pixels per side, and
+CLEAREST = 12  # observations that noise and spectrum are estimated from
+
+
+class Reach(NamedTuple):
+    """The highest recovered frequencies of one band, cycles per LR pixel."""
+
+    all: float  # over all directions
+    y: float  # of detail that varies along the rows' axis
+    x: float  # along the columns' axis
+
+
+@dataclass(frozen=True)
+class Forecast:
+    shift: float  # least root mean square error, LR pixels
+    frequency: float  # the highest that is recovered, cycles per LR pixel: the mean over bands
+    bands: dict[str, Reach]
+
+    @property
+    def resolution(self) -> float:
+        """Half the period of the finest recovered detail, metres: the pixels that would just hold it."""
+        return half_period(self.frequency)
+
+    @property
+    def scale(self) -> int:
+        """The least product scale (pixels per LR pixel) whose Nyquist frequency covers every band and axis."""
+        finest = max(max(reach) for reach in self.bands.values())
+        return next(s for s in range(1, 9) if s / 2 >= finest)
+
+    def metrics(self) -> dict[str, float]:
+        """As in metrics.json."""
+        found = {"shift_px": self.shift, "frequency": self.frequency, "resolution_m": self.resolution}
+        return {f"forecast_{name}": value for name, value in found.items()}
+
+    def __str__(self) -> str:
+        if self.frequency == 0:
+            return "forecast: nothing will be recovered with an error under half of the signal"
+        return (
+            f"forecast: shifts to {self.shift:.4f} px; detail to {self.frequency:.2f} cycles per pixel "
+            f"({self.resolution:.1f} m per half period) with an error under half of the signal; "
+            f"scale {self.scale} shows it all, more is interpolation and prior"
+        )
+
+
+def half_period(frequency: float) -> float:
+    """Metres, of a frequency in cycles per LR pixel."""
+    return PIXEL / (2 * frequency) if frequency else math.inf
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a scene is observed under: all that decides how much of it can be recovered. Tensors are float64."""
+
+    bands: tuple[str, ...]
+    shape: tuple[int, int]  # LR pixels
+    shifts: Tensor  # [t, 2] LR pixels
+    noise: Tensor  # [t, b] reflectance, were all samples valid, independent and of gain 1
+    sigma: Tensor  # [b] of the PSF, LR pixels
+    widths: Tensor  # [b] of the detector, LR pixels
+    spectrum: Spectrum
+
+    @classmethod
+    def of(cls, fit: Fit) -> Conditions:
+        """Those that a fit has found."""
+        field = fit.field
+        noise = fit.noise / field.radiometry.gain
+        shifts, noise, sigma, widths = (
+            x.detach().double() for x in (field.shifts, noise, field.sigma_psf, field.widths)
+        )
+        return cls(field.bands, field.grid.shape, shifts, noise.clamp(min=EXACT), sigma, widths, fit.spectrum)
+
+    def expected(self, dates: int, *, jitter: Sequence[float], seed: int = 0) -> Conditions:
+        """The same with so many dates of typical noise, their shifts drawn with standard deviations (dy, dx)."""
+        random = torch.Generator().manual_seed(seed)
+        shifts = torch.randn(dates, 2, generator=random, dtype=torch.float64)
+        shifts = (shifts - shifts.mean(0)) / shifts.std(0) * torch.tensor(jitter)
+        return replace(self, shifts=shifts, noise=self.noise.log().mean(0).exp().expand(dates, -1))
+
+    def jitter(self) -> tuple[float, float]:
+        """Standard deviations (dy, dx) of the shifts, LR pixels."""
+        y, x = self.shifts.std(0).tolist()
+        return y, x
+
+    @torch.no_grad()
+    def shift_error(self) -> float:
+        """The least root mean square error of the shifts, LR pixels: the Cramer-Rao bound in the gauge of zero mean."""
+        rows, columns = (min(n, COARSE) for n in self.shape)
+        aliases = Aliases.of((rows, columns), device=self.shifts.device)
+        power = torch.stack([self.spectrum(b, aliases.squared()) for b in range(len(self.bands))], -1)
+        model = Model(
+            aliases,
+            self.shifts,
+            torch.ones_like(self.noise),
+            self.noise.square()[None, None],
+            aliases.transfer(self.sigma, self.widths) * power.sqrt(),
+        )
+        total = shift_information(model) * (math.prod(self.shape) / (rows * columns))
+        bound = float(torch.linalg.pinv(total, rtol=1e-9, hermitian=True).diagonal().mean().sqrt())
+        return bound or math.inf  # without any information pinv is 0
+
+    @torch.no_grad()
+    def error_shares(self, aliases: Aliases, band: int) -> Tensor:
+        """[a, y, x] e: the posterior variance of the scene at every frequency over its power, 0 to 1."""
+        power = self.spectrum(band, aliases.squared())
+        amplitude = aliases.transfer(self.sigma[band, None], self.widths[band, None]) * power.sqrt()[..., None]
+        weights = self.noise[None, None, :, band, None].square().reciprocal()
+        factor = [[x[..., 0] for x in row] for row in information(aliases, amplitude, self.shifts, weights)]
+        unit = torch.eye(len(factor), dtype=factor[0][0].dtype, device=power.device)[..., None, None]
+        columns = [forward_solve(factor, list(right)) for right in unit]
+        return torch.stack([torch.stack(column).abs().square().sum(0) for column in columns])
+
+    def reach(self, band: int) -> Reach:
+        aliases = Aliases.of((FINE, FINE), device=self.shifts.device)
+        shares = self.error_shares(aliases, band)
+        rings = (aliases.squared().sqrt() * FINE / 2).round().long()  # of two frequencies' width
+        counts = aliases.counts.expand(shares.shape)
+        size = int(rings.max()) + 1
+        total, number = (
+            torch.zeros(size, dtype=shares.dtype, device=shares.device).index_add(0, rings.flatten(), x.flatten())
+            for x in (shares * counts, counts)
+        )
+        ring = torch.arange(size) * 2 / FINE
+        # the pairs of aliases are in the order of `Aliases.pairs`; the first alias of 0 is 0
+        rows, columns = len(aliases.rows), len(aliases.columns)
+        grid = shares.unflatten(0, (rows, columns))
+        return Reach(
+            crossing(ring, (total / number).cpu()),
+            crossing(aliases.rows.flatten().abs().cpu(), grid[:, 0, :, 0].flatten().cpu()),
+            crossing(aliases.columns.flatten().abs().cpu(), grid[0, :, 0].flatten().cpu()),
+        )
+
+    @property
+    def frequency(self) -> float:
+        """The highest that is recovered, cycles per LR pixel: the mean over bands."""
+        return sum(self.reach(b).all for b in range(len(self.bands))) / len(self.bands)
+
+    def forecast(self) -> Forecast:
+        bands = {band: self.reach(b) for b, band in enumerate(self.bands)}
+        return Forecast(self.shift_error(), sum(reach.all for reach in bands.values()) / len(bands), bands)
+
+
+def crossing(frequency: Tensor, share: Tensor) -> float:
+    """The lowest frequency at which the error's share [n] of the signal's power reaches 1/4; at most 1.
+
+    Between two frequencies [n], in any order, the share is taken as linear.
+    """
+    order = frequency.argsort()
+    f, e = frequency[order], share[order]
+    above = (e >= HALF).nonzero()
+    if not len(above) or f[int(above[0])] > 1:
+        return 1.0
+    k = int(above[0])
+    return float(f[k] - (f[k] - f[k - 1]) * (e[k] - HALF) / (e[k] - e[k - 1])) if k else 0.0
+
+
+class Sample:
+    """What noise and spectrum are estimated from before a fit: the evidence of a small scene at given shifts."""
+
+    def __init__(self, scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = None) -> None:
+        mean = scene.temporal_mean().nan_to_num()  # nothing is clear here: then nothing is known
+        self.field = SplatField(scene.grid, scene.bands, scale=1, psf=psf, shifts=shifts, gain=True, offset=True)
+        self.field.requires_grad_(False)
+        radiometry = self.field.radiometry
+        radiometry.initialise(scene.frames, scene.valid, mean)
+        gain, offset = radiometry.gain, radiometry.offset
+        self.frames = torch.where(scene.valid, scene.frames, gain[..., None, None] * mean + offset[..., None, None])
+        if noise is None:
+            std = frame_to_frame_std(scene.frames, scene.valid, mean, shifts=shifts, gain=gain, offset=offset)
+        else:
+            std = torch.full_like(gain, noise)
+        self.log_noise = std.log().requires_grad_()
+        self.spectrum = Spectrum(mean.var((-2, -1), correction=0))
+        self.valid, self.trusted = torch.ones_like(scene.valid), torch.ones_like(scene.valid)
+        self.filled: Tensor | None = None
+        self._maximise([*([self.log_noise] if noise is None else []), self.spectrum.coefficients])
+
+    def _maximise(self, unknown: list[Tensor]) -> None:
+        """The evidence over what is unknown: after 12 evaluations noise is final to 1 %, power to 5 %."""
+        objective = Evidence()(self)
+
+        def value_and_slope(x: np.ndarray) -> tuple[float, np.ndarray]:
+            vector_to_parameters(torch.from_numpy(x).float(), unknown)
+            loss = torch.stack(list(objective().values())).sum()
+            slopes = torch.autograd.grad(loss, unknown)
+            return float(loss.detach()), parameters_to_vector(slopes).double().numpy()
+
+        start = parameters_to_vector(unknown).detach().double().numpy()
+        bounds = list(zip(start - FAR, start + FAR, strict=True))
+        # torch.optim takes a second to import
+        found = minimize(value_and_slope, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxfun": EVALS})
+        vector_to_parameters(torch.from_numpy(found.x).float(), unknown)
+        for x in unknown:
+            x.requires_grad_(False)
+
+    @property
+    def noise(self) -> Tensor:
+        """[t, b] standard deviation, reflectance."""
+        return self.log_noise.exp()
+
+    @property
+    def change(self) -> Tensor:
+        """[t, b] none: what changes between dates counts as noise."""
+        return torch.zeros_like(self.log_noise)
+
+
+def observed(scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = None) -> Conditions:
+    """The conditions that a scene shows; shifts [t, 2] are taken as they are.
+
+    Noise (unless it is given) and spectrum are those of the clearest observations in its centre; another observation's
+    noise is the typical one. Masked samples are missing everywhere alike: they count as more noise.
+    """
+    centre = scene.crop(min(SAMPLE, *scene.grid.shape))
+    clear = torch.tensor([o.clear for o in centre.observations])
+    chosen = sorted(
+        clear.argsort(descending=True, stable=True)[: min(CLEAREST, max(4, int((clear > 0.98).sum())))].tolist()
+    )
+    sample = Sample(centre.select(chosen, ""), shifts=shifts[chosen], psf=psf, noise=noise)
+    found = Conditions.of(sample)
+    typical = found.noise.log().mean(0).exp().expand(len(scene), -1).clone()
+    typical[chosen] = found.noise
+    share = scene.valid.float().mean((-2, -1)).double().clamp(min=1e-6)
+    # a 20 m band on the 10 m grid repeats each of its samples
+    return replace(found, shape=scene.grid.shape, shifts=shifts.double(), noise=typical * found.widths / share.sqrt())

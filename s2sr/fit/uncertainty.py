@@ -1,0 +1,207 @@
+"""How far the product may be from the truth: a standard deviation per pixel and band, and the count of observations.
+
+It is that of product - truth, the truth seen at the product's resolution: blurred by the product's splat and averaged
+over its pixels, T(f) = exp(-2 pi^2 sigma_splat^2 f^2) sinc(f / scale) along each axis. With the scene's power P and the
+posterior of `evidence`, B = I + U Q U on the four aliases that a footprint passes,
+
+    V = integral of T^2 P - sum over aliases of T^2 P (1 - (B^-1)_aa)          reflectance squared
+
+is the variance of the posterior mean's error, the same everywhere. Three things make it local and the product's:
+
+* Edges. The scene's power is a(x) P(f), a Gaussian scale mixture (Portilla et al. 2003), with the activity a(x) from
+  the product itself: the energy of its gradient within a pixel. Of the variance of that energy's logarithm, `CHANCE`
+  is no property of the place; by that share it is shrunk towards its mean, so that a forest has nearly one a. Mean 1.
+* Masks and borders. Q is that of the observations that are clear at x: V is tabulated over a and over the information
+  of the observations, between the least and the most that occur.
+* The estimator. A product that departs by d from the posterior mean has the error of the latter, e, less d. Where an
+  edge-preserving prior made it do so, d is part of e: with r^2 = mean d^2 / V, the variance is V (1 - 2 c r + r^2),
+  c the correlation of d and e. d is one preconditioned step of the posterior's gradient.
+
+What is uncertain besides (shifts, PSF, change) is in the noise that the fit found per observation, or is not covered.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from s2sr.fit.evidence import Evidence, Information
+from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.fit.quasi_newton import QuasiNewton
+
+if TYPE_CHECKING:
+    from s2sr.fit.module import Reconstruction
+
+REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which activity is measured
+CHANCE = 1.1
+CORRELATION = 0.5  # of what an edge-preserving prior adds to the posterior mean with what that lacks
+ACTIVITIES = torch.logspace(-3, 2, 11, dtype=torch.float64)
+NODES = 16  # of the information
+FREQUENCIES = 24  # along each axis of one LR Nyquist cell, where V is integrated
+
+
+def clear(valid: Tensor, shift: Tensor, scale: int) -> Tensor:
+    """[b, y * scale, x * scale] whether the LR sample at the centre of each product pixel is valid.
+
+    valid: [b, y, x] of one observation; shift: [2] (dy, dx), LR pixels: a point p of the field lies at p + shift in it.
+    """
+    for axis, d in enumerate(shift, start=1):
+        n = valid.shape[axis]
+        sample = ((torch.arange(n * scale, device=valid.device) + 0.5) / scale + d).floor().long()
+        inside = (sample >= 0) & (sample < n)
+        valid = valid.index_select(axis, sample.clamp(0, n - 1)) & inside.view((-1, 1) if axis == 1 else (-1,))
+    return valid
+
+
+def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
+    """[b, y * scale, x * scale] number of observations that are clear at a product pixel (uint8, or int32 above 255).
+
+    valid: [t, b, y, x]; shifts: [t, 2], LR pixels.
+    """
+    first, *others = (clear(*one, scale) for one in zip(valid, shifts, strict=True))
+    count = first.to(torch.uint8 if len(valid) < 256 else torch.int32)
+    for one in others:
+        count += one
+    return count
+
+
+def settle(module: Reconstruction) -> None:
+    """Noise and spectrum of a module as the evidence has them, given everything else that was fitted."""
+    blocks = module.blocks()
+    free = [*blocks["noise"], *blocks["spectrum"]]
+    for p in module.parameters():
+        p.requires_grad_(any(p is q for q in free))
+    evidence = Evidence()
+    parts = evidence(module)
+    optimizer = QuasiNewton(free, metric=Information(module, evidence))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.stack(list(parts().values())).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+def posterior_variance(
+    activities: Tensor,  # [a]
+    weights: Tensor,  # [k, t] g^2 / v of the clear observations, 0 of the others
+    *,
+    phases: Tensor,  # [4, f, t] exp(2 pi i f_a . d_t)
+    amplitude: Tensor,  # [4, f] U
+    seen: Tensor,  # [4, f] T^2 P
+    prior: Tensor,  # the integral of T^2 P
+) -> Tensor:  # [k, a]
+    """V where the scene's power is a P and the observations have these weights."""
+    found = []
+    for w in weights:
+        coupling = torch.einsum("aft,bft,t->fab", phases, phases.conj(), w.to(phases.dtype))
+        coupling = coupling * amplitude.T[:, :, None] * amplitude.T[:, None, :]
+        inner = activities[:, None, None, None] * coupling + torch.eye(4, dtype=coupling.dtype)
+        left = torch.linalg.inv(inner).diagonal(dim1=-2, dim2=-1).real  # [a, f, 4]
+        explained = ((1 - left) * seen.T).sum((-2, -1)) / phases.shape[1]
+        found.append(activities * (prior - explained))
+    return torch.stack(found)
+
+
+def frequencies(cells: int = 2, n: int = FREQUENCIES) -> Tensor:
+    """[cells^2, f, 2] the aliases of n^2 / 2 LR frequencies (the others are their negatives), cycles per LR pixel."""
+    f = (torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5
+    base = torch.cartesian_prod(f, f[n // 2 :])
+    steps = torch.arange(cells, dtype=torch.float64)
+    whole = torch.cartesian_prod(steps, steps)[:, None]
+    return torch.remainder(base + whole + cells / 2, cells) - cells / 2
+
+
+def departure(module: Reconstruction, scale: int) -> Tensor:
+    """[b, y * scale, x * scale] the product less the posterior mean, one preconditioned step away; reflectance."""
+    field = module.field
+    tv, module.tv = module.tv, 0.0
+    for p in module.parameters():
+        p.requires_grad_(p is field.weights)
+    (gradient,) = torch.autograd.grad(torch.stack(list(posterior(module)().values())).sum(), field.weights)
+    module.tv = tv
+    own, field.weights.data = field.weights.data, FourierMetric(module)(gradient)
+    step = field.render(field.grid.scaled(scale))
+    field.weights.data = own
+    return step
+
+
+@torch.no_grad()
+def variances(module: Reconstruction, band: int, weights: Tensor, scale: int) -> Tensor:
+    """[k, a] V of a band at ACTIVITIES for rows of weights [k, t], g^2 / v of the observations that are clear."""
+    field = module.field
+    near, every = frequencies(2), frequencies(2 * max(scale, field.scale))
+
+    def passed(f: Tensor) -> Tensor:  # T^2
+        blurred = torch.exp(-2 * (math.pi * field.lattice.sigma * f).square())
+        return (torch.sinc(f / scale) * blurred).square().prod(-1)
+
+    def power(f: Tensor) -> Tensor:
+        return module.spectrum(band, f.square().sum(-1))
+
+    sigma, width = field.sigma_psf[band].double(), field.widths[band].double()
+    transfer = (torch.sinc(width * near) * torch.exp(-2 * (math.pi * sigma * near).square())).prod(-1)
+    prior = (passed(every) * power(every)).sum() / every.shape[1]
+    return posterior_variance(
+        ACTIVITIES,
+        weights,
+        phases=torch.exp(2j * math.pi * (near @ field.shifts.double().T)),
+        amplitude=transfer * power(near).sqrt(),
+        seen=passed(near) * power(near),
+        prior=prior,
+    )
+
+
+def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Tensor:
+    """[b, y * scale, x * scale] of the product `image` at `scale` pixels per LR pixel; reflectance.
+
+    Module and image are on the CPU. The module's noise and spectrum are settled on the way.
+    """
+    settle(module)
+    departed = departure(module, scale).square().numpy()
+    field, found = module.field, []
+    weights = (field.radiometry.gain / module.noise).detach().double().square()
+    shifts = field.shifts.detach()
+    valid = torch.stack([clear(*one, 1) for one in zip(module.valid, shifts, strict=True)])
+    for b, band in enumerate(image.double().numpy()):
+        reach = REACH * scale * float(field.widths[b])
+        local = valid[:, b] * weights[:, b, None, None]  # [t, y, x]
+        information = local.sum(0)
+        most = information.max().clamp(min=1e-9)
+        # V changes fastest where there is least; a node is just so much of a set of observations that occurs
+        wanted = most * torch.linspace(0, 1, NODES, dtype=torch.float64).square()
+        nearest = (information.flatten() - wanted[:, None]).abs().argmin(1)
+        share = wanted / information.flatten()[nearest].clamp(min=1e-9)
+        table = variances(module, b, share[:, None] * local.flatten(1).T[nearest], scale)
+        blurred = ndimage.gaussian_filter((information / most).numpy(), 0.5, mode="constant")  # as footprints do
+        there = ndimage.gaussian_filter((information > 0).double().numpy(), 0.5, mode="nearest")
+        blurred, there = (ndimage.zoom(x, scale, order=1, mode="nearest", grid_mode=True) for x in (blurred, there))
+        r = math.sqrt((there * departed[b]).sum() / max(there.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1]))
+        table = table * (1 - 2 * CORRELATION * r + r**2)
+        row = np.sqrt(blurred) * (NODES - 1)
+        column = np.interp(np.log(activity(band, reach, there)), ACTIVITIES.log(), np.arange(len(ACTIVITIES)))
+        deviation = table.log().numpy() / 2
+        deviation = ndimage.map_coordinates(deviation, [row, column], order=1, mode="nearest", output=np.float32)
+        found.append(torch.from_numpy(np.exp(deviation)))
+    return torch.stack(found)
+
+
+def activity(band: np.ndarray, reach: float, there: np.ndarray) -> np.ndarray:
+    """[y, x] how much goes on here, in power, of what does on the mean, as an image [y, x] shows it.
+
+    reach: pixels. 1 where `there` [y, x], 0 to 1, is 0: where nothing was observed, the image is smooth for no reason.
+    """
+    rows, columns = np.gradient(band)
+    energy = ndimage.gaussian_filter(rows**2 + columns**2, reach, mode="nearest")
+    log_energy = np.log(np.maximum(energy / max(energy.mean(), 1e-300), 1e-6))
+    log_energy -= np.average(log_energy, weights=there + 1e-12)
+    variance = np.average(log_energy**2, weights=there + 1e-12)
+    found = np.exp(max(0.0, 1 - CHANCE / max(variance, 1e-12)) * log_energy)
+    return np.maximum(1 + there * (found / np.average(found, weights=there + 1e-12) - 1), 1e-3)

@@ -1,0 +1,77 @@
+"""A configuration in, registered observations out: what every command that looks at a scene begins with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from s2sr.data.geotiff import clearest
+from s2sr.data.registration import estimate_shifts
+from s2sr.errors import InputError
+from s2sr.model.scene import Scene
+from s2sr.overrides import CONF, quoted
+
+
+def build(node: Any) -> Any:
+    """The object that a node with `_target_` describes; plain Python inside, never DictConfig."""
+    return instantiate(node, _convert_="all")
+
+
+def configuration(*overrides: str) -> DictConfig:
+    """conf/train.yaml with overrides as on the command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", quoted(overrides))
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises InputError for a number that is out of its range; names and structure are Hydra's to check."""
+    whole = {"threads": 1, "n_obs": 2, "crop": 1, "report.scale": 1, "seed": 0}
+    for key, least in whole.items():
+        value = OmegaConf.select(cfg, key)
+        if not (type(value) is int and value >= least) and not (value is None and key != "seed"):
+            raise InputError(f"{key}={value}: it must be a whole number from {least}")
+    for key in ("noise", "tv_delta"):
+        value = OmegaConf.select(cfg, key)
+        if not (isinstance(value, int | float) and 0 < value < math.inf) and not (value is None and key == "noise"):
+            raise InputError(f"{key}={value}: it must be a positive number")
+    if type(cfg.report.frc) is not bool:
+        raise InputError(f"report.frc={cfg.report.frc}: it must be true or false")
+
+
+def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:
+    """The scene that a configuration names: loaded, cropped, the clearest `n_obs` observations.
+
+    fetch: let the source get what is missing. Raises InputError where less than two observations are left.
+    """
+    check(cfg)
+    source = build(cfg.data)
+    if fetch:
+        source.prepare()
+    scene = source.load()
+    if cfg.crop is not None:
+        scene = scene.crop(cfg.crop)
+    seen = [t for t, observation in enumerate(scene.observations) if observation.clear > 0]
+    if len(seen) < len(scene):
+        scene = scene.select(seen, "all of its pixels are masked")
+    if cfg.n_obs is not None:
+        scene = clearest(scene, cfg.n_obs)
+    if len(scene) < 2:
+        raise InputError(f"{len(scene)} usable observations; a reconstruction needs 2 and is good from 8")
+    return scene
+
+
+def register(scene: Scene) -> tuple[Scene, Tensor]:
+    """The scene without observations that match no other, and the first guess of the shifts [t, 2], LR pixels.
+
+    Where most do not match, the scene is too small or too changeable to tell: all stay, the unmatched unshifted.
+    """
+    found = estimate_shifts(scene)
+    kept = found.trusted.nonzero()[:, 0].tolist()
+    if len(kept) == len(scene) or len(kept) < max(2, len(scene) / 2):
+        return scene, found.shifts
+    return scene.select(kept, "it does not match the others"), found.shifts[kept]

@@ -1,0 +1,44 @@
+"""python -m s2sr.report FOLDER: writes report.html of a run or of a sweep again, from what lies in the folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from s2sr.errors import InputError
+
+
+def main(folder: Path) -> str:
+    """Writes it and says so, with what is missing.
+
+    Raises InputError for a folder that is of neither run nor sweep, and for a file that cannot be read.
+    """
+    try:
+        return _write(folder)
+    except (OSError, ValueError) as error:
+        raise error if isinstance(error, InputError) else InputError(f"{folder}: {error}") from error
+
+
+def _write(folder: Path) -> str:
+    from s2sr.report.jobs import read_jobs
+    from s2sr.report.run_page import write_run_page
+
+    if (folder / "metrics.json").is_file() or (folder / ".hydra").is_dir():
+        missing = write_run_page(folder)
+        left_out = f"; the run is not complete: no {', no '.join(missing)}" if missing else ""
+        return f"{folder / 'report.html'}{left_out}"
+    if folder.is_dir() and read_jobs(folder):
+        from s2sr.report.sweep import collate
+
+        failed = collate(folder)
+        return "\n".join([str(folder / "report.html"), *(f"failed job {line}" for line in failed)])
+    raise InputError(f"{folder}: not the folder of a run or of a sweep, it has no metrics.json, .hydra or job folders")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m s2sr.report FOLDER, the folder of a run or of a sweep")
+    try:
+        print(main(Path(sys.argv[1])))
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,90 @@
+"""The product against what was observed: put through the forward model, it has to give the observations back.
+
+Residuals are predicted minus observed, so a positive bias is a product that is too bright. Per band, over the valid
+samples
+
+    consistency_bias = mean(r)                      reflectance
+    consistency_rms  = sqrt(mean(r^2 / v))          noise standard deviations: 1 is noise alone
+
+and, where there are B04 and B08, ndvi_bias and ndvi_rmse of (B08 - B04) / (B08 + B04) of the predicted against the
+observed samples. The map is the mean over the dates of the normalised residuals in units of its own standard error,
+sum_t(r / sigma) / sqrt(n). The product was fitted to these samples and takes up part of their noise: noise alone stays
+well below 1 there, and what stands out is where the model is wrong (change between dates, a cloud that the mask has
+missed, a wrong PSF along edges).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from s2sr.model.scene import Scene
+from s2sr.report.figures import MASKED, Panel, fit, sheet
+from s2sr.report.metrics import area_average
+
+DARK = 0.02  # B04 + B08 below which noise alone makes an NDVI
+SHOWN = 3.0  # standard errors at full colour
+PANEL = 400  # screen pixels
+
+
+def consistency(scene: Scene, predicted: Tensor, noise: Tensor) -> dict[str, float]:
+    """The module's scores of predicted frames [t, b, y, x]; noise: [t, b] standard deviation, reflectance."""
+    valid = scene.valid
+    residual = (predicted - scene.frames).double() * valid
+    count = valid.sum((0, 2, 3))
+    z = residual / noise[..., None, None]
+    bias = residual.sum((0, 2, 3)) / count
+    rms = (z.square().sum((0, 2, 3)) / count).sqrt()
+    found = {f"consistency_bias_{band}": float(x) for band, x in zip(scene.bands, bias, strict=True)}
+    found |= {f"consistency_rms_{band}": float(x) for band, x in zip(scene.bands, rms, strict=True)}
+    if {"B04", "B08"} <= set(scene.bands):
+        red, infrared = (scene.bands.index(band) for band in ("B04", "B08"))
+        seen = valid[:, red] & valid[:, infrared]
+        for frames in (predicted, scene.frames):
+            seen = seen & (frames[:, red] + frames[:, infrared] > DARK)
+        ours, theirs = (_ndvi(f[:, red][seen], f[:, infrared][seen]) for f in (predicted, scene.frames))
+        found["ndvi_bias"] = float((ours - theirs).mean())
+        found["ndvi_rmse"] = float((ours - theirs).square().mean().sqrt())
+    return found
+
+
+def brightness(scene: Scene, product: Tensor, scale: int) -> dict[str, float]:
+    """`mean_bias` per band, reflectance: the product [b, y * scale, x * scale] averaged over LR pixels, less the
+    temporal mean, over the pixels that any date shows.
+    """
+    seen = scene.valid.any(0).numpy()
+    difference = area_average(product, scale, 1) - scene.temporal_mean().numpy()
+    return {f"mean_bias_{band}": float(d[s].mean()) for band, d, s in zip(scene.bands, difference, seen, strict=True)}
+
+
+def standardised(scene: Scene, predicted: Tensor, noise: Tensor) -> Tensor:
+    """[b, y, x] the module's map; NaN where no date is valid."""
+    z = (predicted - scene.frames) / noise[..., None, None] * scene.valid
+    count = scene.valid.sum(0)
+    return (z.sum(0) / count.sqrt()).where(count > 0, math.nan)
+
+
+def maps(scene: Scene, predicted: Tensor, noise: Tensor) -> Figure:
+    """The maps of `standardised`, band by band: red where the product is brighter than what was observed."""
+    panels = []
+    for band, z in zip(scene.bands, standardised(scene, predicted, noise).numpy(), strict=True):
+        colours = colormaps["RdBu_r"]((z + SHOWN) / (2 * SHOWN))[..., :3]
+        picture = np.where(np.isfinite(z)[..., None], 255 * colours + 0.5, MASKED).astype(np.uint8)
+        finite = z[np.isfinite(z)]
+        beyond = float((abs(finite) > SHOWN).mean())
+        facts = f"rms {math.sqrt(float((finite**2).mean())):.2f}, {beyond:.1%} beyond {SHOWN:g}"
+        panels.append(Panel(fit(picture, 1, 1, (0, 0, *z.shape), PANEL)[0], band, facts))
+    header = (
+        "Predicted - observed, mean over the dates, in its standard errors: "
+        f"red +{SHOWN:g} (product too bright), blue -{SHOWN:g}"
+    )
+    columns = min(4, len(panels))
+    return sheet([panels[k : k + columns] for k in range(0, len(panels), columns)], header)
+
+
+def _ndvi(red: Tensor, infrared: Tensor) -> Tensor:
+    return (infrared - red) / (infrared + red)

@@ -1,0 +1,195 @@
+"""What the numbers of metrics.json and the files of a folder mean: one table each, for reports and documentation.
+
+A key of metrics.json is a key of `METRICS`, then what it is about if not the product of all bands: a baseline, a band,
+and `std` for its standard error; `holdout_rmse_wiener_B02`, `psf_sigma_B04_std`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+GROUPS = {
+    "heldout": "Held-out error",
+    "fidelity": "Fidelity to the truth",
+    "sharpness": "Sharpness",
+    "resolution": "Resolution",
+    "consistency": "Consistency with the observations",
+    "uncertainty": "Uncertainty",
+    "psf": "Point-spread function",
+    "shifts": "Shifts",
+    "run": "The run",
+}
+BASELINES = {"temporal_mean": "temporal mean", "bicubic": "bicubic of the mean", "wiener": "Wiener"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    group: str  # of GROUPS
+    label: str
+    unit: str  # empty: none
+    sentence: str
+    digits: str = ".4g"  # format
+    better: str = ""  # "higher" or "lower", where one is better for certain
+
+    def text(self, value: Any) -> str:
+        """The value as it is shown, without its unit; a dash where there is none."""
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return "–"
+        return format(value, self.digits) if isinstance(value, int | float) else str(value)
+
+
+METRICS = {
+    "holdout_rmse": Metric(
+        "heldout",
+        "held-out error",
+        "reflectance",
+        "Root mean square difference between withheld observations, which the fit never saw, and what the model "
+        "predicts for them. The judge where no truth is known: invented detail raises it.",
+        better="lower",
+    ),
+    "psnr": Metric(
+        "fidelity",
+        "PSNR",
+        "dB",
+        "Peak signal over error against the truth, at 4x or the product's scale if lower, after a fit of brightness.",
+        ".2f",
+        "higher",
+    ),
+    "ssim": Metric(
+        "fidelity", "SSIM", "", "Structural similarity with the truth, 1 for the same picture.", ".3f", "higher"
+    ),
+    "edge_contrast": Metric(
+        "sharpness",
+        "edge contrast",
+        "1/px",
+        "Slope of the steepest edges over the scene's contrast, per LR pixel. Ringing raises it as well as detail: "
+        "read it beside the held-out error.",
+        ".3f",
+    ),
+    "gradient_energy": Metric(
+        "sharpness", "gradient energy", "1/px²", "Mean squared slope over the squared contrast.", ".3f"
+    ),
+    "laplacian_var": Metric(
+        "sharpness", "Laplacian variance", "1/px⁴", "Variance of the curvature; noise and ringing raise it most.", ".3f"
+    ),
+    "detail_limit_px": Metric(
+        "resolution",
+        "detail limit",
+        "px",
+        "Half a period of the finest pattern of which the sensor passes 5 % of the contrast. What is finer in the "
+        "product is interpolation and prior.",
+        ".2f",
+    ),
+    "frc_resolution_m": Metric(
+        "resolution",
+        "resolved detail",
+        "m",
+        "Half a period of the finest pattern on which reconstructions of two disjoint halves of the dates agree "
+        "(Fourier ring correlation).",
+        ".1f",
+        "lower",
+    ),
+    "forecast_frequency": Metric(
+        "resolution",
+        "forecast frequency",
+        "cycles/px",
+        "Finest frequency that these shifts, noise and PSF can resolve, computed before any fit.",
+        ".3f",
+    ),
+    "residual_rms": Metric(
+        "consistency",
+        "residual",
+        "reflectance",
+        "Root mean square of predicted minus observed reflectance over the samples that were fitted.",
+    ),
+    "ndvi_bias": Metric(
+        "consistency", "NDVI bias", "", "Mean NDVI of the product less that of the observations.", "+.4f"
+    ),
+    "coverage_68": Metric(
+        "uncertainty",
+        "coverage of one sigma",
+        "",
+        "Fraction of withheld samples within one predicted standard deviation; .68 if the error bars are right.",
+        ".3f",
+    ),
+    "psf_sigma": Metric(
+        "psf",
+        "PSF sigma",
+        "px",
+        "Standard deviation of the Gaussian part of the point-spread function, in pixels of the band's own grid.",
+        ".3f",
+    ),
+    "shift_rmse_px": Metric(
+        "shifts", "shift error", "px", "Root mean square error of the estimated shifts.", ".4f", "lower"
+    ),
+    "n_obs": Metric("run", "observations", "", "Acquisitions that were fitted.", "d"),
+    "scale": Metric("run", "scale", "", "Product pixels per LR pixel (10 m) and axis.", "d"),
+    "strategy": Metric("run", "strategy", "", "How it was solved: conf/strategy."),
+    "evals": Metric("run", "evaluations", "", "Of the objective and its gradient.", "d"),
+    "runtime_s": Metric("run", "time", "s", "From reading the observations to writing the product.", ".1f"),
+    "peak_memory_mb": Metric("run", "peak memory", "MB", "Of the whole process.", ".0f"),
+}
+
+FILES = {
+    "report.html": "this page",
+    "README.md": "the sweep in words: the command and the table",
+    "sweep.csv": "the jobs' overrides and all their metrics",
+    "sr.tif": "the product: Cloud-Optimized GeoTIFF, float32 reflectance",
+    "sr_std.tif": "its standard deviation, reflectance",
+    "sr.png": "the product to look at",
+    "comparison.png": "the pictures side by side",
+    "sweep.png": "scores against the swept value",
+    "pictures": "the product of every job, under one stretch",
+    "uncertainty.png": "where the product is how sure",
+    "frc.png": "Fourier ring correlation: what two halves of the dates agree on",
+    "consistency.png": "the product, seen by the sensor, against the observations",
+    "metrics.json": "all numbers",
+    "metrics.csv": "the numbers as they went, against evaluations",
+    "shifts.csv": "per observation: shift, gain, offset, noise, weight, used or why not",
+    "observation.tif": "the clearest observation, on the LR grid",
+    "mean.tif": "the temporal mean, on the LR grid",
+    "truth.tif": "the truth, averaged to the product's pixels",
+    "train.log": "what the run said",
+    "checkpoints": "one per stage and level, and the last: what a resumed run goes on from",
+    "wandb": "the dashboard's run: `wandb leet wandb` shows it, `wandb sync` uploads it",
+    ".hydra": "the configuration as it was composed",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric of one run: the product's value beside those of the baselines, over all bands and for each."""
+
+    key: str
+    metric: Metric
+    values: dict[str, Any] = field(default_factory=dict)  # by baseline; "": the product
+    errors: dict[str, float] = field(default_factory=dict)  # standard errors of the product's, by band; "": of all
+    by_band: dict[str, dict[str, Any]] = field(default_factory=dict)  # by baseline, then by band
+
+
+def rows(metrics: Mapping[str, Any], bands: Sequence[str]) -> list[Row]:
+    """What is known of `METRICS`, in its order; other keys are passed over."""
+    found = {key: Row(key, metric) for key, metric in METRICS.items()}
+    for name, value in metrics.items():
+        parts = parse(name, bands)
+        if parts is None or value is None:
+            continue
+        key, baseline, band, std = parts
+        if std:
+            found[key].errors[band] = value
+        elif band:
+            found[key].by_band.setdefault(baseline, {})[band] = value
+        else:
+            found[key].values[baseline] = value
+    return [row for row in found.values() if row.values or row.by_band]
+
+
+def parse(name: str, bands: Sequence[str] = ()) -> tuple[str, str, str, bool] | None:
+    """(key of METRICS, baseline, band, whether it is a standard error) of a key of metrics.json; None: not known."""
+    key, baseline, band = ("|".join(map(re.escape, names)) for names in (METRICS, BASELINES, bands))
+    match = re.fullmatch(f"({key})(?:_({baseline}))?(?:_({band or '(?!)'}))?(_std)?", name)
+    return (match[1], match[2] or "", match[3] or "", bool(match[4])) if match else None

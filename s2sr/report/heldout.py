@@ -1,0 +1,179 @@
+"""How well a fit predicts samples that it has not seen, beside three images that anyone can make of what it has seen:
+
+    temporal mean   the mean of the frames, each brought to the same radiometry
+    bicubic         that mean, interpolated (Keys) at every frame's shift
+    Wiener          that mean deconvolved, at every frame's shift, blurred again
+
+Every frame's gain and offset against an image are least squares on the samples that were seen; the shifts, the PSF and
+the noise are the fit's own. Errors are in reflectance: `rmse`, and `median`, of the absolute ones, which clouds and
+change between the dates do not decide. A perfect image would score the noise.
+
+The mean's transfer function is H = G J, of the footprint and of the shifts that it averages over, J(f) = mean_t exp(-2
+pi i f . d_t). With S its power spectrum (radial mean) and n = v / T its noise, the Wiener estimate of the scene and its
+prediction of frame t are
+
+    X = M (1 - n / S)_+ / H,    Y_t = G exp(-2 pi i f . d_t) X = M (1 - n / S)_+ exp(-2 pi i f . d_t) / J
+
+on the LR grid, whose Nyquist frequency the mean does not exceed: G goes and comes again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from s2sr.model.field import SplatField
+from s2sr.model.scene import Scene
+
+log = logging.getLogger(__name__)
+
+CLIP = 3.0  # robust standard deviations beyond which a sample does not enter a regression
+
+
+@torch.no_grad()
+def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None = None) -> dict[str, float]:
+    """`holdout_rmse` and `holdout_median` of a fit to `scene` and of the baselines, overall and per band.
+
+    noise: [t, b] standard deviation that the fit has found. dates: whole dates that the fit has not seen, placed by
+    their valid samples and judged by the others: the same with `holdout_dates_`.
+    """
+    scene = scene.to(field.weights.device)
+    shifts, mean = field.shifts, level_mean(scene)
+    spectrum = deconvolved(mean, shifts, noise.square().mean(0) / len(scene))
+    found = scores("holdout", scene, {"": field(), **baselines(scene, mean, spectrum, shifts)})
+    if dates is not None:
+        dates = dates.to(field.weights.device)
+        own = located(field, dates)
+        inside = (own.abs() < field.reach).all(1)
+        for t in (~inside).nonzero()[:, 0].tolist():
+            log.warning("%s lies further off than all dates of the fit: it does not judge", dates.observations[t].name)
+        keep = inside.nonzero()[:, 0].tolist()
+        dates, own = dates.select(keep, "too far off"), own[keep]
+        predicted = matched(field.observed(own), dates.frames, dates.valid)
+        found |= scores("holdout_dates", dates, {"": predicted, **baselines(dates, mean, spectrum, own)})
+    return found
+
+
+def baselines(scene: Scene, mean: Tensor, spectrum: Tensor, shifts: Tensor) -> dict[str, Tensor]:
+    """[t, b, y, x] what the mean [b, y, x], and its deconvolved spectrum, predict of frames at shifts [t, 2]."""
+    images = {
+        "_temporal_mean": mean.expand_as(scene.frames),
+        "_bicubic": interpolated(mean, shifts),
+        "_wiener": moved(spectrum, shifts, scene.grid.shape),
+    }
+    return {name: matched(image, scene.frames, scene.valid) for name, image in images.items()}
+
+
+def scores(prefix: str, scene: Scene, predictions: dict[str, Tensor]) -> dict[str, float]:
+    """Errors of predictions [t, b, y, x] at the judged samples; NaN where there are none."""
+    found = {}
+    for name, prediction in predictions.items():
+        error = (prediction - scene.frames).abs()
+        parts = [("", slice(None)), *((f"_{band}", slice(b, b + 1)) for b, band in enumerate(scene.bands))]
+        for part, bands in parts:
+            own = error[:, bands][scene.judged[:, bands]]
+            found[f"{prefix}_rmse{name}{part}"] = float(own.square().mean().sqrt())
+            found[f"{prefix}_median{name}{part}"] = float(own.median()) if len(own) else math.nan
+    return found
+
+
+def matched(prediction: Tensor, frames: Tensor, seen: Tensor) -> Tensor:
+    """gain * prediction + offset, per frame and band by least squares on the seen samples; all [t, b, y, x].
+
+    Twice: the second time without those further off than `CLIP` robust standard deviations.
+    """
+    keep = seen
+    for _ in range(2):
+        count = keep.sum((-2, -1), keepdim=True).clamp(min=1)
+        x0, y0 = ((keep * z).sum((-2, -1), keepdim=True) / count for z in (prediction, frames))
+        x, y = prediction - x0, frames - y0
+        gain = (keep * x * y).sum((-2, -1), keepdim=True) / (keep * x * x).sum((-2, -1), keepdim=True).clamp(min=1e-12)
+        fitted = y0 + gain * x
+        size = (frames - fitted).abs()
+        typical = size.masked_fill(~seen, torch.nan).flatten(2).nanmedian(-1).values[..., None, None]
+        keep = seen & (size <= CLIP * 1.4826 * typical)
+    return fitted
+
+
+def level_mean(scene: Scene) -> Tensor:
+    """[b, y, x] the temporal mean of frames that are brought to one radiometry.
+
+    Else its level would step wherever a frame is masked or withheld; that of the first mean does, hence the rounds.
+    """
+    mean = scene.temporal_mean()
+    for _ in range(3):
+        rest = (scene.frames - matched(mean.expand_as(scene.frames), scene.frames, scene.valid)) * scene.valid
+        mean = mean + rest.sum(0) / scene.valid.sum(0).clamp(min=1)
+    return mean
+
+
+def interpolated(image: Tensor, shifts: Tensor) -> Tensor:
+    """[t, b, y, x] an image [b, y, x] with its content moved to larger rows and columns by shifts [t, 2], LR pixels.
+
+    Cubic convolution (Keys 1981, a = -1/2); beyond the border its pixels go on.
+    """
+    reach = math.ceil(float(shifts.abs().max())) + 2
+    taps = torch.arange(-reach, reach + 1, device=shifts.device)
+    u = (taps + shifts[..., None]).abs()
+    near, far = (1.5 * u - 2.5) * u.square() + 1, ((2.5 - 0.5 * u) * u - 4) * u + 2
+    rows, columns = torch.where(u < 1, near, torch.where(u < 2, far, 0)).unbind(1)
+    padded = functional.pad(image[None], [reach] * 4, mode="replicate")[0]
+    along = torch.einsum("byxk,tk->tbyx", padded.unfold(1, len(taps), 1), rows)
+    return torch.einsum("tbyxk,tk->tbyx", along.unfold(3, len(taps), 1), columns)
+
+
+def deconvolved(mean: Tensor, shifts: Tensor, variance: Tensor) -> Tensor:
+    """[b, 2 y, x + 1] spectrum of G X, continued by mirrors; variance: [b] of the mean's noise."""
+    mirrored = torch.cat([mean, mean.flip(1)], 1)
+    mirrored = torch.cat([mirrored, mirrored.flip(2)], 2)
+    spectrum = torch.fft.rfft2(mirrored, norm="ortho")
+    fy, fx = _frequencies(mean)
+    ring = (torch.hypot(fy[:, None], fx) * 2 * min(mean.shape[1:])).round().long().flatten()
+    power = spectrum.abs().square().flatten(1)
+    radial = torch.zeros(len(mean), int(ring.max()) + 1, device=mean.device).index_add_(1, ring, power)
+    radial = (radial / torch.bincount(ring).clamp(min=1))[:, ring].view_as(spectrum.real)
+    passed = (1 - variance[:, None, None] / radial.clamp(min=1e-20)).clamp(min=0)
+    jitter = torch.polar(torch.ones(()), -2 * math.pi * (fy[:, None, None] * shifts[:, 0] + fx[:, None] * shifts[:, 1]))
+    return spectrum * passed / jitter.mean(-1)
+
+
+def moved(spectrum: Tensor, shifts: Tensor, shape: tuple[int, int]) -> Tensor:
+    """[t, b, y, x] the image of a mirrored spectrum with its content moved by shifts [t, 2], LR pixels."""
+    fy, fx = _frequencies(spectrum.new_empty((1, *shape)).real)
+    frames = []
+    for dy, dx in shifts:
+        turn = torch.polar(torch.ones(()), -2 * math.pi * (fy[:, None] * dy + fx * dx))
+        image = torch.fft.irfft2(spectrum * turn, s=(2 * shape[0], 2 * shape[1]), norm="ortho")
+        frames.append(image[:, : shape[0], : shape[1]])
+    return torch.stack(frames)
+
+
+def located(field: SplatField, dates: Scene, rounds: int = 6) -> Tensor:
+    """[t, 2] where the field predicts the valid samples best: Gauss-Newton from 0, gain and offset free."""
+    shifts = torch.zeros(len(dates), 2, device=field.weights.device)
+    step = 0.05  # LR pixels, of the finite differences
+    steps = step * torch.eye(2, device=shifts.device)
+
+    def fitted(at: Tensor) -> Tensor:
+        return matched(field.observed(at), dates.frames, dates.valid)
+
+    for _ in range(rounds):
+        rest = (dates.frames - fitted(shifts)) * dates.valid
+        size = rest.abs().masked_fill(~dates.valid, torch.nan).flatten(2).nanmedian(-1).values[..., None, None]
+        weight = dates.valid / torch.maximum(rest.abs() / CLIP, 1.4826 * size).clamp(min=1e-4) / size.clamp(min=1e-4)
+        slopes = torch.stack([(fitted(shifts + e) - fitted(shifts - e)) / (2 * step) for e in steps], -1)
+        curvature = torch.einsum("tbyxi,tbyx,tbyxj->tij", slopes, weight, slopes)
+        pull = torch.einsum("tbyxi,tbyx->ti", slopes, weight * rest)
+        shifts = shifts + (torch.linalg.pinv(curvature, hermitian=True) @ pull[..., None])[..., 0].clamp(-0.5, 0.5)
+        shifts = shifts.clamp(-field.reach, field.reach)
+    return shifts
+
+
+def _frequencies(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the mirrored image along rows, and along columns those of `rfft2`; cycles per LR pixel."""
+    rows, columns = image.shape[1:]
+    return torch.fft.fftfreq(2 * rows, device=image.device), torch.fft.rfftfreq(2 * columns, device=image.device)

@@ -1,0 +1,141 @@
+"""Where a run's curves go: always into metrics.csv, and into a Weights & Biases run for those who want one."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from s2sr.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MODES = ("online", "offline", "disabled")
+
+
+def csv_logger(*, folder: Path, group: str | None, job_type: str, config: Mapping[str, Any]) -> list[Logger]:
+    """metrics.csv in the run folder, which report.html draws; a resumed run appends to it."""
+    path = folder / "metrics.csv"
+    earlier: list[dict[str, Any]] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            earlier = list(csv.DictReader(file))
+    logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is not empty")
+        logger.experiment.metrics += earlier  # Lightning has removed the file
+    return [logger]
+
+
+def wandb_logger(
+    *,
+    folder: Path,
+    group: str | None,
+    job_type: str,
+    config: Mapping[str, Any],
+    project: str = "s2sr",
+    mode: str | None = None,
+) -> list[Logger]:
+    """Besides metrics.csv a run in `folder`/wandb, in the mode asked for, else online if logged in, else offline.
+
+    Never asks for anything, and goes offline where there is no key or the server does not answer in 15 s.
+    Raises InputError for an unknown mode.
+    """
+    import wandb
+
+    if mode not in (None, *MODES):
+        raise InputError(f"logger.mode={mode}; choose from {', '.join(MODES)}")
+    settings = wandb.Settings(init_timeout=15, finish_timeout=60, silent=True, console="off")
+    wandb.setup(settings)
+    mode = mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    if mode == "online" and not _logged_in():
+        log.warning("dashboard: no key for Weights & Biases, so the run is logged offline; log in with `wandb login`")
+        mode = "offline"
+    own = _run_id(folder)
+    common: dict[str, Any] = {
+        "dir": folder,
+        "project": project,
+        "name": f"{group}/{folder.name}" if group not in (None, folder.name) else folder.name,
+        "group": group,
+        "job_type": job_type,
+        "config": dict(config),
+        "id": own,
+        "settings": settings,
+    }
+    try:
+        # only a server can say what it has of an earlier run
+        run = wandb.init(mode=mode, resume="allow" if own and mode == "online" else None, **common)  # type: ignore[arg-type]
+    except Exception as error:  # whatever a network or a server can think of must not cost the fit
+        log.warning(
+            "dashboard: Weights & Biases cannot be reached, so the run is logged offline (%s)",
+            str(error).splitlines()[0],
+        )
+        run = wandb.init(mode="offline", **common)
+    if run.disabled:
+        pass
+    elif run.offline:
+        place = folder / "wandb"
+        log.info(
+            "dashboard: offline; look with `wandb leet %s`, upload with `wandb sync %s/offline-run-*`", place, place
+        )
+    else:
+        log.info("dashboard: %s", run.url)
+    return [WandbLogger(experiment=run), *csv_logger(folder=folder, group=group, job_type=job_type, config=config)]
+
+
+def summarise(loggers: Sequence[Logger], metrics: Mapping[str, Any]) -> None:
+    """The final numbers, those of metrics.json, as the run's summary in the dashboard."""
+    for run in wandb_runs(loggers):
+        run.summary.update(dict(metrics))
+
+
+def _logged_in() -> bool:
+    import wandb
+
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except Exception as error:  # a key that is none
+        log.warning("dashboard: %s", str(error).splitlines()[0])
+        return False
+
+
+def _run_id(folder: Path) -> str | None:
+    """Of the wandb run that the folder has already: a resumed run goes on in its own."""
+    earlier = sorted(path.name.removeprefix("offline-") for path in (folder / "wandb").glob("*run-*-*"))
+    return earlier[-1].rpartition("-")[2] if earlier else None
+
+
+def wandb_table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A table whose numbers are numbers, to be sorted and plotted."""
+    import wandb
+
+    def number(value: Any) -> Any:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return value if value or value == 0 else None
+
+    columns: list[str | int] = list(dict.fromkeys(key for row in rows for key in row))
+    # mixed: a rejected observation has no numbers, a failed run none of the others' metrics
+    return wandb.Table(
+        columns=columns, data=[[number(row.get(str(c))) for c in columns] for row in rows], allow_mixed_types=True
+    )
+
+
+def wandb_runs(loggers: Sequence[Logger]) -> list[Any]:
+    """The dashboards' own objects, to which pictures and tables can be logged."""
+    return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
+
+
+def log_point(loggers: Sequence[Logger], evals: int, point: Mapping[str, Any]) -> None:
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.log({**point, "evals": evals})
+        else:
+            logger.log_metrics({**point, "evals": evals}, step=evals)

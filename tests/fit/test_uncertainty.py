@@ -1,0 +1,191 @@
+"""The standard deviation against a dense posterior, and what makes it larger."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_module import SHIFTS, reconstruction, solve, stage
+from test_posterior import power_law
+
+from s2sr.data.simulate import simulate_scene
+from s2sr.fit.conjugate import ConjugateGradient
+from s2sr.fit.losses import Quadratic
+from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.fit.uncertainty import (
+    FREQUENCIES,
+    activity,
+    clear_count,
+    departure,
+    frequencies,
+    posterior_variance,
+    settle,
+    standard_deviation,
+)
+from s2sr.model.scene import Scene
+
+
+def test_the_count_is_that_of_the_samples_at_the_pixels_centres():
+    valid = torch.ones(3, 1, 2, 3, dtype=torch.bool)
+    valid[1, 0, 0, 1] = False
+    shifts = torch.tensor([(0.0, 0.0), (0.3, -0.3), (-0.3, 1.0)])
+    # centres .25 .75 1.25 1.75 (2.25 2.75) + d: rows 0 1 1 - of the second, - 0 0 1 of the third
+    expected = torch.zeros(4, 6, dtype=torch.uint8)
+    expected += 1
+    expected[:3, 1:] += 1  # columns - 0 0 1 1 2
+    expected[0, 3:5] -= 1  # the masked one
+    expected[1:, :4] += 1  # columns 1 1 2 2 - -
+    assert torch.equal(clear_count(valid, shifts, 2)[0], expected)
+
+
+def test_the_count_knows_bands_and_many_observations():
+    valid = torch.ones(300, 2, 1, 1, dtype=torch.bool)
+    valid[:290, 1] = False
+    assert clear_count(valid, torch.zeros(300, 2), 1).flatten().tolist() == [300, 10]
+
+
+def test_the_frequencies_are_all_aliases_of_half_of_them():
+    f = frequencies(3)
+    assert f.shape == (9, FREQUENCIES**2 // 2, 2)
+    assert float(f.abs().max()) < 1.5
+    assert len(torch.cat([f, -f]).flatten(0, 1).mul(1e6).round().unique(dim=0)) == 9 * FREQUENCIES**2
+    whole = f - f[:1]
+    torch.testing.assert_close(whole, whole.round())
+
+
+N = 6
+NOISE = torch.tensor([0.02, 0.03, 0.05, 0.02], dtype=torch.float64)
+
+
+def periodic() -> tuple[torch.Tensor, ...]:
+    """A periodic scene of twice the LR pixels: [4, f, 2] frequencies, G, P and T there."""
+    f = torch.fft.fftfreq(N, dtype=torch.float64)
+    steps = torch.cartesian_prod(*[torch.arange(2.0, dtype=torch.float64)] * 2)[:, None]
+    points = torch.remainder(torch.cartesian_prod(f, f) + steps + 1, 2) - 1
+    squared = points.square().sum(-1)
+    transfer = torch.sinc(points).prod(-1) * torch.exp(-2 * (math.pi * 0.4) ** 2 * squared)
+    return points, transfer, 0.01 * (0.05 + squared) ** -1.25, torch.exp(-0.3 * squared)
+
+
+@pytest.mark.parametrize("keep", [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+def test_it_is_the_variance_of_a_dense_posterior(keep):
+    """Of T x, x a periodic scene and y its shifted frames, on the mean over all places."""
+    points, transfer, power, passed = periodic()
+    shifts = torch.as_tensor(SHIFTS, dtype=torch.float64)
+    weights = torch.tensor(keep) / NOISE.square()
+    flat = points.flatten(0, 1)
+    place = torch.cartesian_prod(*[torch.arange(N, dtype=torch.float64)] * 2)
+    activities = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
+    found = posterior_variance(
+        activities,
+        weights[None],
+        phases=torch.exp(2j * math.pi * (points @ shifts.T)),
+        amplitude=transfer * power.sqrt(),
+        seen=passed.square() * power,
+        prior=(passed.square() * power).sum() / N**2,
+    )
+    frames = [transfer.flatten() * torch.exp(2j * math.pi * ((place - d) @ flat.T)) / N for d in shifts]
+    for a, value in zip(activities, found[0], strict=True):
+        precision = torch.diag(1 / (a * power.flatten())).to(torch.complex128)
+        for w, matrix in zip(weights, frames, strict=True):
+            precision += w * matrix.mH @ matrix
+        fine = torch.cartesian_prod(*[torch.arange(2 * N, dtype=torch.float64) / 2] * 2)
+        seen = passed.flatten() * torch.exp(2j * math.pi * (fine @ flat.T)) / N
+        dense = (seen @ torch.linalg.inv(precision) @ seen.mH).diagonal().real
+        torch.testing.assert_close(dense.mean(), value, rtol=1e-9, atol=0)
+        torch.testing.assert_close(dense, value.expand_as(dense), rtol=0.2, atol=0)  # where in an LR pixel says little
+
+
+def test_where_noise_limits_it_the_variance_is_that_of_the_noise():
+    points, transfer, power, passed = periodic()
+    phases = torch.exp(2j * math.pi * (points @ torch.as_tensor(SHIFTS, dtype=torch.float64).T))
+    seen = passed.square() * power * (transfer.abs() > 0.05)  # of what no footprint passes, nothing is ever known
+    given = {"amplitude": transfer * power.sqrt(), "seen": seen, "prior": seen.sum() / N**2}
+    lots = torch.tensor([1e7], dtype=torch.float64)
+    weights = torch.stack([NOISE**-2, (2 * NOISE) ** -2])
+    one, double = posterior_variance(lots, weights, phases=phases, **given)[:, 0].tolist()
+    assert double == pytest.approx(4 * one, rel=0.01)
+
+
+def test_activity_is_of_mean_one_and_follows_edges():
+    image = np.zeros((40, 40))
+    image[:, 20:] = 0.1
+    everywhere = np.ones_like(image)
+    found = activity(image, 1.4, everywhere)
+    assert found.mean() == pytest.approx(1, abs=0.01)
+    assert found[:, 19:21].min() > 5
+    assert found[:, :10].max() < 0.1
+    there = everywhere.copy()
+    there[:, :15] = 0
+    assert (activity(image, 1.4, there)[:, :15] == 1).all()
+
+
+def test_where_the_same_goes_on_everywhere_activity_is_one():
+    assert (activity(np.full((9, 9), 0.3), 1.4, np.ones((9, 9))) == 1).all()
+    texture = np.random.default_rng(0).normal(size=(90, 90))
+    assert activity(texture, 1.4, np.ones((90, 90))).std() < 0.05
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """28 x 28 LR pixels of four dates; two of them do not see a block of 10, none sees 5 x 5 of it."""
+    scene = simulate_scene(
+        power_law(36, 8), 8, bands=("B02",), shifts=SHIFTS, sigma_psf=0.4, noise=0.004, seed=1, margin=4
+    )
+    valid = scene.valid.clone()
+    valid[:2, :, 14:24, 14:24] = False
+    valid[:, :, 19:24, 19:24] = False
+    return dataclasses.replace(scene, valid=valid, frames=scene.frames * valid)
+
+
+@pytest.fixture(scope="module")
+def solved(scene):
+    """The posterior mean, known shifts."""
+    mean = stage(blocks=[["weights"]], optimizer=ConjugateGradient, steps=3, objective=posterior, metric=FourierMetric)
+    return solve(reconstruction(scene, mean, levels=(2,), misfit=Quadratic(), start=SHIFTS))
+
+
+def test_fewer_observations_make_it_larger(solved):
+    image = solved.field.render()
+    found = standard_deviation(solved, image, 2)[0]
+    clear, fewer, none = found[8:24, 8:24].median(), found[30:36, 30:36].median(), found[42:44, 42:44].median()
+    assert found.shape == image.shape[1:]
+    assert fewer > 1.05 * clear
+    assert none > 3 * clear
+    assert found[0].median() > found[1:4].median()  # half of the border's footprints are outside
+
+
+def test_the_noise_is_found_and_more_of_it_makes_it_larger(solved, scene):
+    noisy = simulate_scene(
+        power_law(36, 8), 8, bands=("B02",), shifts=SHIFTS, sigma_psf=0.4, noise=0.016, seed=1, margin=4
+    )
+    other = reconstruction(noisy, stage(), levels=(2,), start=SHIFTS)
+    image = solved.field.render()
+    found = standard_deviation(solved, image, 2)
+    torch.testing.assert_close(solved.noise.detach(), torch.full((4, 1), 0.004), rtol=0.2, atol=0)
+    with torch.no_grad():
+        other.field.weights.copy_(solved.field.weights)
+    settle(other)
+    torch.testing.assert_close(other.noise.detach(), torch.full((4, 1), 0.016), rtol=0.2, atol=0)
+    assert float(standard_deviation(other, image, 2).mean()) > 1.1 * float(found.mean())
+
+
+def test_the_posterior_mean_does_not_depart_from_itself_and_ringing_does(solved):
+    settle(solved)
+    still = float(departure(solved, 2).square().mean().sqrt())
+    own = solved.field.weights.detach().clone()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        solved.field.weights.add_(0.03 * torch.randn_like(own))
+    moved = departure(solved, 2)
+    kept = standard_deviation(solved, solved.field.render(), 2).mean()
+    with torch.no_grad():
+        added = solved.field.render()
+        solved.field.weights.copy_(own)
+        added = added - solved.field.render()
+    assert still < 0.3 * float(added.square().mean().sqrt())
+    assert float((moved * added).mean() / added.square().mean()) == pytest.approx(1, abs=0.1)
+    assert float(kept) > 1.3 * float(standard_deviation(solved, solved.field.render(), 2).mean())

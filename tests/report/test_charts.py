@@ -1,0 +1,99 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2sr.report.charts import progress, scores
+from s2sr.report.figures import save
+from s2sr.report.jobs import Job
+
+
+def job(number, *, sigma, metrics, key="psf.sigma"):
+    return Job(Path(str(number)), {key: str(sigma)}, metrics)
+
+
+def curve(sigmas, **more):
+    """Jobs whose held-out error is least at .45 and whose edge contrast keeps rising."""
+    return [
+        job(n, sigma=s, metrics={"edge_contrast": s, "holdout_rmse": 0.01 + (s - 0.45) ** 2, **more})
+        for n, s in enumerate(sigmas)
+    ]
+
+
+def stars(axes):
+    return [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in axes.lines if line.get_marker() == "*"]
+
+
+def upright(axes):
+    return sorted({float(line.get_xdata()[0]) for line in axes.lines if list(line.get_ydata()) == [0, 1]})
+
+
+def test_both_optima_are_marked_through_both_panels(tmp_path):
+    figure = scores(curve([0.6, 0.3, 0.4, 0.5]), ["psf.sigma"])
+    heldout, edge = figure.axes
+    assert heldout.get_title(loc="left") == "held-out error, reflectance"
+    assert edge.get_title(loc="left") == "edge contrast, 1/px"
+    assert stars(heldout) == [(0.4, pytest.approx(0.0125))]
+    assert stars(edge) == [(0.6, 0.6)]
+    assert upright(heldout) == upright(edge) == [0.4, 0.6]
+    assert heldout.get_title(loc="right") == "least 0.0125 at psf.sigma=0.4"
+    assert edge.get_title(loc="right") == "sharpest 0.600 at psf.sigma=0.6"
+    line = next(line for line in edge.lines if len(line.get_xdata()) == 4)
+    np.testing.assert_allclose(line.get_xdata(), [0.3, 0.4, 0.5, 0.6])
+    save(figure, tmp_path / "sweep.png")
+
+
+def test_a_sigma_by_the_evidence_stands_where_it_was_found():
+    found = {"psf_sigma": 0.44, "psf_sigma_B02_std": 0.03, "psf_sigma_B03_std": 0.04, "edge_contrast": 0.45}
+    jobs = [job(n, sigma=s, metrics={"psf_sigma": s, "edge_contrast": s}, key="psf") for n, s in enumerate((0.3, 0.5))]
+    (axes,) = scores([*jobs, job(2, sigma="auto", metrics=found, key="psf")], ["psf"]).axes
+    band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert (band.x0, band.x1) == pytest.approx((0.44 - 0.025, 0.44 + 0.025))  # hypot(.03, .04) / 2
+    assert "by the evidence 0.440 ± 0.025" in [text.get_text() for text in axes.texts]
+    assert sorted(axes.lines[0].get_xdata()) == pytest.approx([0.3, 0.44, 0.5])
+
+
+def test_names_are_not_joined_by_a_line():
+    jobs = [job(n, sigma=s, metrics={"psnr": 20.0 + n}, key="strategy") for n, s in enumerate(("lbfgs", "adam"))]
+    (axes,) = scores(jobs, ["strategy"]).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["lbfgs", "adam"]
+    assert axes.lines[0].get_linestyle() == "None"
+
+
+def test_other_keys_make_lines():
+    jobs = [
+        Job(Path(f"{n}{s}"), {"strategy": s, "seed": str(n)}, {"psnr": 20.0 + n}) for s in ("a", "b") for n in range(3)
+    ]
+    figure = scores(jobs, ["strategy", "seed"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["strategy=a", "strategy=b"]
+
+
+@pytest.mark.parametrize("metrics", [{}, {"psnr": None}, {"edge_contrast": math.nan}])
+def test_nothing_to_draw(metrics, tmp_path):
+    save(scores([job(0, sigma=0.3, metrics=metrics)], []), tmp_path / "sweep.png")
+
+
+def test_progress_of_a_run():
+    history = [{"evals": str(n), "fit/loss": str(1e4 / n)} for n in range(1, 100)]
+    history += [
+        {
+            "evals": "50",
+            "level": "first 2x",
+            "heldout/holdout_rmse": "0.02",
+            "heldout/holdout_rmse_temporal_mean": "0.03",
+        },
+        {
+            "evals": "99",
+            "level": "first 4x",
+            "heldout/holdout_rmse": "0.01",
+            "heldout/holdout_rmse_temporal_mean": "nan",
+        },
+    ]
+    objective, heldout = progress(history).axes
+    assert objective.get_yscale() == "log"
+    assert {text.get_text() for text in objective.texts} == {"first 2x", "first 4x"}
+    np.testing.assert_allclose(heldout.lines[0].get_xydata(), [[50, 0.02], [99, 0.01]])
+    np.testing.assert_allclose(heldout.lines[1].get_xydata(), [[50, 0.03]])
+    assert [text.get_text() for text in heldout.texts] == ["temporal mean"]
+    assert objective.get_xlim() == heldout.get_xlim()
