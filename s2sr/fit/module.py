@@ -213,7 +213,8 @@ class Reconstruction(lightning.LightningModule):
         phase = self.phase
         if step and (phase.first + step) % phase.stage.steps_of_round == 0:
             self._objective = phase.stage.objective(self)
-            self._forget_optimizers()
+            if phase.stage.metric:
+                self._forget_optimizers()  # the metric is to be made anew, too
         self.tv = phase.stage.tv(phase.progress(step))
         if self._done:
             return -1  # Lightning's way to end an epoch

@@ -34,7 +34,7 @@ class Stage:
     the optimizer's own) the learning rate, as schedules. After `part` steps a checkpoint is written, also within a
     level.
 
-    objective: what is minimised, made of the module when a phase begins; default: misfit and TV. metric: an
+    objective: what is minimised, made of the module when a round begins; default: misfit and TV. metric: an
     approximate inverse of its curvature, made likewise, for optimizers that take one.
     """
 

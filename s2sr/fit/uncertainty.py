@@ -32,7 +32,7 @@ from torch import Tensor
 
 from s2sr.fit.evidence import Evidence, Information
 from s2sr.fit.posterior import FourierMetric, posterior
-from s2sr.fit.quasi_newton import QuasiNewton
+from s2sr.fit.scoring import Scoring
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -78,7 +78,7 @@ def settle(module: Reconstruction) -> None:
         p.requires_grad_(any(p is q for q in free))
     evidence = Evidence()
     parts = evidence(module)
-    optimizer = QuasiNewton(free, metric=Information(module, evidence))
+    optimizer = Scoring(free, metric=Information(module, evidence))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

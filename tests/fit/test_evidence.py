@@ -15,7 +15,7 @@ from test_posterior import power_law
 from s2sr.data.simulate import jitter, simulate_scene
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.evidence import Evidence, Information, Moments, clearest, fade, filtered_spectra, sigma_errors
-from s2sr.fit.quasi_newton import QuasiNewton
+from s2sr.fit.scoring import Scoring
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import shift_rmse
 
@@ -39,7 +39,7 @@ def register(scene: Scene, *, evidence: Evidence = EVIDENCE, off: float = 0.02, 
     """From shifts that are off by hundredths."""
     fit = stage(
         blocks=ALL,
-        optimizer=partial(QuasiNewton, max_iter=8),
+        optimizer=partial(Scoring, max_iter=8),
         rounds=rounds,
         objective=evidence,
         metric=partial(Information, evidence=evidence),
@@ -157,7 +157,7 @@ def test_gains_are_found():
 
 
 def test_a_fixed_psf_stays(scene):
-    fit = stage(blocks=ALL, optimizer=QuasiNewton, objective=EVIDENCE, metric=partial(Information, evidence=EVIDENCE))
+    fit = stage(blocks=ALL, optimizer=Scoring, objective=EVIDENCE, metric=partial(Information, evidence=EVIDENCE))
     module = solve(reconstruction(scene, fit, levels=(2,), start=scene.truth.shifts.numpy()))
     assert module.field.sigma_psf.tolist() == pytest.approx([0.4, 0.4])
 

@@ -15,7 +15,7 @@ from s2sr.fit.conjugate import ConjugateGradient
 from s2sr.fit.evidence import Evidence, Information
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.posterior import FourierMetric, GaussianPrior, posterior
-from s2sr.fit.quasi_newton import QuasiNewton
+from s2sr.fit.scoring import Scoring
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import shift_rmse
 
@@ -102,7 +102,7 @@ def test_a_scene_of_the_prior_has_its_energy(scene):
 
 
 ALL = [["shifts", "psf", "noise", "spectrum"]]
-SCORING = partial(QuasiNewton, max_iter=20)
+SCORING = partial(Scoring, max_iter=20)
 METRIC = partial(Information, evidence=Evidence())
 
 

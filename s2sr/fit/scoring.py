@@ -1,4 +1,4 @@
-"""L-BFGS that starts from a metric: for objectives whose curvature is known but for a factor, evaluated at a price.
+"""Scoring, with memory: L-BFGS that starts from a metric, for objectives whose curvature is known but for a factor.
 
 With a metric M near the inverse of the curvature, the two-loop recursion (Nocedal & Wright 2006, algorithm 7.4)
 corrects M by the steps seen; a step of length 1 is then nearly always right and costs one evaluation, and g . M g / 2
@@ -17,7 +17,7 @@ Metric = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 LONGEST = 1.0  # change of any parameter in one iteration: a logarithm, or LR pixels
 
 
-class QuasiNewton(Optimizer):
+class Scoring(Optimizer):
     """A step is up to `max_iter` iterations, or until less than `tolerance` of the objective can be gained.
 
     metric: (parameters, vectors along them) -> vectors; default: the identity.
