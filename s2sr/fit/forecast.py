@@ -23,7 +23,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from s2sr.fit.evidence import Aliases, Evidence, Fit, forward_solve, information, shift_information
+from s2sr.fit.aliases import Aliases, forward_solve, information
+from s2sr.fit.evidence import Evidence, Fit
+from s2sr.fit.likelihood import Model, shift_information
 from s2sr.fit.noise import frame_to_frame_std
 from s2sr.model.field import SplatField
 from s2sr.model.psf import PSF
@@ -36,7 +38,7 @@ FINE = 64  # frequencies per axis on which e is sampled
 COARSE = 16  # at most so many for the shifts' information, a smooth sum: 1.2 % above that of 96
 EXACT = 1e-5  # reflectance: a lower noise makes covariances singular
 EVALS = 12  # of the evidence
-FAR = 2.5  # from its start, in log noise, log power and slope: nothing is further off
+FAR = 2.5  # from its start, in log noise, log power, slope and bend: nothing is further off
 SAMPLE = 40  # LR pixels per side, and
 CLEAREST = 12  # observations that noise and spectrum are estimated from
 
@@ -125,20 +127,15 @@ class Conditions:
         """The least root mean square error of the shifts, LR pixels: the Cramer-Rao bound in the gauge of zero mean."""
         rows, columns = (min(n, COARSE) for n in self.shape)
         aliases = Aliases.of((rows, columns), device=self.shifts.device)
-        power = aliases.squared()
-        each = [
-            shift_information(
-                aliases,
-                shifts=self.shifts,
-                gain=torch.ones_like(self.noise[:, b]),
-                noise=self.noise[:, b],
-                sigma=self.sigma[b],
-                width=self.widths[b],
-                power=self.spectrum(b, power),
-            )
-            for b in range(len(self.bands))
-        ]
-        total = sum(each) * (math.prod(self.shape) / (rows * columns))
+        power = torch.stack([self.spectrum(b, aliases.squared()) for b in range(len(self.bands))], -1)
+        model = Model(
+            aliases,
+            self.shifts,
+            torch.ones_like(self.noise),
+            self.noise.square()[None, None],
+            aliases.transfer(self.sigma, self.widths) * power.sqrt(),
+        )
+        total = shift_information(model) * (math.prod(self.shape) / (rows * columns))
         bound = float(torch.linalg.pinv(total, rtol=1e-9, hermitian=True).diagonal().mean().sqrt())
         return bound or math.inf  # without any information pinv is 0
 
@@ -146,8 +143,9 @@ class Conditions:
     def error_shares(self, aliases: Aliases, band: int) -> Tensor:
         """[a, y, x] e: the posterior variance of the scene at every frequency over its power, 0 to 1."""
         power = self.spectrum(band, aliases.squared())
-        amplitude = aliases.transfer(self.sigma[band], self.widths[band]) * power.sqrt()
-        factor = information(aliases, amplitude, self.shifts, self.noise[:, band].square().reciprocal())
+        amplitude = aliases.transfer(self.sigma[band, None], self.widths[band, None]) * power.sqrt()[..., None]
+        weights = self.noise[None, None, :, band, None].square().reciprocal()
+        factor = [[x[..., 0] for x in row] for row in information(aliases, amplitude, self.shifts, weights)]
         unit = torch.eye(len(factor), dtype=factor[0][0].dtype, device=power.device)[..., None, None]
         columns = [forward_solve(factor, list(right)) for right in unit]
         return torch.stack([torch.stack(column).abs().square().sum(0) for column in columns])
@@ -213,7 +211,9 @@ class Sample:
             std = torch.full_like(gain, noise)
         self.log_noise = std.log().requires_grad_()
         self.spectrum = Spectrum(mean.var((-2, -1), correction=0))
-        self._maximise([*([self.log_noise] if noise is None else []), self.spectrum.log_power, self.spectrum.slope])
+        self.valid, self.trusted = torch.ones_like(scene.valid), torch.ones_like(scene.valid)
+        self.filled: Tensor | None = None
+        self._maximise([*([self.log_noise] if noise is None else []), self.spectrum.coefficients])
 
     def _maximise(self, unknown: list[Tensor]) -> None:
         """The evidence over what is unknown: after 12 evaluations noise is final to 1 %, power to 5 %."""
@@ -221,7 +221,7 @@ class Sample:
 
         def value_and_slope(x: np.ndarray) -> tuple[float, np.ndarray]:
             vector_to_parameters(torch.from_numpy(x).float(), unknown)
-            loss = objective()["evidence"]
+            loss = torch.stack(list(objective().values())).sum()
             slopes = torch.autograd.grad(loss, unknown)
             return float(loss.detach()), parameters_to_vector(slopes).double().numpy()
 
@@ -238,9 +238,10 @@ class Sample:
         """[t, b] standard deviation, reflectance."""
         return self.log_noise.exp()
 
-    def completed(self) -> Tensor:
-        """[t, b, y, x] the frames; the temporal mean where they are masked."""
-        return self.frames
+    @property
+    def change(self) -> Tensor:
+        """[t, b] none: what changes between dates counts as noise."""
+        return torch.zeros_like(self.log_noise)
 
 
 def observed(scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = None) -> Conditions:

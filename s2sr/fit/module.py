@@ -20,14 +20,15 @@ from torch.optim import Optimizer
 from s2sr.errors import InputError
 from s2sr.fit.forecast import Forecast
 from s2sr.fit.losses import mean_gradient, total_variation
-from s2sr.fit.noise import frame_to_frame_std, robust_std
+from s2sr.fit.noise import frame_to_frame_std, robust_std, usual
 from s2sr.fit.stages import Objective, Phase, Stage, plan
 from s2sr.model.field import SplatField
 from s2sr.model.scene import Scene
-from s2sr.model.spectrum import Spectrum
+from s2sr.model.spectrum import BEND, Spectrum
 
 log = logging.getLogger(__name__)
 
+LITTLE = 1e-4  # the change between dates that is assumed before any is seen, of the scene's power
 Judge = Callable[[Scene, SplatField, Tensor], dict[str, float]]  # scene, fit and noise -> scores on what was withheld
 
 
@@ -56,6 +57,7 @@ class Reconstruction(lightning.LightningModule):
     frames: Tensor
     valid: Tensor
     validation: Tensor
+    trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
     gradients: Tensor  # [b] reflectance per LR pixel
     forecast: Forecast | None = None  # where one was made before the fit
 
@@ -81,6 +83,7 @@ class Reconstruction(lightning.LightningModule):
         self.judgement: dict[str, float] = {}
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # its weight now
+        self.filled: Tensor | None = None  # see evidence.Fit
         self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
         self.optimizers_of_phase: dict[int, Optimizer] = {}  # by block
         self.register_buffer("frames", scene.frames, persistent=False)
@@ -105,39 +108,41 @@ class Reconstruction(lightning.LightningModule):
 
     @torch.no_grad()
     def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:
-        """First guesses from the temporal mean: radiometry, weights, noise."""
-        field = self.field
-        field.radiometry.initialise(self.frames, self.valid, mean)
+        """First guesses from the temporal mean of the samples that are like those of other dates."""
+        field, valid = self.field, usual(self.frames, self.valid)
+        self.register_buffer("trusted", valid, persistent=False)
+        mean = torch.where(valid.any(0), (self.frames * valid).sum(0) / valid.sum(0).clamp(min=1), mean)
+        field.radiometry.initialise(self.frames, valid, mean)
         gain, offset = field.radiometry.gain, field.radiometry.offset
         level = (self.frames - offset[..., None, None]) / gain[..., None, None]
-        weight = self.valid / self.valid.sum(0).clamp(min=1)
-        mean = torch.where(self.valid.any(0), (level * weight).sum(0), mean)
+        weight = valid / valid.sum(0).clamp(min=1)
+        mean = torch.where(valid.any(0), (level * weight).sum(0), mean)
         field.initialise(mean)
         self.register_buffer("gradients", mean_gradient(mean), persistent=False)
         std = (
-            frame_to_frame_std(self.frames, self.valid, mean, shifts=field.shifts, gain=gain, offset=offset)
+            frame_to_frame_std(self.frames, valid, mean, shifts=field.shifts, gain=gain, offset=offset)
             if noise is None
             else torch.as_tensor(noise).to(gain).expand_as(gain)
         )
         self.log_noise = nn.Parameter(std.log())
-        self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
+        self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
+        self.spectrum = spectrum or Spectrum(mean.var((-2, -1)), bend=BEND[0])
 
     @property
     def noise(self) -> Tensor:
         """[t, b] standard deviation, reflectance."""
         return self.log_noise.exp()
 
+    @property
+    def change(self) -> Tensor:
+        """[t, b] power of what differs from the scene in one observation alone, of the scene's own."""
+        return self.log_change.exp()
+
     def blocks(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that are fitted, by the name that stages call them: the field's, the noise and the scene's."""
-        noise = [self.log_noise] if self.fits_noise else []
+        noise = [self.log_noise, self.log_change] if self.fits_noise else []
         spectrum = list(self.spectrum.parameters()) if self.fits_spectrum else []
         return {**self.field.blocks(), "noise": noise, "spectrum": spectrum}
-
-    @torch.no_grad()
-    def completed(self) -> Tensor:
-        """[t, b, y, x] the frames; where they are masked, the prediction with the noise that a sample would have."""
-        random = torch.randn(self.frames.shape, generator=torch.Generator().manual_seed(0)).to(self.frames)
-        return torch.where(self.valid, self.frames, self.field() + self.noise[..., None, None] * random)
 
     @property
     def phase(self) -> Phase:
@@ -211,6 +216,10 @@ class Reconstruction(lightning.LightningModule):
 
     def on_train_batch_start(self, block: int, step: int) -> int | None:
         phase = self.phase
+        if step and (phase.first + step) % phase.stage.steps_of_round == 0:
+            self._objective = phase.stage.objective(self)
+            if phase.stage.metric:
+                self._forget_optimizers()  # the metric is to be made anew, too
         self.tv = phase.stage.tv(phase.progress(step))
         if self._done:
             return -1  # Lightning's way to end an epoch

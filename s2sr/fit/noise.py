@@ -38,3 +38,16 @@ def frame_to_frame_std(
         + dy * dx * corners / 4
     )
     return robust_std(frames - gain[..., None, None] * moved - offset[..., None, None], valid)
+
+
+def usual(frames: Tensor, valid: Tensor, *, outlier: float = 5.0) -> Tensor:
+    """[t, b, y, x] which samples of frames [t, b, y, x] are valid and like those of other dates.
+
+    Within `outlier` robust standard deviations, those of the median frame, of the temporal median; a constant between
+    frames does not matter. Clouds that no mask has seen, and floods, are not.
+    """
+    known = frames.masked_fill(~valid, torch.nan)
+    rest = known - known.nanmedian(0).values
+    rest = rest - rest.flatten(2).nanmedian(-1).values[..., None, None]
+    std = robust_std(rest, valid).median(0).values
+    return valid & (rest.abs() < outlier * std[:, None, None])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from s2sr.fit.evidence import Aliases, backward_solve, forward_solve, information
+from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
@@ -95,10 +95,11 @@ class FourierMetric:
         shifts = field.shifts.double() - (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
         self.factors = []
         for b in range(len(field.bands)):
-            transfer = aliases.transfer(field.sigma_psf[b].double(), field.widths[b].double())
+            transfer = aliases.transfer(field.sigma_psf[b, None].double(), field.widths[b, None].double())[..., 0]
             free = torch.stack([self.roots[b][row, column] for row, column, _ in self.near])
-            factor = information(aliases, transfer * splat * free / s, shifts, weights[:, b])
-            self.factors.append([[entry.to(dtype.to_complex()) for entry in row] for row in factor])
+            amplitude = (transfer * splat * free / s)[..., None]
+            factor = information(aliases, amplitude, shifts, weights[None, None, :, b, None])
+            self.factors.append([[entry[..., 0].to(dtype.to_complex()) for entry in row] for row in factor])
 
     def __call__(self, gradient: Tensor) -> Tensor:
         step = torch.empty_like(gradient)

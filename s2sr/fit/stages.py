@@ -35,7 +35,7 @@ class Stage:
     level.
 
     start: sets the module's parameters when a level begins. objective: what is minimised, made of the module when a
-    phase begins; default: misfit and TV. metric: an approximate inverse of its curvature, made likewise, for optimizers
+    round begins; default: misfit and TV. metric: an approximate inverse of its curvature, made likewise, for optimizers
     that take one.
     """
 

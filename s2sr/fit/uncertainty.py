@@ -30,9 +30,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from s2sr.fit.evidence import Evidence
+from s2sr.fit.evidence import Evidence, Information
 from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -83,10 +84,9 @@ def settle(module: Reconstruction) -> None:
     free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
-    parts = Evidence(most=64)(module)
-    optimizer = torch.optim.LBFGS(
-        free, max_iter=12, history_size=12, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-    )
+    evidence = Evidence(side=64)
+    parts = evidence(module)
+    optimizer = QuasiNewton(free, metric=Information(module, evidence))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

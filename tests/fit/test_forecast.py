@@ -13,8 +13,9 @@ from torch import Tensor
 
 from s2sr.data.demo import Demo
 from s2sr.fit import forecast
-from s2sr.fit.evidence import Aliases, backward_solve, forward_solve, information, negative_log_evidence
+from s2sr.fit.aliases import Aliases
 from s2sr.fit.forecast import Conditions, Forecast, Reach, crossing, observed
+from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
 from s2sr.model.psf import PSF
 from s2sr.model.spectrum import Spectrum
 
@@ -34,6 +35,15 @@ def conditions(shifts, *, noise=0.004, side=64, contrast=0.05, slope=2.3) -> Con
         widths=one,
         spectrum=Spectrum(contrast**2 * one, slope=slope),
     )
+
+
+def model(given: Conditions, aliases: Aliases) -> Model:
+    """Of its first band."""
+    amplitude = (
+        aliases.transfer(given.sigma[:1], given.widths[:1]) * given.spectrum(0, aliases.squared())[..., None].sqrt()
+    )
+    noise = given.noise[:, :1]
+    return Model(aliases, given.shifts, torch.ones_like(noise), noise.square()[None, None], amplitude.detach())
 
 
 def drawn(dates: int, jitter=(0.2, 0.2), seed: int = 0) -> Tensor:
@@ -63,8 +73,8 @@ def test_fits_scatter_as_the_bound_says():
     """Maximising the evidence over the shifts of 25 scenes of 12 x 12 pixels."""
     given = conditions(drawn(6), side=12, noise=0.006)
     aliases = Aliases.of(given.shape)
-    known = {"noise": given.noise[:, 0], "sigma": given.sigma[0], "width": given.widths[0]}
-    power, gain = given.spectrum(0, aliases.squared()).detach(), torch.ones(6, dtype=torch.float64)
+    moments = model(given, aliases)
+    known = {"gain": moments.gain, "variance": moments.variance, "amplitude": moments.amplitude}
     counts = aliases.counts.expand(12, -1)
     squares = []
     for seed in range(25):
@@ -72,7 +82,8 @@ def test_fits_scatter_as_the_bound_says():
 
         def value_and_slope(x: np.ndarray, spectra: Tensor = spectra) -> tuple[float, np.ndarray]:
             shifts = torch.from_numpy(x).view(-1, 2).requires_grad_()
-            loss = negative_log_evidence(spectra, aliases, counts, shifts=shifts, gain=gain, power=power, **known)
+            frames = Frames(spectra.permute(1, 2, 0)[..., None], aliases, counts, moments.gain)
+            loss = negative_log_evidence(frames, shifts=shifts, **known)
             (slope,) = torch.autograd.grad(loss, shifts)
             return float(loss.detach()), slope.flatten().numpy()
 
@@ -124,16 +135,13 @@ def test_errors_of_the_posterior_mean_reach_a_quarter_of_the_power_where_it_says
     given = conditions(drawn(8, jitter, seed=1), side=48, noise=0.003)
     n, aliases = 48, Aliases.of(given.shape)
     power = given.spectrum(0, aliases.squared()).detach()
-    amplitude = aliases.transfer(given.sigma[0], given.widths[0]) * power.sqrt()
-    weights = given.noise[:, 0] ** -2
-    factor = information(aliases, amplitude, given.shifts, weights)
+    moments = model(given, aliases)
     rows = torch.cat([aliases.rows[a] for a, _ in aliases.pairs]).view(4, n, 1).expand(-1, -1, n // 2 + 1)
     columns = torch.cat([aliases.columns[c] for _, c in aliases.pairs]).view(4, 1, -1).expand(-1, n, -1)
     error, signal = torch.zeros_like(power), torch.zeros_like(power)
     for seed in range(8):
         scene, spectra = simulated(given, seed)
-        seen = list(amplitude * aliases.gathered(spectra, given.shifts, weights))
-        estimate = power.sqrt() * torch.stack(backward_solve(factor, forward_solve(factor, seen)))
+        estimate = power.sqrt() * moments.mean(spectra.permute(1, 2, 0)[..., None])[..., 0]
         truth = scene[(rows * n).round().long() % (S * n), (columns * n).round().long() % (S * n)]
         error += (estimate - truth).abs().square()
         signal += truth.abs().square()

@@ -1,9 +1,41 @@
+"""The spectrum as a law of power, bent or not."""
+
+from __future__ import annotations
+
 import math
 
 import pytest
 import torch
 
-from s2sr.model.spectrum import Spectrum
+from s2sr.model.spectrum import BEND, CORNER, Spectrum
+
+
+def bent(log_power: float, slope: float, bend: float) -> Spectrum:
+    spectrum = Spectrum(torch.ones(1))
+    with torch.no_grad():
+        spectrum.coefficients.copy_(torch.tensor([[log_power, slope, bend]]))
+    return spectrum
+
+
+def test_the_level_is_the_power_at_nyquist():
+    assert float(bent(-3.0, 2.5, 0.2)(0, torch.tensor(0.25, dtype=torch.float64))) == pytest.approx(math.exp(-3))
+
+
+@pytest.mark.parametrize(("bend", "slopes"), [(0.0, (2.5, 2.5)), (0.2, (2.14, 2.78))])
+def test_the_slope_is_that_at_nyquist_and_bends(bend, slopes):
+    spectrum = bent(0.0, 2.5, bend)
+    for f, slope in zip((0.2, 1.0), slopes, strict=True):
+        low, high = (spectrum(0, torch.tensor((f * k) ** 2, dtype=torch.float64)).log() for k in (0.99, 1.01))
+        assert float(low - high) / math.log(1.01 / 0.99) == pytest.approx(slope, abs=0.04)
+
+
+def test_a_bend_costs_nats():
+    assert float(bent(0.0, 2.5, BEND[0]).prior().detach()) == 0
+    assert float(bent(0.0, 2.5, BEND[0] - 2 * BEND[1]).prior().detach()) == pytest.approx(2)
+
+
+def test_power_is_finite_at_zero():
+    assert float(bent(0.0, 2.5, 0.1)(0, torch.zeros(()))) < (0.5 / CORNER) ** 3
 
 
 @pytest.mark.parametrize("slope", [1.5, 2.0, 2.0 + 1e-8, 2.5, 4.0])
@@ -18,7 +50,7 @@ def test_the_first_guess_has_the_variance_that_lr_pixels_show(slope):
 
 
 def test_power_is_that_at_the_nyquist_frequency_and_falls_with_the_slope():
-    spectrum = Spectrum(torch.tensor([0.003], dtype=torch.float64), slope=3.0, corner=1e-4)
+    spectrum = Spectrum(torch.tensor([0.003], dtype=torch.float64), slope=3.0)
     half, whole = (float(spectrum(0, torch.tensor(f**2, dtype=torch.float64)).detach()) for f in (0.5, 1.0))
-    assert half == pytest.approx(float(spectrum.log_power.detach().exp()))
-    assert half / whole == pytest.approx(2**3.0, rel=1e-6)
+    assert half == pytest.approx(float(spectrum.coefficients[0, 0].detach().exp()))
+    assert half / whole == pytest.approx(2**3.0, rel=0.005)  # but for the corner
