@@ -110,7 +110,7 @@ class Reconstruction(lightning.LightningModule):
     def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:
         """First guesses from the temporal mean of the samples that are like those of other dates."""
         field, valid = self.field, usual(self.frames, self.valid)
-        self.register_buffer("trusted", valid, persistent=False)
+        self.register_buffer("trusted", valid.clone(), persistent=False)
         mean = torch.where(valid.any(0), (self.frames * valid).sum(0) / valid.sum(0).clamp(min=1), mean)
         field.radiometry.initialise(self.frames, valid, mean)
         gain, offset = field.radiometry.gain, field.radiometry.offset

@@ -44,8 +44,11 @@ def usual(frames: Tensor, valid: Tensor, *, outlier: float = 5.0) -> Tensor:
     """[t, b, y, x] which samples of frames [t, b, y, x] are valid and like those of other dates.
 
     Within `outlier` robust standard deviations, those of the median frame, of the temporal median; a constant between
-    frames does not matter. Clouds that no mask has seen, and floods, are not.
+    frames does not matter. Clouds that no mask has seen, and floods, are not. Of less than 5 dates no median tells
+    which is the odd one: then all valid samples are.
     """
+    if len(frames) < 5:
+        return valid
     known = frames.masked_fill(~valid, torch.nan)
     rest = known - known.nanmedian(0).values
     rest = rest - rest.flatten(2).nanmedian(-1).values[..., None, None]

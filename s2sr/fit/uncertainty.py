@@ -34,7 +34,7 @@ from s2sr.fit.evidence import Evidence, Information
 from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import FourierMetric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
-from s2sr.model.spectrum import Spectrum
+from s2sr.model.spectrum import BEND, Spectrum
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -80,7 +80,7 @@ def settle(module: Reconstruction) -> None:
     with torch.no_grad():
         if module.fits_noise:
             module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
-        module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)))
+        module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)), bend=BEND[0])
     free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2sr.fit.noise import FLOOR, frame_to_frame_std, robust_std
+from s2sr.fit.noise import FLOOR, frame_to_frame_std, robust_std, usual
 from s2sr.model.field import SplatField
 from s2sr.model.grid import Grid
 from s2sr.model.psf import PSF
@@ -62,3 +62,18 @@ def test_noise_is_found_on_shifted_frames_before_any_fit():
     torch.testing.assert_close(std, NOISE, rtol=0.1, atol=0)
     backwards = frame_to_frame_std(noisy, valid, mean, shifts=-shifts, gain=gain, offset=offset)
     assert (backwards > 1.3 * std).all(), "the sign of the shifts matters"
+
+
+def test_what_differs_from_the_median_of_the_dates_is_not_usual():
+    torch.manual_seed(0)
+    frames = (
+        torch.rand(1, 1, 20, 20) + 0.01 * torch.randn(6, 1, 20, 20) + torch.linspace(0, 0.1, 6)[:, None, None, None]
+    )
+    frames[2, :, 5:12, 5:12] += 0.2
+    valid = torch.ones(frames.shape, dtype=torch.bool)
+    valid[4, :, :3] = False
+    found = usual(frames, valid)
+    assert not found[2, :, 5:12, 5:12].any()
+    assert not found[4, :, :3].any()
+    assert found.float().mean() > 0.95
+    assert torch.equal(usual(frames[:4], valid[:4]), valid[:4])
