@@ -501,7 +501,8 @@ def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene
 def test_stages_of_one_strategy_serve_another(scene):
     """lbfgs after register, whose noise stays; sharpen after lbfgs, whose level it keeps."""
     bayes = configuration("strategy=bayes", "strategy.register.optimizer.max_iter=4")
-    cfg = configuration("strategy=lbfgs", "strategy.coarse_to_fine.optimizer.max_iter=4", "c2f.levels=[1,2]")
+    quick = "strategy.coarse_to_fine.optimizer.max_iter=4"
+    cfg = configuration("strategy=lbfgs", quick, "c2f.levels=[1,2]", "holdout=null")
     cfg.strategy = {
         "register": bayes.strategy.register,
         "coarse_to_fine": cfg.strategy.coarse_to_fine,
