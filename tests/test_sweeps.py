@@ -9,6 +9,8 @@ import yaml
 from PIL import Image
 from runs import LBFGS, SCENE, environment, run
 
+from s2sr.report.charts import MARKED
+
 TINY = (*SCENE, "data.size=16", "data.n_dates=3", "threads=1")
 
 
@@ -82,7 +84,7 @@ def test_the_sweep_opens_on_its_scores_against_the_swept_value(with_a_failure):
     record = next(record["run"] for record in records if record["type"] == "run")
     assert (record["run_group"], record["job_type"], record["display_name"]) == ("first", "collate", "first")
     axes = {r["metric"]["name"]: r["metric"].get("step_metric") for r in records if r["type"] == "metric"}
-    assert axes == {"psf.sigma": None, "scores/edge_contrast": "psf.sigma", "scores/psnr": "psf.sigma"}
+    assert axes == {"psf.sigma": None, **dict.fromkeys((f"scores/{key}" for key in MARKED), "psf.sigma")}
     rows = [r["history"]["item"] for r in records if r["type"] == "history"]
     points = {row["psf.sigma"]: row["scores/edge_contrast"] for row in rows if "psf.sigma" in row}
     ok = {float(row["psf.sigma"]): float(row["edge_contrast"]) for row in rows_of(folder) if row["status"] == "ok"}

@@ -4,7 +4,7 @@
 
 W is the unitary DFT of the weights, S the splat's transfer function, so that W S is the scene; the mean is free. With
 a quadratic rho the minimum is the posterior mean, exact in masks and borders. Without those the normal equations fall
-into the blocks of `evidence`, whose inverse is the metric in which conjugate gradients need few steps.
+into the blocks of `evidence`, whose inverse is the metric in which quasi-Newton steps are few.
 """
 
 from __future__ import annotations

@@ -130,11 +130,9 @@ def frequencies(cells: int = 2, n: int = FREQUENCIES) -> Tensor:
 def departure(module: Reconstruction, scale: int) -> Tensor:
     """[b, y * scale, x * scale] the product less the posterior mean, one preconditioned step away; reflectance."""
     field = module.field
-    tv, module.tv = module.tv, 0.0
     for p in module.parameters():
         p.requires_grad_(p is field.weights)
     (gradient,) = torch.autograd.grad(torch.stack(list(posterior(module)().values())).sum(), field.weights)
-    module.tv = tv
     own, field.weights.data = field.weights.data, FourierMetric(module)(gradient)
     step = field.render(field.grid.scaled(scale))
     field.weights.data = own

@@ -49,24 +49,27 @@ METRICS = {
         "reflectance",
         "Root mean square difference between withheld observations, which the fit never saw, and what the model "
         "predicts for them. The judge where no truth is known: invented detail raises it.",
-        better="lower",
+        ".5f",
+        "lower",
     ),
     "holdout_median": Metric(
         "heldout",
         "median held-out error",
         "reflectance",
         "Median absolute difference there: not ruled by the few samples that changed or that a cloud's edge spoilt.",
-        better="lower",
+        ".5f",
+        "lower",
     ),
     "holdout_dates_rmse": Metric(
         "heldout",
         "error on held-out dates",
         "reflectance",
         "The same of whole dates that the fit never saw, placed by half of their pixels and judged by the others.",
-        better="lower",
+        ".5f",
+        "lower",
     ),
     "holdout_dates_median": Metric(
-        "heldout", "median error on held-out dates", "reflectance", "Median absolute difference there.", better="lower"
+        "heldout", "median error on held-out dates", "reflectance", "Median absolute difference there.", ".5f", "lower"
     ),
     "psnr": Metric(
         "fidelity",
@@ -144,6 +147,7 @@ METRICS = {
         "residual",
         "reflectance",
         "Root mean square of predicted minus observed reflectance over the samples that were fitted.",
+        ".5f",
     ),
     "consistency_bias": Metric(
         "consistency",

@@ -45,6 +45,8 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
     shifts, mean = field.shifts, level_mean(scene)
     spectrum = deconvolved(mean, shifts, noise.square().mean(0) / len(scene))
     found = scores("holdout", scene, {"": field(), **baselines(scene, mean, spectrum, shifts)})
+    rmse = [found[f"holdout_rmse{name}"] for name in ("", "_temporal_mean", "_bicubic", "_wiener")]
+    log.info("held-out samples: rmse %.4f; temporal mean %.4f, bicubic %.4f, Wiener %.4f", *rmse)
     if dates is not None:
         dates = dates.to(field.weights.device)
         own = located(field, dates)
@@ -53,8 +55,9 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
             log.warning("%s lies further off than all dates of the fit: it does not judge", dates.observations[t].name)
         keep = inside.nonzero()[:, 0].tolist()
         dates, own = dates.select(keep, "too far off"), own[keep]
-        predicted = matched(field.observed(own), dates.frames, dates.valid)
-        found |= scores("holdout_dates", dates, {"": predicted, **baselines(dates, mean, spectrum, own)})
+        if keep:
+            predicted = matched(field.observed(own), dates.frames, dates.valid)
+            found |= scores("holdout_dates", dates, {"": predicted, **baselines(dates, mean, spectrum, own)})
     return found
 
 
@@ -137,7 +140,7 @@ def deconvolved(mean: Tensor, shifts: Tensor, variance: Tensor) -> Tensor:
     radial = torch.zeros(len(mean), int(ring.max()) + 1, device=mean.device).index_add_(1, ring, power)
     radial = (radial / torch.bincount(ring).clamp(min=1))[:, ring].view_as(spectrum.real)
     passed = (1 - variance[:, None, None] / radial.clamp(min=1e-20)).clamp(min=0)
-    jitter = torch.polar(torch.ones(()), -2 * math.pi * (fy[:, None, None] * shifts[:, 0] + fx[:, None] * shifts[:, 1]))
+    jitter = torch.exp(-2j * math.pi * (fy[:, None, None] * shifts[:, 0] + fx[:, None] * shifts[:, 1]))
     return spectrum * passed / jitter.mean(-1)
 
 
@@ -146,7 +149,7 @@ def moved(spectrum: Tensor, shifts: Tensor, shape: tuple[int, int]) -> Tensor:
     fy, fx = _frequencies(spectrum.new_empty((1, *shape)).real)
     frames = []
     for dy, dx in shifts:
-        turn = torch.polar(torch.ones(()), -2 * math.pi * (fy[:, None] * dy + fx * dx))
+        turn = torch.exp(-2j * math.pi * (fy[:, None] * dy + fx * dx))
         image = torch.fft.irfft2(spectrum * turn, s=(2 * shape[0], 2 * shape[1]), norm="ortho")
         frames.append(image[:, : shape[0], : shape[1]])
     return torch.stack(frames)

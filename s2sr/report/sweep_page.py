@@ -45,7 +45,7 @@ def write_sweep_page(
 def _chosen(jobs: Sequence[Job], keys: Sequence[str]) -> list[str]:
     """One sentence for each score that has a best, and for each run that found sigma by the evidence."""
     sentences = []
-    for key, (word, better) in MARKED.items():
+    for key, (word, better) in {**MARKED, "holdout_median": ("least", "lower")}.items():
         if job := best(jobs, key, better):
             metric = METRICS[key]
             value = f"{metric.text(job.metrics[key])} {metric.unit}".strip()

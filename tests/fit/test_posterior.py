@@ -11,10 +11,10 @@ import torch
 from test_module import SHIFTS, reconstruction, solve, stage, state
 
 from s2sr.data.simulate import simulate_scene
-from s2sr.fit.conjugate import ConjugateGradient
 from s2sr.fit.evidence import Evidence
 from s2sr.fit.losses import Quadratic
-from s2sr.fit.posterior import FourierMetric, GaussianPrior, posterior
+from s2sr.fit.posterior import FourierMetric, GaussianPrior, fourier_metric, posterior
+from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import shift_rmse
 
@@ -59,13 +59,13 @@ def direct(module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
-def test_conjugate_gradients_find_what_a_direct_solve_finds(scene, scale):
+def test_the_solve_finds_what_a_direct_solve_finds(scene, scale):
     scene = scene.crop(6)
     module = reconstruction(scene, stage(), levels=(scale,), misfit=Quadratic(), noise=0.004).double()
-    metric = FourierMetric(module)
+    metric = fourier_metric(module)
     expected = direct(module)
     weights, objective = module.field.weights, posterior(module)
-    optimizer = ConjugateGradient([weights], max_iter=1500, tolerance=1e-9, metric=metric)
+    optimizer = QuasiNewton([weights], max_iter=1500, history=30, tolerance=1e-12, metric=metric)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -108,9 +108,7 @@ def test_a_blind_fit_recovers_shifts_sigma_and_noise():
     scene = simulate_scene(power_law(72, 8), 8, bands=("B02",), shifts=truth, sigma_psf=0.45, noise=0.003, margin=4)
     blocks = [["psf", "noise", "spectrum"], ["shifts"]]
     register = stage(blocks=blocks, optimizer=LBFGS, rounds=2, levels="coarsest", objective=Evidence())
-    weights = stage(
-        blocks=WEIGHTS, optimizer=ConjugateGradient, levels="finest", objective=posterior, metric=FourierMetric
-    )
+    weights = stage(blocks=WEIGHTS, optimizer=QuasiNewton, levels="finest", objective=posterior, metric=fourier_metric)
     module = reconstruction(
         scene, register, weights, levels=(2,), learn=True, misfit=Quadratic(), start=truth + 0.03 * truth[:, ::-1]
     )
@@ -127,6 +125,6 @@ def test_what_lies_under_the_mask_does_not_enter(scene):
     fits = []
     for one in (scene, dataclasses.replace(scene, frames=junk)):
         register = stage(blocks=[["noise", "spectrum"], ["shifts"]], optimizer=LBFGS, objective=Evidence())
-        weights = stage(blocks=WEIGHTS, optimizer=ConjugateGradient, objective=posterior, metric=FourierMetric)
+        weights = stage(blocks=WEIGHTS, optimizer=QuasiNewton, objective=posterior, metric=fourier_metric)
         fits.append(state(solve(reconstruction(one, register, weights, levels=(2,)))))
     assert all(torch.equal(fits[0][name], fits[1][name]) for name in fits[0])

@@ -12,9 +12,9 @@ from test_module import SHIFTS, reconstruction, solve, stage
 from test_posterior import power_law
 
 from s2sr.data.simulate import simulate_scene
-from s2sr.fit.conjugate import ConjugateGradient
 from s2sr.fit.losses import Quadratic
-from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.fit.posterior import fourier_metric, posterior
+from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.fit.uncertainty import (
     FREQUENCIES,
     activity,
@@ -144,7 +144,7 @@ def scene() -> Scene:
 @pytest.fixture(scope="module")
 def solved(scene):
     """The posterior mean, known shifts."""
-    mean = stage(blocks=[["weights"]], optimizer=ConjugateGradient, steps=3, objective=posterior, metric=FourierMetric)
+    mean = stage(blocks=[["weights"]], optimizer=QuasiNewton, steps=3, objective=posterior, metric=fourier_metric)
     return solve(reconstruction(scene, mean, levels=(2,), misfit=Quadratic(), start=SHIFTS))
 
 

@@ -37,7 +37,7 @@ def test_both_optima_are_marked_through_both_panels(tmp_path):
     assert stars(heldout) == [(0.4, pytest.approx(0.0125))]
     assert stars(edge) == [(0.6, 0.6)]
     assert upright(heldout) == upright(edge) == [0.4, 0.6]
-    assert heldout.get_title(loc="right") == "least 0.0125 at psf.sigma=0.4"
+    assert heldout.get_title(loc="right") == "least 0.01250 at psf.sigma=0.4"
     assert edge.get_title(loc="right") == "sharpest 0.600 at psf.sigma=0.6"
     line = next(line for line in edge.lines if len(line.get_xdata()) == 4)
     np.testing.assert_allclose(line.get_xdata(), [0.3, 0.4, 0.5, 0.6])

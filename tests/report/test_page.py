@@ -214,7 +214,7 @@ def test_a_sweep_and_its_jobs_point_at_each_other(tmp_path):
     assert "2/report.html" not in page.values("href")
     assert "psf.sigma must be positive" in page.prose
     assert "1 of 3 failed" in page.prose
-    assert "held-out error: least at psf.sigma=0.3 (0.003 reflectance)" in page.prose
+    assert "held-out error: least at psf.sigma=0.3 (0.00300 reflectance)" in page.prose
     assert "python sweep.py -m psf.sigma=0.3,0.4,-1" in page.prose
     job = assert_self_contained(moved / "0")
     assert "../report.html" in job.values("href")

@@ -101,13 +101,13 @@ def test_readme_has_the_command_the_choice_and_the_table(tmp_path):
     collate(tmp_path)
     lines = (tmp_path / "README.md").read_text().splitlines()
     assert "    python sweep.py -m psf.sigma=0.3,0.4,-1 psf=0.5 'data.root=a b'" in lines
-    assert "* held-out error: least at psf.sigma=0.3 (0.003 reflectance)" in lines
+    assert "* held-out error: least at psf.sigma=0.3 (0.00300 reflectance)" in lines
     assert "* edge contrast: sharpest at psf.sigma=0.4 (1.400 1/px)" in lines
     head = next(n for n, line in enumerate(lines) if line.startswith("| run |"))
     assert lines[head] == "| run | psf.sigma | held-out error, reflectance | edge contrast, 1/px | status |"
     assert lines[head + 2 : head + 5] == [
-        "| 0 | 0.3 | 0.003 | 1.300 | ok |",
-        "| 1 | 0.4 | 0.004 | 1.400 | ok |",
+        "| 0 | 0.3 | 0.00300 | 1.300 | ok |",
+        "| 1 | 0.4 | 0.00400 | 1.400 | ok |",
         r"| 2 | -1 | – | – | no \| such value |",
     ]
 
