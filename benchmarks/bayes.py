@@ -104,10 +104,11 @@ def psnr(scene, module) -> float:
 
 def oracle(scene, draw: dict[str, float]):
     """The fit that knows shifts, sigma and noise: its stages choose the spectrum and solve."""
-    from s2sr.experiment import build, configuration, train
     from s2sr.fit.module import Reconstruction
     from s2sr.model.field import SplatField
     from s2sr.model.psf import PSF
+    from s2sr.observations import build, configuration
+    from s2sr.reconstruction import train
 
     cfg = configuration(
         "strategy=bayes", "~strategy.align", "~strategy.sharpen", "strategy.register.blocks=[[spectrum]]"
@@ -121,9 +122,10 @@ def oracle(scene, draw: dict[str, float]):
 
 
 def main() -> None:
-    from s2sr.experiment import configuration, reconstruct
     from s2sr.fit.evidence import sigma_errors
     from s2sr.fit.forecast import Conditions
+    from s2sr.observations import configuration
+    from s2sr.reconstruction import reconstruct
     from s2sr.report.metrics import shift_rmse
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

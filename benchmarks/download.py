@@ -120,7 +120,7 @@ def serve(folder: Path, latency: float, orders: Connection) -> None:
 
 
 def ours(catalog: Path, root: Path, bbox: list[float], workers: int, result: Connection) -> None:
-    from s2sr.experiment import build, configuration
+    from s2sr.observations import build, configuration
 
     dates = ("data.start=2024-06-01", "data.end=2024-06-30", "data.min_scenes=2")
     given = (f"data.catalog={catalog}", f"data.root={root}", f"data.workers={workers}", *dates)

@@ -49,8 +49,9 @@ def reached(scene, module) -> float:
 
 
 def main() -> None:
-    from s2sr.experiment import build, configuration, reconstruct, register
     from s2sr.fit.forecast import observed
+    from s2sr.observations import build, configuration, register
+    from s2sr.reconstruction import reconstruct
     from s2sr.report.metrics import shift_rmse
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -71,7 +71,8 @@ def simulated(folder: Path, scene: str, sigma: float, side: int = 36, dates: int
 
 def judged(scene, *overrides: str) -> dict[str, float]:
     """The fit's judgement; `psnr` and `edge_contrast` where the truth is known."""
-    from s2sr.experiment import configuration, reconstruct
+    from s2sr.observations import configuration
+    from s2sr.reconstruction import reconstruct
     from s2sr.report.scores import scores
 
     module = reconstruct(scene, configuration(*COMMON, *overrides))
@@ -149,7 +150,8 @@ def real(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def cost(options: argparse.Namespace, overrides: list[str]) -> None:
-    from s2sr.experiment import configuration, prepare, train
+    from s2sr.observations import configuration
+    from s2sr.reconstruction import prepare, train
 
     scene = simulated(options.data, "demo:0", SIGMA, side=48)
     for strategy in options.strategies.split(","):

@@ -61,7 +61,8 @@ def scene_of(folder: Path, which: str, k: int):
 def measured(scene, overrides: list[str]) -> tuple[float, float, float]:
     """The frequencies by the truth, by the halves, and by the halves' own ring correlation."""
     from s2sr.data.holdout import halves
-    from s2sr.experiment import configuration, reconstruct, solve_again
+    from s2sr.observations import configuration
+    from s2sr.reconstruction import reconstruct, solve_again
     from s2sr.report.resolution import CRITERION, by_halves, by_truth, crossing, ring_correlation
     from s2sr.report.scores import offset_to_truth
 

@@ -72,10 +72,11 @@ def simulated(size: int, observations: int, bands: int, *, masked: float = 0.0):
 def solve(size: int, masked: float, threads: int) -> list[float]:
     """Seconds, those of the processor, and per LR pixel; evaluations, peak memory."""
     torch.set_num_threads(threads)
-    from s2sr.experiment import build, configuration, train
     from s2sr.fit.module import Reconstruction
     from s2sr.model.field import SplatField
     from s2sr.model.psf import PSF
+    from s2sr.observations import build, configuration
+    from s2sr.reconstruction import train
 
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     cfg = configuration("strategy=bayes")

@@ -39,7 +39,8 @@ def simulated(folder: Path, seed: int):
 
 
 def run(folder: Path, seed: int, strategy: str, overrides: list[str]) -> dict[str, float]:
-    from s2sr.experiment import configuration, reconstruct
+    from s2sr.observations import configuration
+    from s2sr.reconstruction import reconstruct
     from s2sr.report.scores import scores
 
     logging.getLogger("s2sr").setLevel(logging.ERROR)

@@ -69,8 +69,9 @@ def scene_of(folder: Path, name: str):
 
 def row(scene, strategy: str, sigma: float | None, overrides: list[str]) -> np.ndarray:
     """[13] coverage of 68 and 95: overall, q1 to q4, in the truth's q4; the time's share."""
-    from s2sr.experiment import configuration, reconstruct
     from s2sr.fit.uncertainty import clear_count, standard_deviation
+    from s2sr.observations import configuration
+    from s2sr.reconstruction import reconstruct
     from s2sr.report.intervals import coverage, local_contrast, quarters, seen
     from s2sr.report.metrics import BORDER
 

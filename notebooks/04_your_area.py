@@ -30,7 +30,8 @@ from IPython.display import Image
 from rasterio.warp import transform_bounds
 
 import s2sr
-from s2sr.experiment import configuration, run
+from s2sr.experiment import run
+from s2sr.observations import configuration
 
 # %% [markdown]
 # ## A catalogue on disk

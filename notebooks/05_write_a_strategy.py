@@ -21,7 +21,7 @@ import torch
 from omegaconf import OmegaConf
 
 import s2sr
-from s2sr.experiment import reconstruct
+from s2sr.reconstruction import reconstruct
 from s2sr.report.figures import Stretch, rgb
 from s2sr.report.scores import scores
 

@@ -14,7 +14,7 @@ from typing import Any
 _HOME = {
     "Demo": "s2sr.data.demo",
     "InputError": "s2sr.errors",
-    "configuration": "s2sr.experiment",
+    "configuration": "s2sr.observations",
     "super_resolve": "s2sr.experiment",
     "load_scene": "s2sr.experiment",
     "write_geotiff": "s2sr.report.products",

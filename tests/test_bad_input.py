@@ -123,8 +123,8 @@ def test_fewer_than_two_usable(refused, scene):
 
 
 def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
-    from s2sr.experiment import configuration
     from s2sr.experiment import run as fit
+    from s2sr.observations import configuration
 
     with rasterio.open(files(scene)[0]) as source:
         image = source.read().astype(np.float32)[:4] * 1e-4

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from runs import PRODUCTS, SCENE
 
 from s2sr.data.demo import Demo
-from s2sr.experiment import configuration, run
+from s2sr.experiment import run
+from s2sr.observations import configuration
 from s2sr.overrides import CONF
 
 TINY = (*SCENE, "logger=csv", "data.size=16", "data.n_dates=3")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from s2sr.data.demo import Demo
-from s2sr.experiment import configuration, reconstruct
 from s2sr.fit.uncertainty import standard_deviation
+from s2sr.observations import configuration
+from s2sr.reconstruction import reconstruct
 from s2sr.report.intervals import coverage, seen
 
 

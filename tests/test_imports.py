@@ -22,13 +22,16 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "fit": {"errors", "model"},
     "report": {"errors", "model"},
     "observations": {"errors", "overrides", "model", "data"},
-    "experiment": {"errors", "overrides", "model", "data", "fit", "report", "observations"},
+    "reconstruction": {"errors", "model", "data", "fit", "report", "observations"},
+    "experiment": {"model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"errors", "overrides", "model", "data", "fit", "report", "experiment", "cli"},
     "forecast": {"errors", "overrides", "model", "data", "fit", "observations", "cli"},
     "cli": {"errors", "overrides", "report", "experiment"},
 }
 HYDRA = {"s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
-OMEGACONF = {"s2sr/observations.py", "s2sr/experiment.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/forecast.py"}
+OMEGACONF = {
+    f"s2sr/{name}.py" for name in ("observations", "reconstruction", "experiment", "cli", "download", "forecast")
+}
 
 
 def modules(node: ast.AST) -> Iterator[str]:

@@ -1,6 +1,6 @@
 import pytest
 
-from s2sr.experiment import configuration
+from s2sr.observations import configuration
 from s2sr.overrides import quoted
 
 

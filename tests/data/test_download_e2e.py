@@ -20,7 +20,7 @@ from runs import LBFGS, environment, run
 from stac_catalogue import BANDS, CLEAR, EARTH_SEARCH, SEASON, TWO_TILES, take, write_cog
 
 from s2sr.errors import InputError
-from s2sr.experiment import build, configuration
+from s2sr.observations import build, configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 DATES = ("data.start=2021-12-01", "data.end=2022-01-31")

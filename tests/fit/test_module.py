@@ -17,7 +17,6 @@ from torch import Tensor
 from s2sr.data.holdout import Holdout
 from s2sr.data.simulate import simulate_scene
 from s2sr.errors import InputError
-from s2sr.experiment import build, configuration, quiet, reconstruct
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.fit.losses import Huber, Quadratic
 from s2sr.fit.module import Reconstruction
@@ -27,6 +26,8 @@ from s2sr.fit.stages import Stage
 from s2sr.model.field import SplatField
 from s2sr.model.psf import PSF
 from s2sr.model.scene import Scene
+from s2sr.observations import build, configuration
+from s2sr.reconstruction import quiet, reconstruct
 from s2sr.report.heldout import judge
 
 SHIFTS = np.array([(0.3, -0.2), (-0.2, 0.1), (0.1, 0.3), (-0.2, -0.2)])

@@ -7,11 +7,12 @@ import torch
 
 from s2sr.data.demo import Demo
 from s2sr.data.holdout import halves
-from s2sr.experiment import configuration, reconstruct, solve_again
 from s2sr.model.field import SplatField
 from s2sr.model.grid import Grid
 from s2sr.model.psf import PSF
 from s2sr.model.scene import Observation, Scene
+from s2sr.observations import configuration
+from s2sr.reconstruction import reconstruct, solve_again
 from s2sr.report.figures import pixels
 from s2sr.report.resolution import (
     CRITERION,

@@ -1,0 +1,175 @@
+"""From a scene and a configuration to the fitted field: what is withheld, the stages, one Lightning fit."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import psutil
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from s2sr.data.holdout import halves
+from s2sr.errors import InputError
+from s2sr.fit.budget import Budget
+from s2sr.fit.checkpoint import LevelCheckpoint
+from s2sr.fit.forecast import observed
+from s2sr.fit.module import Judge, Reconstruction
+from s2sr.fit.progress import LevelLog, ProgressBar
+from s2sr.fit.stages import Stage, check_levels
+from s2sr.model.field import SplatField
+from s2sr.model.scene import Scene
+from s2sr.observations import build, check, register
+from s2sr.report.dashboard import Dashboard
+from s2sr.report.dated import observed_on
+from s2sr.report.heldout import judge
+from s2sr.report.products import check_disk
+
+log = logging.getLogger(__name__)
+
+
+def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
+    """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
+
+    Raises InputError where that leaves too little to fit.
+    """
+    stages = build(cfg.strategy)
+    if cfg.holdout is None:
+        return scene, stages, None
+    holdout = build(cfg.holdout)
+    seen, dates = holdout.without_dates(scene)
+    seen = holdout.split(seen, validation=any(stage.stop_on for stage in stages.values()))
+    if not seen.judged.any():
+        log.warning("every frame is masked too much to withhold anything: the fit is not judged")
+        return seen.whole(), stages, None
+    return seen, stages | ({"refit": holdout.refit} if holdout.refit else {}), partial(judge, dates=dates)
+
+
+def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
+    """The registered scene, its field at the coarsest level and the stages, ready to be fitted.
+
+    Raises InputError where configuration and scene do not go together.
+    """
+    scene, stages, judge = withhold(scene, cfg)
+    scene, shifts = register(scene)
+    if cfg.report.date:
+        observed_on(scene, cfg.report.date)
+    if cfg.report.frc:
+        halves(scene)
+    levels = check_levels(build(cfg.c2f)["levels"])
+    radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset}
+    field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=build(cfg.psf), shifts=shifts, **radiometry)
+    return Reconstruction(
+        scene,
+        field,
+        stages=stages,
+        levels=levels,
+        misfit=build(cfg.misfit),
+        tv_delta=cfg.tv_delta,
+        noise=cfg.noise,
+        judge=judge,
+    )
+
+
+def reconstruct(
+    scene: Scene, cfg: DictConfig, *, folder: Path | None = None, group: str | None = None
+) -> Reconstruction:
+    """Fit the field. With a `folder` the run is logged and checkpointed there, and goes on from its last checkpoint.
+
+    Raises InputError where configuration and scene do not go together or the scene does not fit in memory, and
+    KeyboardInterrupt after Ctrl-C.
+    """
+    check(cfg)
+    lightning.seed_everything(cfg.seed, verbose=False)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    module = prepare(scene, cfg)
+    budget = Budget.of(module, cfg.report.scale or module.phases[-1].scale)
+    budget.check_memory(psutil.virtual_memory().available)
+    callbacks: list[Any] = [LevelLog(), ProgressBar()]
+    loggers: Any = False
+    if folder:
+        check_disk(folder, int(budget.disk))
+        log.info("%s%s", budget, "; report.frc=true takes up to three times as long" if cfg.report.frc else "")
+        shifts = module.field.shifts.detach()
+        module.forecast = observed(module.scene.whole(), shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
+        log.info("%s", module.forecast)
+        facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
+        loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
+        callbacks += [Dashboard(module.scene.whole()), LevelCheckpoint(folder / "checkpoints")]
+    train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
+    return module
+
+
+def solve_again(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
+    """The weights alone, solved anew by the same stages for other samples of the module's scene."""
+    levels = check_levels(build(cfg.c2f)["levels"])
+    cfg = cfg.copy()
+    if cfg.holdout:
+        cfg.holdout.dates = 0  # they are not of the module's scene
+    seen, stages, _ = withhold(scene.whole(), cfg)
+    again = Reconstruction(
+        seen,
+        module.field.unsolved(levels[0]),
+        stages=stages,
+        levels=levels,
+        misfit=build(cfg.misfit),
+        tv_delta=cfg.tv_delta,
+        noise=module.noise.detach(),
+        spectrum=copy.deepcopy(module.spectrum),
+    )
+    train(again, cfg, callbacks=[ProgressBar()])
+    return again.cpu().field
+
+
+def train(
+    module: Reconstruction, cfg: DictConfig, *, folder: Path | None = None, loggers: Any = False, callbacks: Any = None
+) -> None:
+    """Run all phases of a module, from the last checkpoint in `folder` if there is one.
+
+    Raises InputError for what the trainer cannot be, and KeyboardInterrupt after Ctrl-C.
+    """
+    last = folder and folder / "checkpoints" / "last.ckpt"
+    with quiet():
+        try:
+            trainer = lightning.Trainer(
+                **build(cfg.trainer),
+                max_epochs=len(module.phases),
+                reload_dataloaders_every_n_epochs=1,
+                logger=loggers,
+                callbacks=callbacks,
+                default_root_dir=folder,
+                enable_progress_bar=False,
+                enable_checkpointing=folder is not None,
+                enable_model_summary=False,
+            )
+        except MisconfigurationException as error:
+            raise InputError(f"trainer: {error}") from error
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(module, ckpt_path=str(last) if last and last.exists() else None)
+        except SystemExit as exit:  # what Lightning makes of Ctrl-C, ignoring further ones
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from exit
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's remarks on hardware, loaders and other products; its errors stay."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", module="torch.jit")
+        yield
+    logger.setLevel(level)
