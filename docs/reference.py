@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from conf/ and its comments: `make docs`. A test compares, so that it cannot rot."""
+"""Writes docs/configuration.md from conf/ and docs/metrics.md from the glossary: `make docs`. A test compares both."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from s2sr.fit.stages import Stage
+from s2sr.report.glossary import GROUPS as GLOSSARY_GROUPS
+from s2sr.report.glossary import METRICS
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 LINE = re.compile(r"(?P<indent> *)(?P<key>[\w\"]+):(?: +(?P<value>(?:\"[^\"]*\"|[^#\"])*?))?(?: +# *(?P<comment>.*))?")
@@ -66,7 +68,7 @@ def section(path: Path, title: str, prefix: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def reference() -> str:
+def configuration() -> str:
     parts = [PREAMBLE]
     for name in ("train", "sweep", "download", "forecast"):
         parts.append(section(CONF / f"{name}.yaml", f"## {name}", ""))
@@ -80,5 +82,16 @@ def reference() -> str:
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
+def metrics() -> str:
+    """Every key of metrics.json."""
+    parts = ["# Numbers\n\nMade by `make docs` from [glossary.py](../s2sr/report/glossary.py). How to read them: "]
+    parts[0] += "[outputs.md](outputs.md).\n"
+    for group, title in GLOSSARY_GROUPS.items():
+        rows = [f"| `{key}` | {m.unit} | {m.sentence} |" for key, m in METRICS.items() if m.group == group]
+        parts.append("\n".join([f"## {title}\n", "| key | unit | meaning |", "|---|---|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
 if __name__ == "__main__":
-    (Path(__file__).parent / "configuration.md").write_text(reference())
+    for name, text in (("configuration", configuration()), ("metrics", metrics())):
+        (Path(__file__).parent / f"{name}.md").write_text(text)
