@@ -124,7 +124,7 @@ def job(cfg: DictConfig) -> None:
     try:
         from s2sr.experiment import run  # seconds of imports that a typo in an override should not wait for
 
-        run(cfg, folder, group=group_of(folder))
+        run(cfg, folder, group=group_of(folder), resume=settings.output_subdir is None)
         say(place)
     except KeyboardInterrupt:
         print(f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(place))}", file=sys.stderr)

@@ -50,15 +50,16 @@ def super_resolve(scene: Scene, *overrides: str) -> SplatField:
     return reconstruct(scene, configuration(*overrides)).field
 
 
-def run(cfg: DictConfig, folder: Path, *, group: str | None = None) -> dict[str, Any]:
+def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool = False) -> dict[str, Any]:
     """Load, fit, write the run folder; returns what metrics.json holds. `group`: the sweep that the run belongs to.
 
+    resume: from the folder's last checkpoint; else what an earlier run has left there is no part of this one.
     Raises what `observe` and `reconstruct` raise.
     """
     start = time.perf_counter()
     scene = observe(cfg)
     log.info("%s", scene)
-    module = reconstruct(scene, cfg, folder=folder, group=group).cpu()
+    module = reconstruct(scene, cfg, folder=folder, group=group, resume=resume).cpu()
     scale = cfg.report.scale or module.field.scale
     image = module.field.render(module.scene.grid.scaled(scale))
     metrics: dict[str, Any] = {"status": "ok", "strategy": cfg.name, **measured(module, image, scale)}

@@ -32,7 +32,7 @@ from s2sr.observations import build, check, register
 from s2sr.report.dashboard import Dashboard
 from s2sr.report.dated import observed_on
 from s2sr.report.heldout import judge
-from s2sr.report.products import check_disk
+from s2sr.report.products import check_disk, clear
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,9 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
 
 
 def reconstruct(
-    scene: Scene, cfg: DictConfig, *, folder: Path | None = None, group: str | None = None
+    scene: Scene, cfg: DictConfig, *, folder: Path | None = None, group: str | None = None, resume: bool = False
 ) -> Reconstruction:
-    """Fit the field. With a `folder` the run is logged and checkpointed there, and goes on from its last checkpoint.
+    """Fit the field. With a `folder` the run is logged and checkpointed there; resume: from its last checkpoint.
 
     Raises InputError where configuration and scene do not go together or the scene does not fit in memory, and
     KeyboardInterrupt after Ctrl-C.
@@ -99,6 +99,8 @@ def reconstruct(
     loggers: Any = False
     if folder:
         check_disk(folder, int(budget.disk))
+        if not resume:
+            clear(folder)
         log.info("%s%s", budget, "; report.frc=true takes up to three times as long" if cfg.report.frc else "")
         shifts = module.field.shifts.detach()
         module.forecast = observed(module.scene.whole(), shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()

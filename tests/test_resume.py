@@ -97,3 +97,18 @@ def test_ctrl_c_before_the_first_checkpoint(uninterrupted, tmp_path):
     done = run("resume=out", cwd=tmp_path)  # from the beginning
     assert done.returncode == 0, done.stderr
     assert_same(uninterrupted, folder)
+
+
+def test_another_run_in_the_same_folder_is_another_run(tmp_path):
+    options = (*SCENE, "strategy=lbfgs", "logger=csv", "threads=1", "hydra.run.dir=out")
+    first = run(*options, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "out"
+    product, log = (folder / "sr.tif").read_bytes(), (folder / "metrics.csv").read_text()
+    refused = run(*options, "noise=-1", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert (folder / "metrics.json").is_file(), "what is refused removes nothing"
+    done = run(*options, "psf=0.6", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "sr.tif").read_bytes() != product
+    assert not (folder / "metrics.csv").read_text().startswith(log)

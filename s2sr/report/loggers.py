@@ -107,6 +107,8 @@ def _logged_in() -> bool:
 
 def _run_id(folder: Path) -> str | None:
     """Of the wandb run that the folder has already: a resumed run goes on in its own."""
+    if not (folder / "checkpoints" / "last.ckpt").exists():
+        return None
     earlier = sorted(path.name.removeprefix("offline-") for path in (folder / "wandb").glob("*run-*-*"))
     return earlier[-1].rpartition("-")[2] if earlier else None
 

@@ -39,6 +39,13 @@ def atomic(path: Path) -> Iterator[Path]:
         (Path(folder) / path.name).replace(path)
 
 
+def clear(folder: Path) -> None:
+    """Remove an earlier run's checkpoints, curves and numbers: what a new one would go on from, or be taken for."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("metrics.csv", "metrics.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def check_disk(folder: Path, needed: int) -> None:
     """Raises InputError if the file system of `folder` (which need not exist yet) has less than `needed` bytes free."""
     existing = next(place for place in (Path(folder).absolute(), *Path(folder).absolute().parents) if place.exists())

@@ -492,7 +492,7 @@ def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene
         folder = tmp_path / f"from_{number}"
         (folder / "checkpoints").mkdir(parents=True)
         shutil.copyfile(checkpoint, folder / "checkpoints" / "last.ckpt")
-        resumed = reconstruct(scene, cfg, folder=folder)
+        resumed = reconstruct(scene, cfg, folder=folder, resume=True)
         assert_same(state(resumed), state(whole))
         assert resumed.evals == whole.evals
         assert resumed.judgement == whole.judgement != {}
