@@ -59,6 +59,7 @@ class Reconstruction(lightning.LightningModule):
     validation: Tensor
     trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
     gradients: Tensor  # [b] reflectance per LR pixel
+    excess: Tensor  # [t, b, y, x] variance of an observation there, of that of its noise; 1 until a stage finds more
     forecast: Forecast | None = None  # where one was made before the fit
 
     def __init__(
@@ -89,6 +90,7 @@ class Reconstruction(lightning.LightningModule):
         self.register_buffer("frames", scene.frames, persistent=False)
         self.register_buffer("valid", scene.valid, persistent=False)
         self.register_buffer("validation", scene.validation, persistent=False)
+        self.register_buffer("excess", torch.ones_like(scene.frames))
         self._prepare(scene.temporal_mean(), noise, spectrum)
         self.fits_noise = noise is None
         self.fits_spectrum = spectrum is None
@@ -173,7 +175,11 @@ class Reconstruction(lightning.LightningModule):
 
     def fidelity(self) -> Tensor:
         """The misfit of what is fitted, nats."""
-        return self.misfit(self.residual() / self.noise[..., None, None])
+        return self.misfit(self.standardised())
+
+    def standardised(self) -> Tensor:
+        """[t, b, y, x] the residual over the standard deviation that it is expected to have there."""
+        return self.residual() / self.noise[..., None, None] * self.excess.rsqrt()
 
     def misfit_and_tv(self) -> dict[str, Tensor]:
         """The misfit, and the TV term at its present weight; nats."""

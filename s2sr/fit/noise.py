@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +40,28 @@ def frame_to_frame_std(
         + dy * dx * corners / 4
     )
     return robust_std(frames - gain[..., None, None] * moved - offset[..., None, None], valid)
+
+
+def excess(z: Tensor, valid: Tensor, *, reach: float = 2.5, margin: float = 0.5) -> Tensor:
+    """[t, b, y, x] variance around a place, of the noise's: at least 1, and 1 where there is only noise.
+
+    z: [t, b, y, x] residuals over the standard deviation of the noise. Change is local: noise found over a whole frame
+    is that of the ground that stays, and where a field turned green an exact fit of such frames would be streaks. The
+    variance is that about the local mean, both of the valid samples under a Gaussian of `reach` LR pixels, less a
+    `margin` of three standard errors. The mean itself does not count: what moves a field as a whole is no detail, and
+    as white noise would cost the detail that the observation shows.
+    """
+    steps = torch.arange(-math.ceil(3 * reach), math.ceil(3 * reach) + 1, device=z.device)
+    kernel = torch.exp(-(steps / reach).square() / 2).to(z)
+
+    def gathered(x: Tensor) -> Tensor:
+        x = F.conv2d(x.flatten(0, 1)[:, None], kernel[None, None, :, None], padding=(len(kernel) // 2, 0))
+        return F.conv2d(x, kernel[None, None, None], padding=(0, len(kernel) // 2))[:, 0].unflatten(0, z.shape[:2])
+
+    z = torch.where(valid, z, 0)
+    count = gathered(valid.to(z)).clamp(min=1e-6)
+    from_mean = torch.where(valid, z - gathered(z) / count, 0)
+    return (gathered(from_mean.square()) / count - margin).clamp(min=1)
 
 
 def usual(frames: Tensor, valid: Tensor, *, outlier: float = 5.0) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information
 from s2sr.fit.losses import Quadratic
+from s2sr.fit.noise import excess
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
 
@@ -56,15 +57,20 @@ def posterior(module: Reconstruction) -> Objective:
 def departure(module: Reconstruction) -> Tensor:
     """[b, y, x] the weights less the posterior mean for a quadratic rho: exact where all is periodic and clear."""
     weights = module.field.weights.requires_grad_(True)
-    z = module.residual() / module.noise[..., None, None]
     module.evals += 1
-    (gradient,) = torch.autograd.grad(Quadratic()(z) + GaussianPrior(module)(weights), weights)
+    (gradient,) = torch.autograd.grad(Quadratic()(module.standardised()) + GaussianPrior(module)(weights), weights)
     return FourierMetric(module)(gradient)
 
 
 def closed_form(module: Reconstruction) -> None:
     """The start of a stage: wherever the weights are, a robust misfit would be far from quadratic."""
     module.field.weights.data.sub_(departure(module))
+
+
+@torch.no_grad()
+def local_noise(module: Reconstruction) -> None:
+    """The start of a stage: places that change in an observation count less there, as the residuals now say."""
+    module.excess.copy_(excess(module.residual() / module.noise[..., None, None], module.valid))
 
 
 class FourierMetric:
@@ -90,8 +96,8 @@ class FourierMetric:
             row = torch.where(mirrored, -rows[a][:, None], rows[a][:, None]) % field.lattice.shape[0]
             self.near.append((row, columns[c][None].abs().expand_as(row), mirrored))
         self.roots = [one.rsqrt() for one in stiffness or GaussianPrior(module).stiffness]
-        clear = module.valid.double().mean((-2, -1))
-        weights = (field.radiometry.gain / module.noise).double().square() * clear
+        share = (module.valid / module.excess).double().mean((-2, -1))  # of a clear observation's information
+        weights = (field.radiometry.gain / module.noise).double().square() * share
         shifts = field.shifts.double() - (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
         self.factors = []
         for b in range(len(field.bands)):

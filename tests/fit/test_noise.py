@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s2sr.fit.noise import FLOOR, frame_to_frame_std, robust_std, usual
+from s2sr.fit.noise import FLOOR, excess, frame_to_frame_std, robust_std, usual
 from s2sr.model.field import SplatField
 from s2sr.model.grid import Grid
 from s2sr.model.psf import PSF
@@ -77,3 +77,25 @@ def test_what_differs_from_the_median_of_the_dates_is_not_usual():
     assert not found[4, :, :3].any()
     assert found.float().mean() > 0.95
     assert torch.equal(usual(frames[:4], valid[:4]), valid[:4])
+
+
+def test_noise_alone_has_no_excess():
+    z = torch.randn(6, 3, 80, 80, generator=generator())
+    valid = torch.rand(z.shape, generator=generator(1)) > 0.2
+    found = excess(z, valid)
+    assert (found > 1).float().mean() < 0.02
+    assert found.mean() < 1.002
+
+
+def test_excess_is_where_a_patch_changed_and_in_that_frame_alone():
+    z = torch.randn(4, 2, 60, 60, generator=generator())
+    z[1, 0, 20:40, 20:40] *= 5
+    z[2, 1] += 10  # as a whole
+    valid = torch.ones(z.shape, dtype=torch.bool)
+    valid[1, 0, 28:32, 28:32] = False  # to be revealed later
+    found = excess(torch.where(valid, z, torch.nan), valid)
+    patch = found[1, 0, 24:36, 24:36]
+    assert patch.mean() == pytest.approx(24, rel=0.2)
+    assert patch.min() > 8
+    found[1, 0, 10:50, 10:50] = 1
+    assert (found > 1).float().mean() < 0.02
