@@ -8,6 +8,7 @@ company where a fit starts to invent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from s2sr.model.scene import Scene
 from s2sr.report.charts import MARKED
@@ -24,12 +26,13 @@ from s2sr.report.jobs import lines, read_jobs, swept, table
 from s2sr.report.loggers import log_point, wandb_runs, wandb_table
 from s2sr.report.metrics import area_average, bicubic
 from s2sr.report.products import clearest_frame, observation_rows
-from s2sr.report.scores import offset_to_truth, scores
+from s2sr.report.scores import baseline_scores, offset_to_truth, scores
 
 
 class Dashboard(Callback):
     """Objective and shifts while the fit runs; scores, pictures and the table of observations after each level."""
 
+    SIDE = 1024  # screen pixels, about: a picture of a large scene is reduced
     EVERY = 10  # evaluations between two points of a curve: a point costs more than an Adam step of a small scene
 
     def __init__(self, scene: Scene) -> None:
@@ -38,6 +41,7 @@ class Dashboard(Callback):
         self.stretch = Stretch.of(self.mean, scene.bands)
         self._logged = -self.EVERY
         self._levels: list[dict[str, float]] = []  # the scores at the end of each
+        self._baseline = cache(partial(baseline_scores, scene))  # by scale
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         for run in wandb_runs(trainer.loggers):
@@ -58,7 +62,8 @@ class Dashboard(Callback):
             return
         field = module.field
         image, shifts = field.render().cpu(), field.shifts.detach().cpu()
-        found = scores(self.scene, image, field.scale, shifts) | self._heldout(module)
+        baseline = self._baseline(field.scale)
+        found = scores(self.scene, image, field.scale, shifts, baseline=baseline) | self._heldout(module)
         sections = {key: METRICS[parts[0]].group for key in found if (parts := parse(key))}
         point = {f"{section}/{key}": found[key] for key, section in sections.items()}
         point |= {f"psf/sigma_{band}": sigma for band, sigma in field.sigma_by_band().items()}
@@ -109,7 +114,10 @@ class Dashboard(Callback):
             fine, finest = min(module.field.scale, scene.truth.scale), scene.truth.scale
             moved = tuple(offset_to_truth(scene, shifts).tolist())
             images["4_truth"] = torch.from_numpy(area_average(scene.truth.reflectance, finest, fine, moved))
-        pictures = {f"pictures/{name}": rgb(shown, scene.bands, self.stretch) for name, shown in images.items()}
+        pictures = {
+            f"pictures/{name}": rgb(avg_pool2d(shown, max(1, max(shown.shape) // self.SIDE)), scene.bands, self.stretch)
+            for name, shown in images.items()
+        }
         pictures["pictures/residual"] = pixels(residual_map(normalised, f"Mean residual / noise, {level}"))
         truth = scene.truth.shifts if scene.truth else None
         dates = [o.datetime[:10] for o in scene.observations]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from s2sr.model.scene import Scene
@@ -13,19 +15,26 @@ def offset_to_truth(scene: Scene, shifts: Tensor) -> Tensor:
     return scene.truth.shifts.mean(0) - shifts.mean(0) if scene.truth else shifts.new_zeros(2)
 
 
-def scores(scene: Scene, image: Tensor, scale: int, shifts: Tensor) -> dict[str, float]:
+def scores(
+    scene: Scene, image: Tensor, scale: int, shifts: Tensor, *, baseline: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Sharpness of an image [b, y * scale, x * scale] made with `shifts` [t, 2]; fidelity where the truth is known.
 
-    The same of the bicubic of the temporal mean, with suffix `_bicubic`.
+    The same of the bicubic of the temporal mean, with suffix `_bicubic`; `baseline`: where that is known already.
     """
-    baseline = bicubic(scene.temporal_mean(), scale)
-    found = sharpness(image, scale)
-    found |= {f"{key}_bicubic": value for key, value in sharpness(baseline, scale).items()}
+    found = {**sharpness(image, scale), **(baseline_scores(scene, scale) if baseline is None else baseline)}
     if scene.truth:
         truth, fine = scene.truth.reflectance, scene.truth.scale
-        shift = offset_to_truth(scene, shifts)
-        found |= fidelity(image, truth, scale=scale, truth_scale=fine, shift=shift)
-        unshifted = fidelity(baseline, truth, scale=scale, truth_scale=fine, shift=scene.truth.shifts.mean(0))
-        found |= {f"{key}_bicubic": value for key, value in unshifted.items()}
+        found |= fidelity(image, truth, scale=scale, truth_scale=fine, shift=offset_to_truth(scene, shifts))
         found["shift_rmse_px"] = shift_rmse(shifts, scene.truth.shifts)
     return found
+
+
+def baseline_scores(scene: Scene, scale: int) -> dict[str, float]:
+    """Those of the bicubic of the temporal mean, with suffix `_bicubic`."""
+    image = bicubic(scene.temporal_mean(), scale)
+    found = sharpness(image, scale)
+    if scene.truth:
+        shift = scene.truth.shifts.mean(0)
+        found |= fidelity(image, scene.truth.reflectance, scale=scale, truth_scale=scene.truth.scale, shift=shift)
+    return {f"{key}_bicubic": value for key, value in found.items()}
