@@ -72,6 +72,7 @@ def test_other_keys_make_lines():
 @pytest.mark.parametrize("metrics", [{}, {"psnr": None}, {"edge_contrast": math.nan}])
 def test_nothing_to_draw(metrics, tmp_path):
     save(scores([job(0, sigma=0.3, metrics=metrics)], []), tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").stat().st_size > 0
 
 
 def test_progress_of_a_run():
