@@ -1,32 +1,37 @@
 """How far the product may be from the truth: a standard deviation per pixel and band, and the count of observations.
 
-It is that of product - truth, the truth seen at the product's resolution: blurred by the product's splat and averaged
-over its pixels, T(f) = exp(-2 pi^2 sigma_splat^2 f^2) sinc(f / scale) along each axis. With the scene's power P and the
-posterior of `evidence`, B = I + U Q U on the four aliases that a footprint passes,
+It is that of product - truth, the truth seen at the product's resolution: blurred by the product's splat, S(f) =
+exp(-2 pi^2 sigma_splat^2 f^2), and averaged over its pixels, T(f) = sinc(f / scale) along each axis. The product itself
+shows the scene as sharp as the observations allow: what it has found is not blurred by S. With the scene's power P and
+the posterior of `evidence`, of mean M and B = I + U Q U on the four aliases that a footprint passes, E |T (M - S X)|^2 is
 
-    V = integral of T^2 P - sum over aliases of T^2 P (1 - (B^-1)_aa)          reflectance squared
+    V = integral of T^2 S^2 P - sum over aliases of T^2 (2 S - 1) P (1 - (B^-1)_aa)          reflectance squared
 
-is the variance of the posterior mean's error, the same everywhere. Three things make it local and the product's:
+the same everywhere. Most of it is detail that no observation shows, beyond about .6 cycles per pixel: P is fitted to
+the frequencies above .3, and falls beyond `SEEN` as scenes do. Three things make it local and the product's:
 
 * Edges. The scene's power is a(x) P(f), a Gaussian scale mixture (Portilla et al. 2003), with the activity a(x) from
   the product itself: the energy of its gradient within a pixel. Of the variance of that energy's logarithm, `CHANCE`
   is no property of the place; by that share it is shrunk towards its mean, so that a forest has nearly one a. Mean 1.
-* Masks and borders. Q is that of the observations that are clear at x: V is tabulated over a and over the information
-  of the observations, between the least and the most that occur.
+* Masks, borders and change. Q is that of the observations that are clear at x, each with its noise as it is there: V is
+  tabulated over a and over the information of the observations, between the least and the most that occur.
 * The estimator. A product that departs by d from the posterior mean has the error of the latter, e, less d. Where an
   edge-preserving prior made it do so, d is part of e: with r^2 = mean d^2 / V, the variance is V (1 - 2 c r + r^2),
   c the correlation of d and e. d is one preconditioned step of the posterior's gradient.
 
-What is uncertain besides (shifts, PSF, change) is in the noise that the fit found per observation, or is not covered.
+What is uncertain besides (shifts, PSF) is in the noise that the fit found per observation, or is not covered.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
@@ -40,23 +45,26 @@ if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
 
 REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which activity is measured
-CHANCE = 1.1
+CHANCE = 0.9  # this and the next: benchmarks/uncertainty.py fit
 CORRELATION = 0.5  # of what an edge-preserving prior adds to the posterior mean with what that lacks
+SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
+TAIL = 2.5  # the exponent by which power falls there, that of aerial images
+LOWEST = 0.3  # cycles per LR pixel: a law that has to fit the large fields as well misses the detail
 ACTIVITIES = torch.logspace(-3, 2, 11, dtype=torch.float64)
 NODES = 16  # of the information
 FREQUENCIES = 24  # along each axis of one LR Nyquist cell, where V is integrated
 
 
 def clear(valid: Tensor, shift: Tensor, scale: int) -> Tensor:
-    """[b, y * scale, x * scale] whether the LR sample at the centre of each product pixel is valid.
+    """[b, y * scale, x * scale] of the LR sample at the centre of each product pixel whether, or how much, it is valid.
 
     valid: [b, y, x] of one observation; shift: [2] (dy, dx), LR pixels: a point p of the field lies at p + shift in it.
     """
-    for axis, d in enumerate(shift, start=1):
+    for axis, d in ((2, shift[1]), (1, shift[0])):  # whole rows are copied faster than single samples
         n = valid.shape[axis]
         sample = ((torch.arange(n * scale, device=valid.device) + 0.5) / scale + d).floor().long()
         inside = (sample >= 0) & (sample < n)
-        valid = valid.index_select(axis, sample.clamp(0, n - 1)) & inside.view((-1, 1) if axis == 1 else (-1,))
+        valid = valid.index_select(axis, sample.clamp(0, n - 1)) * inside.view((-1, 1) if axis == 1 else (-1,))
     return valid
 
 
@@ -85,7 +93,7 @@ def settle(module: Reconstruction) -> None:
     free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
-    evidence = Evidence(side=64)
+    evidence = Evidence(side=64, lowest=LOWEST)
     parts = evidence(module)
     optimizer = QuasiNewton(free, metric=Information(module, evidence))
 
@@ -104,19 +112,19 @@ def posterior_variance(
     *,
     phases: Tensor,  # [4, f, t] exp(2 pi i f_a . d_t)
     amplitude: Tensor,  # [4, f] U
-    seen: Tensor,  # [4, f] T^2 P
-    prior: Tensor,  # the integral of T^2 P
+    found: Tensor,  # [4, f] T^2 (2 S - 1) P
+    prior: Tensor,  # the integral of T^2 S^2 P
 ) -> Tensor:  # [k, a]
     """V where the scene's power is a P and the observations have these weights."""
-    found = []
+    variance = []
     for w in weights:
         coupling = torch.einsum("aft,bft,t->fab", phases, phases.conj(), w.to(phases.dtype))
         coupling = coupling * amplitude.T[:, :, None] * amplitude.T[:, None, :]
         inner = activities[:, None, None, None] * coupling + torch.eye(4, dtype=coupling.dtype)
         left = torch.linalg.inv(inner).diagonal(dim1=-2, dim2=-1).real  # [a, f, 4]
-        explained = ((1 - left) * seen.T).sum((-2, -1)) / phases.shape[1]
-        found.append(activities * (prior - explained))
-    return torch.stack(found)
+        explained = ((1 - left) * found.T).sum((-2, -1)) / phases.shape[1]
+        variance.append(activities * (prior - explained))
+    return torch.stack(variance)
 
 
 def frequencies(cells: int = 2, n: int = FREQUENCIES) -> Tensor:
@@ -145,42 +153,65 @@ def variances(module: Reconstruction, band: int, weights: Tensor, scale: int) ->
     """[k, a] V of a band at ACTIVITIES for rows of weights [k, t], g^2 / v of the observations that are clear."""
     field = module.field
     near, every = frequencies(2), frequencies(2 * max(scale, field.scale))
+    sigma, width = field.sigma_psf[band].double(), field.widths[band].double()
 
-    def passed(f: Tensor) -> Tensor:  # T^2
-        blurred = torch.exp(-2 * (math.pi * field.lattice.sigma * f).square())
-        return (torch.sinc(f / scale) * blurred).square().prod(-1)
+    def averaged(f: Tensor) -> Tensor:  # T^2
+        return torch.sinc(f / scale).square().prod(-1)
+
+    def splat(f: Tensor) -> Tensor:  # S
+        return torch.exp(-2 * (math.pi * field.lattice.sigma) ** 2 * f.square().sum(-1))
 
     def power(f: Tensor) -> Tensor:
-        return module.spectrum(band, f.square().sum(-1))
+        squared, seen = f.square().sum(-1), (SEEN / width).square()
+        return module.spectrum(band, squared.minimum(seen)) * (seen / squared.maximum(seen)) ** (TAIL / 2)
 
-    sigma, width = field.sigma_psf[band].double(), field.widths[band].double()
     transfer = (torch.sinc(width * near) * torch.exp(-2 * (math.pi * sigma * near).square())).prod(-1)
-    prior = (passed(every) * power(every)).sum() / every.shape[1]
     return posterior_variance(
         ACTIVITIES,
         weights,
         phases=torch.exp(2j * math.pi * (near @ field.shifts.double().T)),
         amplitude=transfer * power(near).sqrt(),
-        seen=passed(near) * power(near),
-        prior=prior,
+        found=averaged(near) * (2 * splat(near) - 1) * power(near),
+        prior=(averaged(every) * splat(every).square() * power(every)).sum() / every.shape[1],
     )
 
 
-def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Tensor:
-    """[b, y * scale, x * scale] of the product `image` at `scale` pixels per LR pixel; reflectance.
+@dataclass(frozen=True)
+class Errors:
+    """What decides a band's standard deviation, but for the constants that are fitted to scenes with a truth."""
 
-    Module and image are on the CPU.
-    """
+    table: Tensor  # [k, a] V at the square of k equal steps of information, and at ACTIVITIES
+    information: np.ndarray  # [y, x] of LR pixels, of the most that occurs
+    there: np.ndarray  # [y, x] of LR pixels, 0 where nothing was observed, to 1
+    energy: np.ndarray  # [y * scale, x * scale] of the product's gradient, within REACH
+    departed: float  # r
+
+    def deviation(self, *, chance: float = CHANCE, correlation: float = CORRELATION) -> Tensor:
+        """[y * scale, x * scale] reflectance."""
+        scale = len(self.energy) // len(self.there)
+        information, there = enlarged(self.information, scale), enlarged(self.there, scale)
+        factor = 1 - 2 * correlation * self.departed + self.departed**2
+        # the table's rows go with the square root of the information, its columns with the logarithm of the activity
+        first, last = float(ACTIVITIES[0].log()), float(ACTIVITIES[-1].log())
+        row = 2 * np.sqrt(information) - 1
+        column = (np.log(activity(self.energy, there, chance)) - first) * (2 / (last - first)) - 1
+        at = torch.from_numpy(np.stack([column, row], -1))[None].float()
+        deviation = ((self.table * factor).log() / 2).to(at)[None, None]
+        return F.grid_sample(deviation, at, padding_mode="border", align_corners=True)[0, 0].exp()
+
+
+def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
+    """Those of every band of the product `image` [b, y * scale, x * scale]. Module and image are on the CPU."""
     fitted = module.log_noise.detach().clone(), module.spectrum
     settle(module)
     departed = departure(module, scale).square().numpy()
-    field, found = module.field, []
+    field, product = module.field, image.float().numpy()
     weights = (field.radiometry.gain / module.noise).detach().double().square()
-    shifts = field.shifts.detach()
-    valid = torch.stack([clear(*one, 1) for one in zip(module.valid, shifts, strict=True)])
-    for b, band in enumerate(image.float().numpy()):
-        reach = REACH * scale * float(field.widths[b])
-        local = valid[:, b] * weights[:, b, None, None]  # [t, y, x]
+    shares = module.valid / module.excess  # of the information that a sample has where nothing changes
+    shares = torch.stack([clear(*one, 1) for one in zip(shares, field.shifts.detach(), strict=True)])
+
+    def of_band(b: int) -> Errors:
+        local = shares[:, b] * weights[:, b, None, None]  # [t, y, x]
         information = local.sum(0)
         most = information.max().clamp(min=1e-9)
         # V changes fastest where there is least; a node is just so much of a set of observations that occurs
@@ -192,27 +223,44 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
             (information / most).float().numpy(), 0.5, mode="constant"
         )  # as footprints do
         there = ndimage.gaussian_filter((information > 0).float().numpy(), 0.5, mode="nearest")
-        blurred, there = (ndimage.zoom(x, scale, order=1, mode="nearest", grid_mode=True) for x in (blurred, there))
-        r = math.sqrt((there * departed[b]).sum() / max(there.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1]))
-        table = table * (1 - 2 * CORRELATION * r + r**2)
-        row = np.sqrt(blurred) * (NODES - 1)
-        column = np.interp(np.log(activity(band, reach, there)), ACTIVITIES.log(), np.arange(len(ACTIVITIES)))
-        deviation = table.log().numpy() / 2
-        deviation = ndimage.map_coordinates(deviation, [row, column], order=1, mode="nearest", output=np.float32)
-        found.append(torch.from_numpy(np.exp(deviation)))
+        weight = enlarged(there, scale)
+        share_of_v = (weight * departed[b]).sum() / max(weight.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1])
+        reach = REACH * scale * float(field.widths[b])
+        return Errors(table, blurred, there, gradient_energy(product[b], reach), math.sqrt(share_of_v))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = list(pool.map(of_band, range(len(product))))
     module.log_noise.data, module.spectrum = fitted
-    return torch.stack(found)
+    return found
 
 
-def activity(band: np.ndarray, reach: float, there: np.ndarray) -> np.ndarray:
-    """[y, x] how much goes on here, in power, of what does on the mean, as an image [y, x] shows it.
+def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Tensor:
+    """[b, y * scale, x * scale] of the product `image` at `scale` pixels per LR pixel; reflectance.
 
-    reach: pixels. 1 where `there` [y, x], 0 to 1, is 0: where nothing was observed, the image is smooth for no reason.
+    Module and image are on the CPU.
     """
+    return torch.stack([one.deviation() for one in errors(module, image, scale)])
+
+
+def enlarged(values: np.ndarray, scale: int) -> np.ndarray:
+    """[y * scale, x * scale] values [y, x] of LR pixels, linear between their centres."""
+    fine = F.interpolate(torch.from_numpy(values)[None, None], scale_factor=scale, mode="bilinear", align_corners=False)
+    return fine[0, 0].numpy()
+
+
+def gradient_energy(band: np.ndarray, reach: float) -> np.ndarray:
+    """[y, x] the squared gradient of an image [y, x] under a Gaussian of `reach` pixels."""
     rows, columns = np.gradient(band)
-    energy = ndimage.gaussian_filter(rows**2 + columns**2, reach, mode="nearest")
+    return ndimage.gaussian_filter(rows**2 + columns**2, reach, mode="nearest")
+
+
+def activity(energy: np.ndarray, there: np.ndarray, chance: float = CHANCE) -> np.ndarray:
+    """[y, x] how much goes on here, in power, of what does on the mean, by the energy [y, x] of the gradient.
+
+    1 where `there` [y, x], 0 to 1, is 0: where nothing was observed, the image is smooth for no reason.
+    """
     log_energy = np.log(np.maximum(energy / max(energy.mean(), 1e-30), 1e-6))
     log_energy -= np.average(log_energy, weights=there + 1e-12)
     variance = np.average(log_energy**2, weights=there + 1e-12)
-    found = np.exp(max(0.0, 1 - CHANCE / max(variance, 1e-12)) * log_energy)
+    found = np.exp(max(0.0, 1 - chance / max(variance, 1e-12)) * log_energy)
     return np.maximum(1 + there * (found / np.average(found, weights=there + 1e-12) - 1), 1e-3)
