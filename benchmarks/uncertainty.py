@@ -1,14 +1,19 @@
-"""How often the truth lies within the product's intervals, on scenes that no constant was tuned on.
+"""How often the truth lies within the product's intervals, and the constants that decide it.
 
-python benchmarks/uncertainty.py [FOLDER] [--strategies bayes,lbfgs,lbfgs_adam] [--scenes NAME,NAME] [OVERRIDE ...]
+python benchmarks/uncertainty.py report [--scenes NAME,NAME] [--strategies bayes,lbfgs,lbfgs_adam] [OVERRIDE ...]
+python benchmarks/uncertainty.py fit    [--scenes NAME,NAME] [--strategies bayes,lbfgs] [OVERRIDE ...]
 
-FOLDER holds aerial images at 1 m (USDA NAIP, public domain): NAIP-VA-b1.tiff ... b4.tiff (red, green, blue, near
-infrared) and two m_36*_subset.tif. Of every scene sigma (.38 to .55), noise (.001 to .006), jitter (.1 to .3 px) and
-dates (8 to 24) are drawn; `masked` has 40 % of every date masked in patches, `few` 3 dates, `many` 60. `demo` is the
-default scene. The strategies are told sigma. Prints the coverage of +- 1 std (target 68 +- 5 %) and of +- 1.96 std (95
-+- 2 %), per cent, means over bands: overall, then in each quarter of local contrast from the lowest; the time of the
-standard deviation and the count as a share of the fit's; and in the last column the coverage where the truth's own
-contrast, which nobody knows, is in its highest quarter.
+A scene is IMAGE:SEED:SCALE or IMAGE:SEED:SCALE:VARIANT. IMAGE: demo as it comes, season (a demo scene whose sigma,
+noise, jitter and 6 to 20 dates are drawn), or an aerial image with a draw as in benchmarks/bayes.py (nd, va, sw, se).
+VARIANT: masked (40 % of every date, in patches), few (3 dates), large (96 LR pixels instead of 40), auto (psf=auto; else
+the fit is told sigma). --folder: as there.
+
+report: on scenes that no constant was tuned on, the coverage of +- 1 std (target 68 +- 5 %) and of +- 1.96 std (95 +- 2
+%), per cent, means over bands: overall, then in each quarter of local contrast from the lowest; the time of the standard
+deviation and the count as a share of the fit's; and in the last column the coverage where the truth's own contrast,
+which nobody knows, is in its highest quarter.
+fit: the same before and after CHANCE and CORRELATION are fitted, on scenes to tune on: least squares of the logarithms
+of the 68 and 95 % quantiles of |error| / std, in every quarter of every scene.
 """
 
 from __future__ import annotations
@@ -22,105 +27,182 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bayes import drawn
 
-BANDS = ("B02", "B03", "B04", "B08")
-SUBSETS = ("m_3607717_sw_18_1_20160620_subset.tif", "m_3607824_se_17_1_20160620_subset.tif")
-SCENES = ("va0", "va1", "va2", "masked", "few", "many", "m0", "m1", "demo")
-
-
-def aerial(folder: Path, name: str) -> np.ndarray:
-    """[b, y, x] reflectance of an image at 1 m, in the order of BANDS."""
-    import rasterio
-
-    if name in ("m0", "m1"):
-        with rasterio.open(folder / SUBSETS[int(name[1])]) as file:
-            return file.read((3, 2, 1, 4)).astype(np.float32) / 255 * 0.4
-    bands = []
-    for k in (3, 2, 1, 4):
-        with rasterio.open(folder / f"NAIP-VA-b{k}.tiff") as file:
-            bands.append(file.read(1))
-    return np.stack(bands).astype(np.float32) / 255 * 0.4
+TUNING = (
+    *("demo:100:4", "demo:101:4", "demo:102:4", "season:103:4", "season:104:4", "season:105:4", "season:111:4:large"),
+    *("nd:0:4", "nd:1:4", "nd:2:4", "nd:3:4", "demo:108:4:auto", "season:106:4:auto", "nd:4:4:auto"),
+    *("season:113:2", "nd:10:2", "demo:114:8", "nd:11:8"),
+)
+REPORTED = (
+    *("demo:0:2", "demo:0:4", "demo:0:8", "demo:0:4:large", "demo:0:4:auto", "va:0:2", "va:1:4", "va:2:4:masked"),
+    *("va:3:4:few", "va:4:4:auto", "va:5:8", "sw:0:4", "se:0:4"),
+)
+LEVELS = {"2": "[2]", "4": "[2,4]", "8": "[2,4,8]"}
 
 
 def scene_of(folder: Path, name: str):
-    """The scene, and its sigma or None for the published ones."""
+    """The scene, and what the fit is told of it, as overrides."""
     from scipy.ndimage import gaussian_filter
 
     from s2sr.data.demo import Demo
-    from s2sr.data.simulate import jitter, simulate_scene
 
-    if name == "demo":
-        return Demo().load(), None
-    rng = np.random.default_rng(SCENES.index(name))
-    sigma, noise = rng.uniform(0.38, 0.55), math.exp(rng.uniform(math.log(0.001), math.log(0.006)))
-    spread, dates = rng.uniform(0.1, 0.3), {"few": 3, "many": 60}.get(name, int(rng.integers(8, 25)))
-    shifts = jitter(dates, spread, rng)
-    scene = simulate_scene(
-        aerial(folder, name), 10, bands=BANDS, shifts=shifts, sigma_psf=sigma, noise=noise, seed=SCENES.index(name)
-    )
-    if name == "masked":
+    image, seed, scale, *variant = name.split(":")
+    side, rng = 96 if "large" in variant else 40, np.random.default_rng(int(seed))
+    told = []
+    if image == "demo":
+        scene = Demo(size=side, seed=int(seed)).load()
+    elif image == "season":
+        draw = {
+            "sigma_psf": rng.uniform(0.38, 0.55),
+            "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
+            "jitter": rng.uniform(0.1, 0.3),
+            "n_dates": int(rng.integers(6, 21)),
+        }
+        scene = Demo(size=side, seed=int(seed), **draw).load()
+        told = [f"psf.sigma={draw['sigma_psf']}"]
+    else:
+        scene, draw = drawn(folder, image, int(seed), side if image == "nd" else None)
+        told = [f"psf.sigma={draw['sigma']}"]
+    if "masked" in variant:
         valid = scene.valid.clone()
         for one in valid:
             field = gaussian_filter(rng.normal(size=scene.grid.shape), 4)
             one &= torch.from_numpy(field < np.quantile(field, 0.6))
         scene = dataclasses.replace(scene, valid=valid, frames=scene.frames * valid)
-    return scene, sigma
+    if "few" in variant:
+        scene = scene.select([0, 1, 2], "few")
+    if "auto" in variant:
+        told = ["psf=auto"]
+    return scene, [*told, f"c2f.levels={LEVELS[scale]}"]
 
 
-def row(scene, strategy: str, sigma: float | None, overrides: list[str]) -> np.ndarray:
-    """[13] coverage of 68 and 95: overall, q1 to q4, in the truth's q4; the time's share."""
-    from s2sr.fit.uncertainty import clear_count, standard_deviation
-    from s2sr.observations import configuration
-    from s2sr.reconstruction import reconstruct
-    from s2sr.report.intervals import coverage, local_contrast, quarters, seen
-    from s2sr.report.metrics import BORDER
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A product and all that its standard deviation needs."""
 
-    told = [] if sigma is None else [f"psf.sigma={sigma}"]
-    start = time.perf_counter()
-    module = reconstruct(scene, configuration(f"strategy={strategy}", *told, "c2f=2_4", *overrides))
-    fitted = time.perf_counter()
-    field = module.field
-    image, scale, shifts = field.render(), field.scale, field.shifts.detach()
-    rendered = time.perf_counter()
-    deviation = standard_deviation(module, image, scale)
-    clear_count(module.scene.valid, shifts, scale)
-    share = (time.perf_counter() - rendered) / (fitted - start)
-    truth = seen(module.scene, scale=scale, splat=field.lattice.sigma, shifts=shifts)
-    found = coverage(image.numpy(), deviation.numpy(), truth, scale)
-    inside = (slice(None), *[slice(BORDER * scale, -BORDER * scale)] * 2)
-    z = np.abs((image.numpy() - truth) / deviation.numpy())[inside]
-    edges = np.stack([quarters(band) for band in local_contrast(truth, scale)[inside]]) == 3
-    keys = ("", "_q1", "_q2", "_q3", "_q4")
-    values = [[100 * found[f"coverage_{percent}{key}"] for percent in (68, 95)] for key in keys]
-    return np.array([*np.ravel(values), *(100 * np.mean(z[edges] <= k) for k in (1, 1.96)), 100 * share])
+    image: np.ndarray  # [b, y, x]
+    truth: np.ndarray  # [b, y, x] at its resolution
+    scale: int
+    errors: list  # per band, s2sr.fit.uncertainty.Errors
+    share: float  # of the fit's time, per cent
+
+    @classmethod
+    def of(cls, scene, overrides: list[str]) -> Case:
+        from s2sr.fit.uncertainty import clear_count, errors
+        from s2sr.observations import configuration
+        from s2sr.reconstruction import reconstruct
+        from s2sr.report.intervals import seen
+
+        start = time.process_time()
+        module = reconstruct(scene, configuration(*overrides))
+        fitted = time.process_time()
+        field = module.field
+        image, scale, shifts = field.render(), field.scale, field.shifts.detach()
+        rendered = time.process_time()
+        found = errors(module, image, scale)
+        for one in found:
+            one.deviation()
+        clear_count(module.scene.valid, shifts, scale)
+        share = 100 * (time.process_time() - rendered) / (fitted - start)
+        truth = seen(module.scene, scale=scale, splat=field.lattice.sigma, shifts=shifts)
+        return cls(image.numpy(), truth, scale, found, share)
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        from s2sr.report.metrics import BORDER
+
+        cut = slice(BORDER * self.scale, -BORDER * self.scale)
+        return x[:, cut, cut]
+
+    def z(self, **constants: float) -> np.ndarray:
+        """[b, y, x] |error| in standard deviations."""
+        deviation = np.stack([one.deviation(**constants).numpy() for one in self.errors])
+        return self.inside(np.abs(self.image - self.truth) / deviation)
+
+    def quarters(self, image: np.ndarray) -> np.ndarray:
+        from s2sr.report.intervals import local_contrast, quarters
+
+        return np.stack([quarters(band) for band in self.inside(local_contrast(image, self.scale))])
+
+    def row(self, **constants: float) -> np.ndarray:
+        """[13] coverage of 68 and 95: overall, q1 to q4, in the truth's q4; the time's share."""
+        z, quarter = self.z(**constants), self.quarters(self.image)
+        parts = [z, *(z[quarter == q] for q in range(4)), z[self.quarters(self.truth) == 3]]
+        return np.array([*(100 * np.mean(part <= k) for part in parts for k in (1, 1.96)), self.share])
+
+    def miss(self, **constants: float) -> np.ndarray:
+        """[8] logarithms of the 68 and 95 % quantiles in the four quarters, over those of a normal distribution."""
+        z, quarter = self.z(**constants), self.quarters(self.image)
+        return np.log([np.quantile(z[quarter == q], p) / k for q in range(4) for p, k in ((0.6827, 1), (0.95, 1.96))])
+
+
+def cases(options: argparse.Namespace, overrides: list[str]):
+    """(scene, strategy, case), one after the other."""
+    for name in options.scenes.split(","):
+        scene, told = scene_of(options.folder, name)
+        for strategy in options.strategies.split(","):
+            yield name, strategy, Case.of(scene, [f"strategy={strategy}", *told, *overrides])
+
+
+def line(first: str, second: str, values: np.ndarray) -> None:
+    pairs = "".join(f"{a:8.1f}{b:5.1f}" for a, b in values[:-1].reshape(-1, 2))
+    print(f"{first:19}{second:12}{pairs}{values[-1]:8.1f}", flush=True)
+
+
+def summary(rows: dict[str, list[np.ndarray]]) -> None:
+    for strategy, found in rows.items():
+        line("mean", strategy, np.mean(found, 0))
+        line("spread", strategy, np.std(found, 0))
+
+
+def report(options: argparse.Namespace, overrides: list[str]) -> None:
+    rows: dict[str, list[np.ndarray]] = {}
+    for name, strategy, case in cases(options, overrides):
+        rows.setdefault(strategy, []).append(case.row())
+        line(name, strategy, rows[strategy][-1])
+    summary(rows)
+
+
+def fit(options: argparse.Namespace, overrides: list[str]) -> None:
+    from scipy.optimize import minimize
+
+    from s2sr.fit.uncertainty import CHANCE, CORRELATION
+
+    found: dict[str, list[Case]] = {}
+    for name, strategy, case in cases(options, overrides):
+        found.setdefault(strategy, []).append(case)
+        line(name, strategy, case.row())
+    every = [case for of_strategy in found.values() for case in of_strategy]
+
+    def loss(constants: np.ndarray) -> float:
+        chance, correlation = constants
+        return float(np.mean([case.miss(chance=chance, correlation=correlation) ** 2 for case in every]))
+
+    start = np.array([CHANCE, CORRELATION])
+    best = minimize(loss, start, method="Nelder-Mead", options={"xatol": 0.005, "fatol": 1e-6, "maxiter": 60})
+    for constants in (start, best.x):
+        given = dict(zip(("chance", "correlation"), constants.tolist(), strict=True))
+        print(" ".join(f"{k.upper()} {v:.3f}" for k, v in given.items()), f"rms miss {math.sqrt(loss(constants)):.4f}")
+        summary({strategy: [case.row(**given) for case in some] for strategy, some in found.items()})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     here = Path(__file__).resolve()
-    parser.add_argument("folder", nargs="?", type=Path, default=here.parents[2] / "shared" / "data" / "hr_naip_va")
-    parser.add_argument("--strategies", default="bayes,lbfgs,lbfgs_adam")
-    parser.add_argument("--scenes", default=",".join(SCENES))
+    parser.add_argument("what", choices=("report", "fit"))
+    parser.add_argument("--folder", type=Path, default=here.parents[2] / "shared" / "data")
+    parser.add_argument("--strategies")
+    parser.add_argument("--scenes")
     options, overrides = parser.parse_known_args()
-    if not (options.folder / "NAIP-VA-b1.tiff").exists():
-        raise SystemExit(f"{options.folder}: no NAIP-VA-b1.tiff here; name the folder that has it")
+    if not (options.folder / "hr_naip_va").exists():
+        raise SystemExit(f"{options.folder}: no hr_naip_va here; name the folder that has it")
+    fits = options.what == "fit"
+    options.scenes = options.scenes or ",".join(TUNING if fits else REPORTED)
+    options.strategies = options.strategies or ("bayes,lbfgs" if fits else "bayes,lbfgs,lbfgs_adam")
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     columns = ("overall", "q1", "q2", "q3", "q4", "truth's q4")
-    print(f"{'scene':8}{'strategy':12}" + "".join(f"{column:>13}" for column in columns) + f"{'time %':>8}")
-
-    def line(first: str, second: str, values: np.ndarray) -> None:
-        pairs = "".join(f"{a:8.1f}{b:5.1f}" for a, b in values[:-1].reshape(-1, 2))
-        print(f"{first:8}{second:12}{pairs}{values[-1]:8.1f}", flush=True)
-
-    found: dict[str, list[np.ndarray]] = {}
-    for name in options.scenes.split(","):
-        scene, sigma = scene_of(options.folder, name)
-        for strategy in options.strategies.split(","):
-            found.setdefault(strategy, []).append(row(scene, strategy, sigma, overrides))
-            line(name, strategy, found[strategy][-1])
-    for strategy, rows in found.items():
-        line("mean", strategy, np.mean(rows, 0))
-        line("spread", strategy, np.std(rows, 0))
+    print(f"{'scene':19}{'strategy':12}" + "".join(f"{column:>13}" for column in columns) + f"{'time %':>8}")
+    (fit if fits else report)(options, overrides)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ exp(-2 pi^2 sigma_splat^2 f^2), and averaged over its pixels, T(f) = sinc(f / sc
 shows the scene as sharp as the observations allow: what it has found is not blurred by S. With the scene's power P and
 the posterior of `evidence`, of mean M and B = I + U Q U on the four aliases that a footprint passes, E |T (M - S X)|^2 is
 
-    V = integral of T^2 S^2 P - sum over aliases of T^2 (2 S - 1) P (1 - (B^-1)_aa)          reflectance squared
+    V = integral of T^2 S^2 P - sum over aliases of T^2 (2 S - 1 - D^2) P (1 - (B^-1)_aa)          reflectance squared
 
-the same everywhere. Most of it is detail that no observation shows, beyond about .6 cycles per pixel: P is fitted to
-the frequencies above .3, and falls beyond `SEEN` as scenes do. Three things make it local and the product's:
+the same everywhere; D = 4 pi^2 f^2 sigma times the standard error of the PSF's sigma, where it was fitted. Most of V is
+detail that no observation shows, beyond some .6 cycles per pixel: there P falls as that of edges does, whatever bend
+what is seen has. Three things make it local and the product's:
 
 * Edges. The scene's power is a(x) P(f), a Gaussian scale mixture (Portilla et al. 2003), with the activity a(x) from
   the product itself: the energy of its gradient within a pixel. Of the variance of that energy's logarithm, `CHANCE`
@@ -19,7 +20,7 @@ the frequencies above .3, and falls beyond `SEEN` as scenes do. Three things mak
   edge-preserving prior made it do so, d is part of e: with r^2 = mean d^2 / V, the variance is V (1 - 2 c r + r^2),
   c the correlation of d and e. d is one preconditioned step of the posterior's gradient.
 
-What is uncertain besides (shifts, PSF) is in the noise that the fit found per observation, or is not covered.
+What is uncertain besides (shifts, radiometry) is in the noise that the fit found per observation, or is not covered.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from s2sr.fit.evidence import Evidence, Information
+from s2sr.fit.evidence import Evidence, Information, sigma_errors
 from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import FourierMetric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
@@ -48,8 +49,7 @@ REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which a
 CHANCE = 0.9  # this and the next: benchmarks/uncertainty.py fit
 CORRELATION = 0.5  # of what an edge-preserving prior adds to the posterior mean with what that lacks
 SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
-TAIL = 2.5  # the exponent by which power falls there, that of aerial images
-LOWEST = 0.3  # cycles per LR pixel: a law that has to fit the large fields as well misses the detail
+TAIL = 3.0  # the exponent by which power falls there: that of edges
 ACTIVITIES = torch.logspace(-3, 2, 11, dtype=torch.float64)
 NODES = 16  # of the information
 FREQUENCIES = 24  # along each axis of one LR Nyquist cell, where V is integrated
@@ -93,7 +93,7 @@ def settle(module: Reconstruction) -> None:
     free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
-    evidence = Evidence(side=64, lowest=LOWEST)
+    evidence = Evidence(side=64)
     parts = evidence(module)
     optimizer = QuasiNewton(free, metric=Information(module, evidence))
 
@@ -112,7 +112,7 @@ def posterior_variance(
     *,
     phases: Tensor,  # [4, f, t] exp(2 pi i f_a . d_t)
     amplitude: Tensor,  # [4, f] U
-    found: Tensor,  # [4, f] T^2 (2 S - 1) P
+    found: Tensor,  # [4, f] T^2 (2 S - 1 - D^2) P
     prior: Tensor,  # the integral of T^2 S^2 P
 ) -> Tensor:  # [k, a]
     """V where the scene's power is a P and the observations have these weights."""
@@ -149,10 +149,14 @@ def departure(module: Reconstruction, scale: int) -> Tensor:
 
 
 @torch.no_grad()
-def variances(module: Reconstruction, band: int, weights: Tensor, scale: int) -> Tensor:
-    """[k, a] V of a band at ACTIVITIES for rows of weights [k, t], g^2 / v of the observations that are clear."""
+def variances(module: Reconstruction, band: int, weights: Tensor, scale: int, *, sigma_error: float = 0.0) -> Tensor:
+    """[k, a] V of a band at ACTIVITIES for rows of weights [k, t], g^2 / v of the observations that are clear.
+
+    sigma_error: of the PSF's sigma, LR pixels.
+    """
     field = module.field
-    near, every = frequencies(2), frequencies(2 * max(scale, field.scale))
+    pitch = field.samplings[band].pitch  # the aliases are those of the grid of its measurements
+    near, every = frequencies(2) / pitch, frequencies(2 * max(scale, field.scale))
     sigma, width = field.sigma_psf[band].double(), field.widths[band].double()
 
     def averaged(f: Tensor) -> Tensor:  # T^2
@@ -165,13 +169,14 @@ def variances(module: Reconstruction, band: int, weights: Tensor, scale: int) ->
         squared, seen = f.square().sum(-1), (SEEN / width).square()
         return module.spectrum(band, squared.minimum(seen)) * (seen / squared.maximum(seen)) ** (TAIL / 2)
 
+    blurred_by = 4 * math.pi**2 * sigma * sigma_error * near.square().sum(-1)  # D
     transfer = (torch.sinc(width * near) * torch.exp(-2 * (math.pi * sigma * near).square())).prod(-1)
     return posterior_variance(
         ACTIVITIES,
         weights,
         phases=torch.exp(2j * math.pi * (near @ field.shifts.double().T)),
-        amplitude=transfer * power(near).sqrt(),
-        found=averaged(near) * (2 * splat(near) - 1) * power(near),
+        amplitude=transfer * power(near).sqrt() / pitch,
+        found=averaged(near) * (2 * splat(near) - 1 - blurred_by.square()) * power(near) / pitch**2,
         prior=(averaged(every) * splat(every).square() * power(every)).sum() / every.shape[1],
     )
 
@@ -206,8 +211,11 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
     settle(module)
     departed = departure(module, scale).square().numpy()
     field, product = module.field, image.float().numpy()
+    learnt = bool(field.blocks()["psf"])
+    sigma_error = (sigma_errors(module) if learnt else torch.zeros_like(field.widths)) * field.widths
     weights = (field.radiometry.gain / module.noise).detach().double().square()
     shares = module.valid / module.excess  # of the information that a sample has where nothing changes
+    shares = torch.stack([s.repeat(x) for s, x in zip(field.samplings, shares.unbind(1), strict=True)], 1)
     shares = torch.stack([clear(*one, 1) for one in zip(shares, field.shifts.detach(), strict=True)])
 
     def of_band(b: int) -> Errors:
@@ -218,13 +226,14 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
         wanted = most * torch.linspace(0, 1, NODES, dtype=torch.float64).square()
         nearest = (information.flatten() - wanted[:, None]).abs().argmin(1)
         share = wanted / information.flatten()[nearest].clamp(min=1e-9)
-        table = variances(module, b, share[:, None] * local.flatten(1).T[nearest], scale)
+        weight = share[:, None] * local.flatten(1).T[nearest]
+        table = variances(module, b, weight, scale, sigma_error=float(sigma_error[b]))
         blurred = ndimage.gaussian_filter(
             (information / most).float().numpy(), 0.5, mode="constant"
         )  # as footprints do
         there = ndimage.gaussian_filter((information > 0).float().numpy(), 0.5, mode="nearest")
-        weight = enlarged(there, scale)
-        share_of_v = (weight * departed[b]).sum() / max(weight.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1])
+        seen = enlarged(there, scale)
+        share_of_v = (seen * departed[b]).sum() / max(seen.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1])
         reach = REACH * scale * float(field.widths[b])
         return Errors(table, blurred, there, gradient_energy(product[b], reach), math.sqrt(share_of_v))
 

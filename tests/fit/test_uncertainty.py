@@ -21,6 +21,7 @@ from s2sr.fit.uncertainty import (
     clear_count,
     departure,
     frequencies,
+    gradient_energy,
     posterior_variance,
     settle,
     standard_deviation,
@@ -61,19 +62,19 @@ NOISE = torch.tensor([0.02, 0.03, 0.05, 0.02], dtype=torch.float64)
 
 
 def periodic() -> tuple[torch.Tensor, ...]:
-    """A periodic scene of twice the LR pixels: [4, f, 2] frequencies, G, P and T there."""
+    """A periodic scene of twice the LR pixels: [4, f, 2] frequencies, G, P and a blur there."""
     f = torch.fft.fftfreq(N, dtype=torch.float64)
     steps = torch.cartesian_prod(*[torch.arange(2.0, dtype=torch.float64)] * 2)[:, None]
     points = torch.remainder(torch.cartesian_prod(f, f) + steps + 1, 2) - 1
     squared = points.square().sum(-1)
     transfer = torch.sinc(points).prod(-1) * torch.exp(-2 * (math.pi * 0.4) ** 2 * squared)
-    return points, transfer, 0.01 * (0.05 + squared) ** -1.25, torch.exp(-0.3 * squared)
+    return points, transfer, 0.01 * (0.05 + squared) ** -1.25, torch.exp(-0.9 * squared)
 
 
 @pytest.mark.parametrize("keep", [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
 def test_it_is_the_variance_of_a_dense_posterior(keep):
-    """Of T x, x a periodic scene and y its shifted frames, on the mean over all places."""
-    points, transfer, power, passed = periodic()
+    """Of its mean less S x, x a periodic scene, y its shifted frames and S a blur, on the mean over all places and y."""
+    points, transfer, power, blur = periodic()
     shifts = torch.as_tensor(SHIFTS, dtype=torch.float64)
     weights = torch.tensor(keep) / NOISE.square()
     flat = points.flatten(0, 1)
@@ -84,26 +85,29 @@ def test_it_is_the_variance_of_a_dense_posterior(keep):
         weights[None],
         phases=torch.exp(2j * math.pi * (points @ shifts.T)),
         amplitude=transfer * power.sqrt(),
-        seen=passed.square() * power,
-        prior=(passed.square() * power).sum() / N**2,
+        found=(2 * blur - 1) * power,
+        prior=(blur.square() * power).sum() / N**2,
     )
     frames = [transfer.flatten() * torch.exp(2j * math.pi * ((place - d) @ flat.T)) / N for d in shifts]
     for a, value in zip(activities, found[0], strict=True):
         precision = torch.diag(1 / (a * power.flatten())).to(torch.complex128)
         for w, matrix in zip(weights, frames, strict=True):
             precision += w * matrix.mH @ matrix
+        left = torch.linalg.inv(precision)
+        known = torch.diag(a * power.flatten()).to(left) - left  # the covariance of the mean over all y
+        blurred, rest = torch.diag(blur.flatten()).to(left), torch.diag(1 - blur.flatten()).to(left)
         fine = torch.cartesian_prod(*[torch.arange(2 * N, dtype=torch.float64) / 2] * 2)
-        seen = passed.flatten() * torch.exp(2j * math.pi * (fine @ flat.T)) / N
-        dense = (seen @ torch.linalg.inv(precision) @ seen.mH).diagonal().real
+        waves = torch.exp(2j * math.pi * (fine @ flat.T)) / N
+        dense = (waves @ (blurred @ left @ blurred + rest @ known @ rest) @ waves.mH).diagonal().real
         torch.testing.assert_close(dense.mean(), value, rtol=1e-9, atol=0)
         torch.testing.assert_close(dense, value.expand_as(dense), rtol=0.2, atol=0)  # where in an LR pixel says little
 
 
 def test_where_noise_limits_it_the_variance_is_that_of_the_noise():
-    points, transfer, power, passed = periodic()
+    points, transfer, power, _ = periodic()
     phases = torch.exp(2j * math.pi * (points @ torch.as_tensor(SHIFTS, dtype=torch.float64).T))
-    seen = passed.square() * power * (transfer.abs() > 0.05)  # of what no footprint passes, nothing is ever known
-    given = {"amplitude": transfer * power.sqrt(), "seen": seen, "prior": seen.sum() / N**2}
+    seen = power * (transfer.abs() > 0.05)  # of what no footprint passes, nothing is ever known
+    given = {"amplitude": transfer * power.sqrt(), "found": seen, "prior": seen.sum() / N**2}
     lots = torch.tensor([1e7], dtype=torch.float64)
     weights = torch.stack([NOISE**-2, (2 * NOISE) ** -2])
     one, double = posterior_variance(lots, weights, phases=phases, **given)[:, 0].tolist()
@@ -113,20 +117,21 @@ def test_where_noise_limits_it_the_variance_is_that_of_the_noise():
 def test_activity_is_of_mean_one_and_follows_edges():
     image = np.zeros((40, 40))
     image[:, 20:] = 0.1
-    everywhere = np.ones_like(image)
-    found = activity(image, 1.4, everywhere)
+    everywhere, energy = np.ones_like(image), gradient_energy(image, 1.4)
+    found = activity(energy, everywhere)
     assert found.mean() == pytest.approx(1, abs=0.01)
     assert found[:, 19:21].min() > 5
     assert found[:, :10].max() < 0.1
     there = everywhere.copy()
     there[:, :15] = 0
-    assert (activity(image, 1.4, there)[:, :15] == 1).all()
+    assert (activity(energy, there)[:, :15] == 1).all()
 
 
 def test_where_the_same_goes_on_everywhere_activity_is_one():
-    assert (activity(np.full((9, 9), 0.3), 1.4, np.ones((9, 9))) == 1).all()
+    everywhere = np.ones((90, 90))
+    assert (activity(gradient_energy(0.3 * everywhere, 1.4), everywhere) == 1).all()
     texture = np.random.default_rng(0).normal(size=(90, 90))
-    assert activity(texture, 1.4, np.ones((90, 90))).std() < 0.05
+    assert activity(gradient_energy(texture, 1.4), everywhere).std() < 0.05
 
 
 @pytest.fixture(scope="module")
