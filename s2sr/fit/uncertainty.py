@@ -3,7 +3,8 @@
 It is that of product - truth, the truth seen at the product's resolution: blurred by the product's splat, S(f) =
 exp(-2 pi^2 sigma_splat^2 f^2), and averaged over its pixels, T(f) = sinc(f / scale) along each axis. The product itself
 shows the scene as sharp as the observations allow: what it has found is not blurred by S. With the scene's power P and
-the posterior of `evidence`, of mean M and B = I + U Q U on the four aliases that a footprint passes, E |T (M - S X)|^2 is
+the posterior of `evidence`, of mean M and B = I + U Q U on the four aliases that a footprint passes, the mean of
+|T (M - S X)|^2 is
 
     V = integral of T^2 S^2 P - sum over aliases of T^2 (2 S - 1 - D^2) P (1 - (B^-1)_aa)          reflectance squared
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which activity is measured
 CHANCE = 0.9  # this and the next: benchmarks/uncertainty.py fit
-CORRELATION = 0.5  # of what an edge-preserving prior adds to the posterior mean with what that lacks
+CORRELATION = 0.3  # of what an edge-preserving prior adds to the posterior mean with what that lacks
 SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
 TAIL = 3.0  # the exponent by which power falls there: that of edges
 ACTIVITIES = torch.logspace(-3, 2, 11, dtype=torch.float64)

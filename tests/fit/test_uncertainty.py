@@ -73,7 +73,7 @@ def periodic() -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("keep", [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
 def test_it_is_the_variance_of_a_dense_posterior(keep):
-    """Of its mean less S x, x a periodic scene, y its shifted frames and S a blur, on the mean over all places and y."""
+    """Of its mean less S x, x a periodic scene, y its shifted frames and S a blur, in the mean."""
     points, transfer, power, blur = periodic()
     shifts = torch.as_tensor(SHIFTS, dtype=torch.float64)
     weights = torch.tensor(keep) / NOISE.square()
