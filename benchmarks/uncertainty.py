@@ -9,9 +9,9 @@ VARIANT: masked (40 % of every date, in patches), few (3 dates), large (96 LR pi
 else the fit is told sigma). --folder: as there.
 
 report: on scenes that no constant was tuned on, the coverage of +- 1 std (target 68 +- 5 %) and of +- 1.96 std (target
-95 +- 2 %), per cent, means over bands: overall, then in each quarter of local contrast from the lowest; the time of the
-standard deviation and the count as a share of the fit's; and in the last column the coverage where the truth's own
-contrast, which nobody knows, is in its highest quarter.
+95 +- 2 %), per cent, means over bands: overall, in each quarter of local contrast from the lowest, and where the
+truth's own contrast, which nobody knows, is in its highest quarter; how much of the squared error lies beyond .6 cycles
+per LR pixel; the time of standard deviation and count as a share of the fit's.
 fit: the same before and after CHANCE and CORRELATION are fitted, on scenes to tune on: least squares of the logarithms
 of the 68 and 95 % quantiles of |error| / std, in every quarter of every scene.
 """
@@ -124,10 +124,20 @@ class Case:
         return np.stack([quarters(band) for band in self.inside(local_contrast(image, self.scale))])
 
     def row(self, **constants: float) -> np.ndarray:
-        """[13] coverage of 68 and 95: overall, q1 to q4, in the truth's q4; the time's share."""
+        """[14] coverage of 68 and 95: overall, q1 to q4, in the truth's q4; the error beyond SEEN; the time's share."""
         z, quarter = self.z(**constants), self.quarters(self.image)
         parts = [z, *(z[quarter == q] for q in range(4)), z[self.quarters(self.truth) == 3]]
-        return np.array([*(100 * np.mean(part <= k) for part in parts for k in (1, 1.96)), self.share])
+        return np.array([*(100 * np.mean(part <= k) for part in parts for k in (1, 1.96)), self.beyond(), self.share])
+
+    def beyond(self) -> float:
+        """Per cent of the squared error at frequencies that are not seen."""
+        from s2sr.fit.uncertainty import SEEN
+
+        error = self.inside(self.image - self.truth)
+        window = np.multiply.outer(*(np.hanning(n) for n in error.shape[1:]))
+        energy = np.square(np.abs(np.fft.fft2((error - error.mean((1, 2), keepdims=True)) * window)))
+        rows, columns = (np.fft.fftfreq(n, 1 / self.scale) for n in error.shape[1:])
+        return float(100 * (energy * (np.hypot(rows[:, None], columns) > SEEN)).sum() / energy.sum())
 
     def miss(self, **constants: float) -> np.ndarray:
         """[8] logarithms of the 68 and 95 % quantiles in the four quarters, over those of a normal distribution."""
@@ -144,8 +154,8 @@ def cases(options: argparse.Namespace, overrides: list[str]):
 
 
 def line(first: str, second: str, values: np.ndarray) -> None:
-    pairs = "".join(f"{a:8.1f}{b:5.1f}" for a, b in values[:-1].reshape(-1, 2))
-    print(f"{first:19}{second:12}{pairs}{values[-1]:8.1f}", flush=True)
+    pairs = "".join(f"{a:8.1f}{b:5.1f}" for a, b in values[:-2].reshape(-1, 2))
+    print(f"{first:19}{second:12}{pairs}{values[-2]:10.1f}{values[-1]:8.1f}", flush=True)
 
 
 def summary(rows: dict[str, list[np.ndarray]]) -> None:
@@ -200,7 +210,11 @@ def main() -> None:
     options.strategies = options.strategies or ("bayes,lbfgs" if fits else "bayes,lbfgs,lbfgs_adam")
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     columns = ("overall", "q1", "q2", "q3", "q4", "truth's q4")
-    print(f"{'scene':19}{'strategy':12}" + "".join(f"{column:>13}" for column in columns) + f"{'time %':>8}")
+    print(
+        f"{'scene':19}{'strategy':12}"
+        + "".join(f"{column:>13}" for column in columns)
+        + f"{'beyond %':>10}{'time %':>8}"
+    )
     (fit if fits else report)(options, overrides)
 
 

@@ -15,8 +15,9 @@ what is seen has. Three things make it local and the product's:
 * Edges. The scene's power is a(x) P(f), a Gaussian scale mixture (Portilla et al. 2003), with the activity a(x) from
   the product itself: the energy of its gradient within a pixel. Of the variance of that energy's logarithm, `CHANCE`
   is no property of the place; by that share it is shrunk towards its mean, so that a forest has nearly one a. Mean 1.
-* Masks, borders and change. Q is that of the observations that are clear at x, each with its noise as it is there: V is
-  tabulated over a and over the information of the observations, between the least and the most that occur.
+* Masks, borders and change. Q is that of the observations that are clear at x, each with its noise as it is there:
+  places change, whether a fit has made use of that or not. V is tabulated over a and over the information of the
+  observations, between the least and the most that occur.
 * The estimator. A product that departs by d from the posterior mean has the error of the latter, e, less d. Where an
   edge-preserving prior made it do so, d is part of e: with r^2 = mean d^2 / V, the variance is V (1 - 2 c r + r^2),
   c the correlation of d and e. d is one preconditioned step of the posterior's gradient.
@@ -39,7 +40,7 @@ from torch import Tensor
 
 from s2sr.fit.evidence import Evidence, Information, sigma_errors
 from s2sr.fit.noise import robust_std
-from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.fit.posterior import FourierMetric, local_noise, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.spectrum import BEND, Spectrum
 
@@ -51,6 +52,7 @@ CHANCE = 0.9  # this and the next: benchmarks/uncertainty.py fit
 CORRELATION = 0.3  # of what an edge-preserving prior adds to the posterior mean with what that lacks
 SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
 TAIL = 3.0  # the exponent by which power falls there: that of edges
+CHANGE = 1e-3  # of the scene's power, where its search starts: from a tenth it is not found in 20 iterations
 ACTIVITIES = torch.logspace(-3, 2, 11, dtype=torch.float64)
 NODES = 16  # of the information
 FREQUENCIES = 24  # along each axis of one LR Nyquist cell, where V is integrated
@@ -82,13 +84,14 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
 
 
 def settle(module: Reconstruction) -> None:
-    """Noise and spectrum of a module as the evidence has them, given all else that was fitted.
+    """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
 
     From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
     """
     with torch.no_grad():
         if module.fits_noise:
             module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
+            module.log_change.fill_(math.log(CHANGE))
         module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)), bend=BEND[0])
     module.filled, module.trusted = {}, module.valid.clone()
     free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
@@ -105,6 +108,7 @@ def settle(module: Reconstruction) -> None:
         return loss
 
     optimizer.step(closure)
+    local_noise(module)
 
 
 def posterior_variance(
@@ -208,7 +212,8 @@ class Errors:
 
 def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
     """Those of every band of the product `image` [b, y * scale, x * scale]. Module and image are on the CPU."""
-    fitted = module.log_noise.detach().clone(), module.spectrum
+    known = (module.log_noise, module.log_change, module.excess)
+    fitted, spectrum = [x.detach().clone() for x in known], module.spectrum
     settle(module)
     departed = departure(module, scale).square().numpy()
     field, product = module.field, image.float().numpy()
@@ -240,7 +245,9 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         found = list(pool.map(of_band, range(len(product))))
-    module.log_noise.data, module.spectrum = fitted
+    module.spectrum = spectrum
+    for x, value in zip(known, fitted, strict=True):
+        x.data.copy_(value)
     return found
 
 
