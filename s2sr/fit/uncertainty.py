@@ -161,7 +161,7 @@ def variances(module: Reconstruction, band: int, weights: Tensor, scale: int, *,
     """
     field = module.field
     pitch = field.samplings[band].pitch  # the aliases are those of the grid of its measurements
-    near, every = frequencies(2) / pitch, frequencies(2 * max(scale, field.scale))
+    near, every = frequencies(2) / pitch, frequencies(2 * max(scale, field.scale) * pitch) / pitch
     sigma, width = field.sigma_psf[band].double(), field.widths[band].double()
 
     def averaged(f: Tensor) -> Tensor:  # T^2
@@ -182,7 +182,7 @@ def variances(module: Reconstruction, band: int, weights: Tensor, scale: int, *,
         phases=torch.exp(2j * math.pi * (near @ field.shifts.double().T)),
         amplitude=transfer * power(near).sqrt() / pitch,
         found=averaged(near) * (2 * splat(near) - 1 - blurred_by.square()) * power(near) / pitch**2,
-        prior=(averaged(every) * splat(every).square() * power(every)).sum() / every.shape[1],
+        prior=(averaged(every) * splat(every).square() * power(every)).sum() / every.shape[1] / pitch**2,
     )
 
 

@@ -16,6 +16,7 @@ from s2sr.fit.losses import Quadratic
 from s2sr.fit.posterior import fourier_metric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.fit.uncertainty import (
+    ACTIVITIES,
     FREQUENCIES,
     activity,
     clear_count,
@@ -25,7 +26,9 @@ from s2sr.fit.uncertainty import (
     posterior_variance,
     settle,
     standard_deviation,
+    variances,
 )
+from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
 
 
@@ -112,6 +115,34 @@ def test_where_noise_limits_it_the_variance_is_that_of_the_noise():
     weights = torch.stack([NOISE**-2, (2 * NOISE) ** -2])
     one, double = posterior_variance(lots, weights, phases=phases, **given)[:, 0].tolist()
     assert double == pytest.approx(4 * one, rel=0.01)
+
+
+def test_samples_that_a_file_repeats_are_those_of_their_own_grid():
+    """Every 20 m sample once from each of 2 x 2 places, or every place sampled once: the same observations."""
+    scene = simulate_scene(
+        power_law(36, 8), 8, bands=("B11",), shifts=np.zeros((4, 2)), sigma_psf=0.4, noise=0.004, seed=1, margin=5
+    )
+    places = np.array([(0, 0), (0, 1), (1, 0), (1, 1)]) - 0.5
+    own = reconstruction(scene, stage(), levels=(2,), start=places, samplings=[Sampling(2)])
+    every = reconstruction(scene, stage(), levels=(2,), start=np.zeros((4, 2)))
+    weight = torch.full((1, 4), 0.004**-2, dtype=torch.float64)
+    once, four = variances(own, 0, weight, 2), variances(every, 0, weight / 4, 2)
+    assert float(once[0, ACTIVITIES == 1]) < 0.9 * float(variances(own, 0, weight / 100, 2)[0, ACTIVITIES == 1])
+    torch.testing.assert_close(once, four, rtol=0.05, atol=0)
+
+
+def test_a_psf_that_is_not_known_makes_it_larger():
+    scene = simulate_scene(
+        power_law(36, 8), 8, bands=("B02",), shifts=SHIFTS, sigma_psf=0.4, noise=0.004, seed=1, margin=4
+    )
+    module = reconstruction(scene, stage(), levels=(2,), start=SHIFTS)
+    weight = torch.full((1, 4), 0.004**-2, dtype=torch.float64)
+    known, guessed = (variances(module, 0, weight, 2, sigma_error=e)[0] for e in (0.0, 0.05))
+    assert (guessed > known).all()
+    one = torch.sqrt(guessed - known) / 0.05
+    torch.testing.assert_close(
+        torch.sqrt(variances(module, 0, weight, 2, sigma_error=0.1)[0] - known), 0.1 * one, rtol=1e-6, atol=0
+    )
 
 
 def test_activity_is_of_mean_one_and_follows_edges():
