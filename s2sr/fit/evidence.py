@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
+from s2sr.model.psf import sigma_precision
 from s2sr.model.spectrum import BEND
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Evidence:
         frames = moments.completed()
 
         def parts() -> dict[str, Tensor]:
-            return {"evidence": negative_log_evidence(frames, **moments.now()), "bend": module.spectrum.prior()}
+            evidence = negative_log_evidence(frames, **moments.now())
+            return {"evidence": evidence, "bend": module.spectrum.prior(), "psf": module.field.psf_prior()}
 
         return parts
 
@@ -88,6 +90,7 @@ class Moments:
         rows, columns = (fade(n, d, evidence.taper) for n, d in zip((height, width), shifts.T, strict=True))
         self.window = (rows[:, :, None] * columns[:, None])[:, None]  # [t, 1, y, x]
         power = self.window.square()
+        self.precision = sigma_precision(len(module.field.bands)).to(self.counts)
         self.clear = (module.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))
 
     def now(self) -> dict[str, Tensor]:
@@ -169,7 +172,7 @@ class Moments:
         n, slopes = len(model.amplitude), self.slopes()
         alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
         both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
-        known = torch.diag(slopes.new_tensor([0, 0, 0, BEND[1] ** -2]))
+        known = torch.diag(slopes.new_tensor([self.precision[0, 0], 0, 0, BEND[1] ** -2]))
         return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.counts, both, slopes, slopes) + known
 
 
@@ -228,7 +231,8 @@ def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Te
     samples that it has faded, so the information is that of the samples it is worth.
     """
     moments = Moments(evidence or Evidence(), module)
-    variance = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0] * moments.window[0].pow(4).mean()
+    alone = 1 / torch.linalg.inv(moments.information(moments.model()))[:, 0, 0] - moments.precision[0, 0]
+    variance = torch.linalg.inv(torch.diag(alone / moments.window[0].pow(4).mean()) + moments.precision).diagonal()
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 

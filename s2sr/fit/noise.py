@@ -42,7 +42,7 @@ def frame_to_frame_std(
     return robust_std(frames - gain[..., None, None] * moved - offset[..., None, None], valid)
 
 
-def excess(z: Tensor, valid: Tensor, *, reach: float = 2.5, margin: float = 0.5) -> Tensor:
+def excess(z: Tensor, valid: Tensor, *, about: str = "mean", reach: float = 2.5, margin: float = 0.5) -> Tensor:
     """[t, b, y, x] variance around a place, of the noise's: at least 1, and 1 where there is only noise.
 
     z: [t, b, y, x] residuals over the standard deviation of the noise. Change is local: noise found over a whole frame
@@ -60,7 +60,7 @@ def excess(z: Tensor, valid: Tensor, *, reach: float = 2.5, margin: float = 0.5)
 
     z = torch.where(valid, z, 0)
     count = gathered(valid.to(z)).clamp(min=1e-6)
-    from_mean = torch.where(valid, z - gathered(z) / count, 0)
+    from_mean = torch.where(valid, z - gathered(z) / count, 0) if about == "mean" else z
     return (gathered(from_mean.square()) / count - margin).clamp(min=1)
 
 
