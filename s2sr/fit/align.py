@@ -17,7 +17,7 @@ from torch import Tensor
 
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, negative_log_evidence
-from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.fit.posterior import FourierMetric, local_noise, posterior
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ STEP = 0.01  # LR pixels, of the differences along the shifts
 
 def alignment(module: Reconstruction) -> Objective:
     """The objective of weights, shifts and radiometry."""
+    local_noise(module, about="zero")
     conditional, field = posterior(module), module.field
     height, width = field.grid.shape
     aliases = Aliases.of((min(height, COARSE), min(width, COARSE)), device=module.frames.device)
