@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from s2sr.model.field import SplatField
     from s2sr.model.spectrum import Spectrum
 
+PASSES = 4  # of the binomial filter: with 1 so little is left at low frequencies that others leak in; sigma then is low
+
 
 class Fit(Protocol):
     """What has an evidence: a Reconstruction, or a sample of a scene before there is one."""
@@ -58,7 +60,7 @@ class Evidence:
     """
 
     taper: float = 5.0
-    lowest: float = 0.1
+    lowest: float = 0.05
     side: int = 128
     fill: int = 4
     outlier: float = 5.0
@@ -90,6 +92,7 @@ class Moments:
         rows, columns = (fade(n, d, evidence.taper) for n, d in zip((height, width), shifts.T, strict=True))
         self.window = (rows[:, :, None] * columns[:, None])[:, None]  # [t, 1, y, x]
         power = self.window.square()
+        self.worth = self.counts / power[0].square().mean()  # a window counts samples in full that it has faded
         self.precision = sigma_precision(len(module.field.bands)).to(self.counts)
         self.clear = (module.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))
 
@@ -141,7 +144,7 @@ class Moments:
         module.filled = filled.detach()
         spectra = self.spectra(module.filled)
         module.trusted[self.part] = module.valid[self.part] & self._credible(model, spectra, seen - module.filled)
-        return Frames(spectra, self.aliases, self.counts, self.clear)
+        return Frames(spectra, self.aliases, self.worth, self.clear)
 
     def _credible(self, model: Model, spectra: Tensor, difference: Tensor) -> Tensor:
         """[t, b, y, x] which samples all others predict, but for noise; `difference` is observed less filled.
@@ -173,7 +176,7 @@ class Moments:
         alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
         both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
         known = torch.diag(slopes.new_tensor([self.precision[0, 0], 0, 0, BEND[1] ** -2]))
-        return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.counts, both, slopes, slopes) + known
+        return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.worth, both, slopes, slopes) + known
 
 
 class Information:
@@ -186,7 +189,7 @@ class Information:
     @torch.no_grad()
     def __init__(self, module: Reconstruction, evidence: Evidence) -> None:
         moments, field = Moments(evidence, module), module.field
-        model, counts, clear = moments.model(), moments.counts, moments.clear
+        model, counts, clear = moments.model(), moments.worth, moments.clear
         _, covariance, leverage, _ = model.uncertainty(clear)
         power = model.amplitude.square()
         alone = clear * (1 - leverage) / model.variance  # C^-1 of one observation
@@ -227,12 +230,11 @@ class Information:
 def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Tensor:
     """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
 
-    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. The window counts
-    samples that it has faded, so the information is that of the samples it is worth.
+    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are.
     """
     moments = Moments(evidence or Evidence(), module)
     alone = 1 / torch.linalg.inv(moments.information(moments.model()))[:, 0, 0] - moments.precision[0, 0]
-    variance = torch.linalg.inv(torch.diag(alone / moments.window[0].pow(4).mean()) + moments.precision).diagonal()
+    variance = torch.linalg.inv(torch.diag(alone) + moments.precision).diagonal()
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 
@@ -247,16 +249,18 @@ def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:
 
 
 def filtered_spectra(frames: Tensor, window: Tensor) -> Tensor:
-    """[..., y, x / 2 + 1] unitary rfft2 of frames [t, b, y, x] less their binomial filter, times the window."""
-    padded = functional.pad(frames, (1, 1, 1, 1), mode="replicate")
-    rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
-    rest = frames - (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
+    """[..., y, x / 2 + 1] unitary rfft2 of frames [t, b, y, x] less what `PASSES` binomial filters leave, windowed."""
+    kernel = frames.new_tensor([math.comb(2 * PASSES, k) / 4**PASSES for k in range(2 * PASSES + 1)])
+    smooth = functional.pad(frames, [PASSES] * 4, mode="replicate")
+    for axis in (2, 3):
+        smooth = smooth.unfold(axis, len(kernel), 1) @ kernel
+    rest = frames - smooth
     return torch.fft.rfft2(rest * window, norm="ortho")
 
 
 def high_pass(aliases: Aliases) -> Tensor:
-    """[y, x] what one less the binomial filter 1 2 1 along both axes transmits; 1 where that is nothing."""
-    y, x = (torch.cos(math.pi * f[0]).square() for f in (aliases.rows, aliases.columns))
+    """[y, x] what one less the binomial filters 1 2 1 along both axes transmits; 1 where that is nothing."""
+    y, x = (torch.cos(math.pi * f[0]).pow(2 * PASSES) for f in (aliases.rows, aliases.columns))
     found = 1 - y[:, None] * x
     return torch.where(found > 0, found, 1)
 
