@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from s2sr.model.sampling import Sampling
     from s2sr.model.spectrum import Spectrum
 
-PASSES = 4  # of the binomial filter: with 1 so little is left at low frequencies that others leak in; sigma then is low
-
 
 class Fit(Protocol):
     """What has an evidence: a Reconstruction, or a sample of a scene before there is one."""
@@ -277,18 +275,16 @@ def _every(grid: slice, part: slice) -> slice:
 
 
 def filtered_spectra(frames: Tensor, window: Tensor) -> Tensor:
-    """[..., y, x / 2 + 1] unitary rfft2 of frames [t, b, y, x] less what `PASSES` binomial filters leave, windowed."""
-    kernel = frames.new_tensor([math.comb(2 * PASSES, k) / 4**PASSES for k in range(2 * PASSES + 1)])
-    smooth = functional.pad(frames, [PASSES] * 4, mode="replicate")
-    for axis in (2, 3):
-        smooth = smooth.unfold(axis, len(kernel), 1) @ kernel
-    rest = frames - smooth
+    """[..., y, x / 2 + 1] unitary rfft2 of frames [t, b, y, x] less their binomial filter, times the window."""
+    padded = functional.pad(frames, (1, 1, 1, 1), mode="replicate")
+    rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
+    rest = frames - (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
     return torch.fft.rfft2(rest * window, norm="ortho")
 
 
 def high_pass(aliases: Aliases) -> Tensor:
-    """[y, x] what one less the binomial filters 1 2 1 along both axes transmits; 1 where that is nothing."""
-    y, x = (torch.cos(math.pi * f[0]).pow(2 * PASSES) for f in (aliases.rows, aliases.columns))
+    """[y, x] what one less the binomial filter 1 2 1 along both axes transmits; 1 where that is nothing."""
+    y, x = (torch.cos(math.pi * f[0]).square() for f in (aliases.rows, aliases.columns))
     found = 1 - y[:, None] * x
     return torch.where(found > 0, found, 1)
 
