@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
-from s2sr.model.psf import sigma_precision
 from s2sr.model.spectrum import BEND
 
 if TYPE_CHECKING:
@@ -73,8 +72,7 @@ class Evidence:
 
         def parts() -> dict[str, Tensor]:
             nats = [negative_log_evidence(f, **each.now()) for f, each in zip(frames, moments, strict=True)]
-            known = {"bend": module.spectrum.prior(), "psf": module.field.psf_prior()}
-            return {"evidence": torch.stack(nats).sum(), **known}
+            return {"evidence": torch.stack(nats).sum(), "bend": module.spectrum.prior()}
 
         return parts
 
@@ -108,7 +106,6 @@ class Moments:
         self.window = (along[0][:, :, None] * along[1][:, None])[:, None]  # [t, 1, y, x]
         power = self.window.square()
         self.worth = self.counts / power[0].square().mean()  # a window counts samples in full that it has faded
-        self.precision = sigma_precision(len(module.field.bands)).to(self.counts)
         self.clear = (module.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))
 
     def now(self) -> dict[str, Tensor]:
@@ -188,7 +185,7 @@ class Moments:
         n, slopes = len(model.amplitude), self.slopes()
         alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
         both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
-        known = torch.diag(slopes.new_tensor([self.precision[0, 0], 0, 0, BEND[1] ** -2]))
+        known = torch.diag(slopes.new_tensor([0, 0, 0, BEND[1] ** -2]))
         return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.worth, both, slopes, slopes) + known
 
 
@@ -250,12 +247,9 @@ def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Te
 
     The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are.
     """
-    alone = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)
-    known = sigma_precision(len(alone)).to(alone)
+    variance = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)
     for moments in (evidence or Evidence()).moments(module):
-        of_window = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0]
-        alone[moments.bands] = 1 / of_window - known[0, 0]
-    variance = torch.linalg.inv(torch.diag(alone) + known).diagonal()
+        variance[moments.bands] = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0]
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 

@@ -24,7 +24,7 @@ from s2sr.model.grid import Grid
 from s2sr.model.kernels import Footprints
 from s2sr.model.lattice import Lattice
 from s2sr.model.observe import Blur, Observe
-from s2sr.model.psf import PSF, detector_widths, sigma_precision
+from s2sr.model.psf import PSF, detector_widths
 from s2sr.model.radiometry import Radiometry
 from s2sr.model.sampling import Sampling
 
@@ -99,11 +99,6 @@ class SplatField(nn.Module):
     def _sigma(self) -> Tensor:
         # A trial step of a line search may not leave a factor of 4: exp would overflow.
         return self.log_sigma.clamp(self.log_sigma_start - 1.4, self.log_sigma_start + 1.4).exp()
-
-    def psf_prior(self) -> Tensor:
-        """-log p of the PSF but for a constant, nats."""
-        away = (self.log_sigma - self.log_sigma_start).double()
-        return away @ sigma_precision(len(self.bands)).to(away) @ away / 2
 
     def sigma_by_band(self) -> dict[str, float]:
         """The Gaussian part of the PSF in pixels of each band's own grid, as `PSF.sigma` counts it."""

@@ -29,8 +29,6 @@ MTF_AT_NYQUIST = {
     "B06": 0.336, "B07": 0.338, "B8A": 0.325, "B11": 0.21, "B12": 0.19,
 }  # fmt: skip
 
-SPREAD = (0.3, 0.1)  # standard deviations of log sigma about the published values: of all bands together, of each
-
 
 def sigma_from_mtf(mtf: float) -> float:
     """Standard deviation (pixels of the band's own grid) of the Gaussian beside the detector's box."""
@@ -55,16 +53,6 @@ def detail_limit(sigma: float, width: float = 1, passed: float = 0.05) -> float:
 def detector_widths(bands: Sequence[str]) -> Tensor:
     """[b] width of each band's detector pixel, LR pixels; 1 for a band that is not one of Sentinel-2's."""
     return torch.tensor([float(DETECTOR_WIDTH.get(band, 1)) for band in bands])
-
-
-def sigma_precision(bands: int) -> Tensor:
-    """[b, b] inverse covariance of log sigma before anything is seen.
-
-    What widens one band (focus, jitter, resampling) widens all: how they compare is known better than what they are.
-    """
-    together, each = (s**2 for s in SPREAD)
-    one = torch.ones(bands, bands, dtype=torch.float64)
-    return torch.linalg.inv(together * one + each * torch.eye(bands, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
