@@ -19,6 +19,7 @@ pixels off, after a least-squares a * image + b per band; the range is P99.5 - P
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ def sharpness(image: Array, scale: int, valid: Array | None = None) -> dict[str,
     """
     bands = _numpy(image)
     mask = np.isfinite(bands) if valid is None else np.isfinite(bands) & _numpy(valid)
-    scores = [_band_sharpness(band, inside, scale) for band, inside in zip(bands, mask, strict=True)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        scores = list(pool.map(_band_sharpness, bands, mask, [scale] * len(bands)))
     return {name: float(np.mean([score[name] for score in scores])) for name in SHARPNESS}
 
 
@@ -124,28 +126,37 @@ def _band_average(band: np.ndarray, scale: int, to: int, shift: tuple[float, flo
 def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str, float]:
     if not valid.any():
         return dict.fromkeys(SHARPNESS, math.nan)
-    level = np.median(band[valid])
-    spectrum = fft.dctn((np.where(valid, band, level) - level).astype(np.float32), norm="ortho")
-    factor = max(
-        1, math.ceil(8 / scale)
-    )  # finer samples, so that a score does not depend on where an edge meets the pixels
-    fy, fx = (np.arange(n, dtype=np.float32) * scale / (2 * n) for n in band.shape)  # cycles per LR pixel
-    omega_y, omega_x = 2 * np.pi * fy[:, None], 2 * np.pi * fx
-
-    def smoothed(variance: float) -> np.ndarray:
-        return spectrum * np.exp(-variance / 2 * omega_y**2) * np.exp(-variance / 2 * omega_x**2)
+    level = band.mean(where=valid, dtype=np.float64)
+    spectrum = fft.dctn(np.where(valid, band - level, 0).astype(np.float32), norm="ortho", overwrite_x=True)
+    # finer samples, so that a score does not depend on where an edge meets the pixels
+    factor = max(1, math.ceil(8 / scale))
+    # of the modes' frequencies, 1 / LR pixel
+    rows, columns = (np.arange(n, dtype=np.float32) * (np.pi * scale / n) for n in band.shape)
 
     if not valid.all():
         valid = ndimage.binary_erosion(valid, iterations=math.ceil(1.5 * scale), border_value=1)
     inside = valid.repeat(factor, 0).repeat(factor, 1)
-    u = smoothed((1 - scale**-2) / 12)
-    low, high = np.percentile(_samples(smoothed(1.0), factor)[inside], [1, 99]) if inside.any() else (0, 0)
+
+    def samples(modes: np.ndarray, sine: int | None = None) -> np.ndarray:
+        fine = _samples(modes, factor, sine)
+        return fine.ravel() if valid.all() else fine[inside]
+
+    smooth = spectrum * np.exp(-(rows**2) / 2)[:, None]
+    smooth *= np.exp(-(columns**2) / 2)
+    low, high = np.percentile(samples(smooth), [1, 99]) if inside.any() else (0, 0)
     contrast = float(high - low)
     if contrast <= 1e-6 * abs(level):  # float32 knows no less
         return dict.fromkeys(SHARPNESS, math.nan)
-    squared = _samples(-omega_y * u, factor, sine=0)[inside] ** 2
-    squared += _samples(-omega_x * u, factor, sine=1)[inside] ** 2
-    laplacian = _samples(-(omega_y**2 + omega_x**2) * u, factor)[inside]
+    variance = (1 - scale**-2) / 12
+    spectrum *= np.exp(-variance / 2 * rows**2)[:, None]
+    spectrum *= np.exp(-variance / 2 * columns**2)
+    squared = samples(np.multiply(spectrum, -rows[:, None], out=smooth), sine=0)
+    squared *= squared
+    across = samples(np.multiply(spectrum, -columns, out=smooth), sine=1)
+    across *= across
+    squared += across
+    spectrum *= rows[:, None] ** 2 + columns**2
+    laplacian = samples(spectrum)
     return {
         "edge_contrast": math.sqrt(np.percentile(squared, 99)) / contrast,
         "laplacian_var": float(laplacian.var(dtype=np.float64)) / contrast**2,
@@ -153,11 +164,12 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
     }
 
 
-def _samples(spectrum: np.ndarray, factor: int, sine: int | None = None) -> np.ndarray:
-    """The cosine series `spectrum` on samples `factor` times finer; along axis `sine` the cosines are sines."""
-    for axis, size in enumerate(spectrum.shape):
+def _samples(modes: np.ndarray, factor: int, sine: int | None = None) -> np.ndarray:
+    """The cosine series `modes` (overwritten) on samples `factor` times finer; along axis `sine` cosines are sines."""
+    for axis, size in enumerate(modes.shape):
+        inverse = fft.idct
         if axis == sine:  # sines start at the first harmonic; the constant's coefficient is 0 and goes last
-            spectrum = fft.idst(np.roll(spectrum, -1, axis), n=size * factor, axis=axis, norm="ortho")
-        else:
-            spectrum = fft.idct(spectrum, n=size * factor, axis=axis, norm="ortho")
-    return spectrum * factor
+            modes, inverse = np.roll(modes, -1, axis), fft.idst
+        modes = inverse(modes, n=size * factor, axis=axis, norm="ortho", overwrite_x=True)
+    modes *= factor
+    return modes
