@@ -3,7 +3,7 @@
 Sharpness. Every score sees the image through one aperture at every scale, of the variance of an LR pixel's box, 1/12.
 The image's own pixel box, of variance s^-2 / 12, is there already, so with N a Gaussian, lengths in LR pixels, per band
 
-    u = image * N(variance (1 - s^-2) / 12)          derivatives taken spectrally, on at least 8 samples per LR pixel
+    u = image * N(variance (1 - s^-2) / 12)          derivatives taken spectrally, the gradient on 8 samples per LR pixel
     c = P99 - P1 of image * N(variance 1)            the scene's contrast, at a resolution that no method changes
     edge_contrast   = P99(|grad u|) / c              1 / px
     gradient_energy = mean(|grad u|^2) / c^2         1 / px^2
@@ -127,36 +127,39 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
     if not valid.any():
         return dict.fromkeys(SHARPNESS, math.nan)
     level = band.mean(where=valid, dtype=np.float64)
-    spectrum = fft.dctn(np.where(valid, band - level, 0).astype(np.float32), norm="ortho", overwrite_x=True)
-    # finer samples, so that a score does not depend on where an edge meets the pixels
-    factor = max(1, math.ceil(8 / scale))
-    # of the modes' frequencies, 1 / LR pixel
-    rows, columns = (np.arange(n, dtype=np.float32) * (np.pi * scale / n) for n in band.shape)
+    modes = fft.dctn(np.where(valid, band - level, 0).astype(np.float32), norm="ortho", overwrite_x=True)
+    if everywhere := bool(valid.all()):
+        known = valid
+    else:
+        known = ndimage.binary_erosion(valid, iterations=math.ceil(1.5 * scale), border_value=1)
 
-    if not valid.all():
-        valid = ndimage.binary_erosion(valid, iterations=math.ceil(1.5 * scale), border_value=1)
-    inside = valid.repeat(factor, 0).repeat(factor, 1)
+    def samples(rate: int, variance: float, rows: int = 0, columns: int = 0) -> np.ndarray:
+        """[n] blurred, derived so many times along rows' and columns' axes, at `rate` per LR pixel and axis.
 
-    def samples(modes: np.ndarray, sine: int | None = None) -> np.ndarray:
-        fine = _samples(modes, factor, sine)
-        return fine.ravel() if valid.all() else fine[inside]
+        The rate is what the blur leaves to be sampled; an extremum needs more, or it depends on where an edge meets
+        the samples.
+        """
+        field = modes
+        for axis, order in enumerate((rows, columns)):
+            size = field.shape[axis]
+            omega = np.arange(min(size, size * rate // scale), dtype=np.float32) * (np.pi * scale / size)
+            factors = (-omega) ** order * np.exp(-variance / 2 * omega**2)
+            field = _series(field, factors, size * rate // scale, axis=axis, sine=order % 2 == 1)
+        if everywhere:
+            return field.ravel()
+        centres = (((np.arange(n) + 0.5) * scale / rate).astype(int) for n in field.shape)
+        return field[known[np.ix_(*centres)]]
 
-    smooth = spectrum * np.exp(-(rows**2) / 2)[:, None]
-    smooth *= np.exp(-(columns**2) / 2)
-    low, high = np.percentile(samples(smooth), [1, 99]) if inside.any() else (0, 0)
+    smooth = samples(2, 1.0)
+    low, high = np.percentile(smooth, [1, 99]) if smooth.size else (0, 0)
     contrast = float(high - low)
     if contrast <= 1e-6 * abs(level):  # float32 knows no less
         return dict.fromkeys(SHARPNESS, math.nan)
     variance = (1 - scale**-2) / 12
-    spectrum *= np.exp(-variance / 2 * rows**2)[:, None]
-    spectrum *= np.exp(-variance / 2 * columns**2)
-    squared = samples(np.multiply(spectrum, -rows[:, None], out=smooth), sine=0)
-    squared *= squared
-    across = samples(np.multiply(spectrum, -columns, out=smooth), sine=1)
-    across *= across
-    squared += across
-    spectrum *= rows[:, None] ** 2 + columns**2
-    laplacian = samples(spectrum)
+    squared = samples(8, variance, rows=1) ** 2
+    squared += samples(8, variance, columns=1) ** 2
+    laplacian = samples(4, variance, rows=2)
+    laplacian += samples(4, variance, columns=2)
     return {
         "edge_contrast": math.sqrt(np.percentile(squared, 99)) / contrast,
         "laplacian_var": float(laplacian.var(dtype=np.float64)) / contrast**2,
@@ -164,12 +167,11 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
     }
 
 
-def _samples(modes: np.ndarray, factor: int, sine: int | None = None) -> np.ndarray:
-    """The cosine series `modes` (overwritten) on samples `factor` times finer; along axis `sine` cosines are sines."""
-    for axis, size in enumerate(modes.shape):
-        inverse = fft.idct
-        if axis == sine:  # sines start at the first harmonic; the constant's coefficient is 0 and goes last
-            modes, inverse = np.roll(modes, -1, axis), fft.idst
-        modes = inverse(modes, n=size * factor, axis=axis, norm="ortho", overwrite_x=True)
-    modes *= factor
-    return modes
+def _series(modes: np.ndarray, factors: np.ndarray, size: int, *, axis: int, sine: bool) -> np.ndarray:
+    """The cosine series of `modes` times `factors` along an axis on `size` samples; `sine`: cosines are sines."""
+    scaled = np.moveaxis(modes, axis, -1)[..., : len(factors)] * (factors * math.sqrt(size / modes.shape[axis]))
+    if sine:  # sines start at the first harmonic; the constant's coefficient is 0 and goes last
+        scaled = fft.idst(np.roll(scaled, -1, -1), n=size, norm="ortho", overwrite_x=True)
+    else:
+        scaled = fft.idct(scaled, n=size, norm="ortho", overwrite_x=True)
+    return np.moveaxis(scaled, -1, axis)
