@@ -195,7 +195,7 @@ def _polish(frames: Tensor, w: Tensor, reference: Tensor, per_band: Tensor) -> t
     w = w / samples.clamp(min=1)[..., None, None]
 
     def mean(a: Tensor, b: Tensor) -> Tensor:  # of a * b, where a has its weights already
-        return torch.einsum("tbyx,tbyx->tb", a, b)[..., None, None]
+        return torch.linalg.vecdot(a.flatten(2), b.flatten(2))[..., None, None]
 
     f, r = frames - mean(w, frames), reference - mean(w, reference)
     weighted = w * r

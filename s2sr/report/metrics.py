@@ -113,6 +113,9 @@ def _band_average(band: np.ndarray, scale: int, to: int, shift: tuple[float, flo
     means = band.astype(np.float64)
     for moved in shift:  # rows, then columns, each turned to be axis 0
         size = len(means)
+        if moved == 0 and scale % to == 0:
+            means = means.reshape(size * to // scale, scale // to, -1).mean(1).T
+            continue
         edges = (np.arange(size * to // scale + 1) / to - moved) * scale
         beyond = math.ceil(abs(moved) * scale) + 1
         padded = np.pad(means, [(beyond + 1, beyond), (0, 0)], mode="edge")  # one more before: the integral starts at 0
