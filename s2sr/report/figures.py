@@ -239,7 +239,7 @@ def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
 def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:
     """(the part of `picture` in `window`, for a square of `side` screen pixels; screen pixels per LR pixel).
 
-    picture: uint8 at `factor` pixels per LR pixel. Pictures drawn for one `scale`, the finest of them, come out alike:
+    picture: [y, x, ...] at `factor` pixels per LR pixel. Pictures drawn for one `scale`, the finest of them, come out alike:
     its pixels are repeated as often as there is room, or area-averaged where there are more than the screen has.
     """
     row, column, rows, columns = (n * factor for n in window)
@@ -252,7 +252,8 @@ def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int)
         return part.repeat(times, 0).repeat(times, 1), size
     layers = part.reshape(*part.shape[:2], -1).transpose(2, 0, 1)
     drawn = area_average(layers, longest * factor, round(size * longest)).transpose(1, 2, 0)
-    return (drawn.reshape(*drawn.shape[:2], *part.shape[2:]) + 0.5).astype(np.uint8), size
+    drawn = drawn.reshape(*drawn.shape[:2], *part.shape[2:])
+    return (drawn + 0.5).astype(np.uint8) if part.dtype == np.uint8 else drawn, size
 
 
 def zoom_window(image: Array, scale: int, side: int, pixels: int = 24) -> Window:
