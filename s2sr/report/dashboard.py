@@ -43,6 +43,7 @@ class Dashboard(Callback):
         self._logged = -self.EVERY
         self._levels: list[dict[str, float]] = []  # the scores at the end of each
         self._compared: set[int] = set()  # scales at which the others' pictures were shown
+        self._placed: Tensor | None = None  # the shifts that were shown last
         self._baseline = cache(partial(baseline_scores, scene))  # by scale
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -106,17 +107,18 @@ class Dashboard(Callback):
         return {**media, "shifts/observations": wandb_table(rows), **_error_and_sharpness(self._levels)}
 
     def _figures(self, module: Any, shifts: Tensor, level: str) -> dict[str, np.ndarray]:
-        """The mean residual and the shifts."""
+        """The mean residual, and the shifts where they have changed."""
         with torch.no_grad():
             residual = (-module.residual() / module.noise[..., None, None]).sum(0).cpu()
         seen = module.valid.sum(0).cpu()
         normalised = (residual / seen).where(seen > 0, torch.nan)
         truth = self.scene.truth.shifts if self.scene.truth else None
         dates = [o.datetime[:10] for o in self.scene.observations]
-        return {
-            "pictures/residual": pixels(residual_map(normalised, f"Mean residual / noise, {level}")),
-            "shifts/plot": pixels(shift_plot(shifts, dates, truth)),
-        }
+        figures = {"pictures/residual": pixels(residual_map(normalised, f"Mean residual / noise, {level}"))}
+        if self._placed is None or not torch.equal(self._placed, shifts):
+            self._placed = shifts
+            figures["shifts/plot"] = pixels(shift_plot(shifts, dates, truth))
+        return figures
 
     def _pictures(self, image: Tensor, scale: int) -> dict[str, np.ndarray]:
         """All under one stretch, that of the temporal mean; those that only the scale decides once per scale."""
