@@ -25,8 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scale import ROOT, write
+from scale import write
 
+ROOT = Path(__file__).resolve().parents[1]
 SCENES: dict[str, tuple[int, int, int, str]] = {  # size, observations, bands, levels
     "256": (256, 8, 4, "c2f=2_4_8"),
     "512": (512, 16, 3, "c2f=2_4"),
@@ -35,7 +36,11 @@ PHASES = {  # what each spends is that of these functions, named where they are 
     "read": ["s2sr.experiment:observe"],
     "register": ["s2sr.reconstruction:register"],
     "prepare": ["s2sr.reconstruction:prepare"],
-    "forecast": ["s2sr.reconstruction:Budget.of", "s2sr.reconstruction:observed", "s2sr.fit.forecast:Conditions.forecast"],
+    "forecast": [
+        "s2sr.reconstruction:Budget.of",
+        "s2sr.reconstruction:observed",
+        "s2sr.fit.forecast:Conditions.forecast",
+    ],
     "fit": ["s2sr.reconstruction:train"],
     "judge": ["s2sr.reconstruction:judge"],
     "checkpoints": ["s2sr.fit.checkpoint:LevelCheckpoint.on_train_epoch_end"],
@@ -57,7 +62,7 @@ PHASES = {  # what each spends is that of these functions, named where they are 
         "s2sr.report.products:write_geotiff",
     ],
     "report": ["s2sr.experiment:write_run_page"],
-}  # fmt: skip
+}
 
 
 class Clock:

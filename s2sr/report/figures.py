@@ -33,7 +33,7 @@ Window = tuple[int, int, int, int]  # first row, first column, rows, columns: LR
 DPI = 100  # only the ratio of text to pixels
 GAP = 20  # screen pixels between panels
 TEXT = 13  # points
-PNG = {"compress_level": 1}  # a fifth of the time of the default, for a sixth of the bytes
+PNG: dict[str, Any] = {"compress_level": 1}  # a fifth of the time of the default, for a sixth of the bytes
 MASKED = 215  # grey value of pixels without data
 INK, FAINT = "#1a1a1a", "#6a6a6a"
 COLOURS = ("#0b62a8", "#d1495b", "#2e8b57", "#e09f3e", "#7d5ba6", "#5c6b73", "#00a5a8", "#9c6644")
@@ -239,8 +239,8 @@ def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
 def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:
     """(the part of `picture` in `window`, for a square of `side` screen pixels; screen pixels per LR pixel).
 
-    picture: [y, x, ...] at `factor` pixels per LR pixel. Pictures drawn for one `scale`, the finest of them, come out alike:
-    its pixels are repeated as often as there is room, or area-averaged where there are more than the screen has.
+    picture: [y, x, ...] at `factor` pixels per LR pixel. Pictures drawn for one `scale`, the finest of them, come out
+    alike: its pixels are repeated as often as there is room, or area-averaged where there are more than the screen has.
     """
     row, column, rows, columns = (n * factor for n in window)
     part = picture[row : row + rows, column : column + columns]

@@ -3,7 +3,7 @@
 Sharpness. Every score sees the image through one aperture at every scale, of the variance of an LR pixel's box, 1/12.
 The image's own pixel box, of variance s^-2 / 12, is there already, so with N a Gaussian, lengths in LR pixels, per band
 
-    u = image * N(variance (1 - s^-2) / 12)          derivatives taken spectrally, the gradient on 8 samples per LR pixel
+    u = image * N(variance (1 - s^-2) / 12)          derivatives taken spectrally, the gradient at 8 samples per pixel
     c = P99 - P1 of image * N(variance 1)            the scene's contrast, at a resolution that no method changes
     edge_contrast   = P99(|grad u|) / c              1 / px
     gradient_energy = mean(|grad u|^2) / c^2         1 / px^2
