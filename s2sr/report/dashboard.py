@@ -70,33 +70,35 @@ class Dashboard(Callback):
             module.scores = scores(self.scene, image, field.scale, shifts, baseline=self._baseline(field.scale))
         elif self.scene.truth:
             module.scores["shift_rmse_px"] = shift_rmse(shifts, self.scene.truth.shifts)
-        found = module.scores | self._heldout(module)
+        with torch.no_grad():
+            residual = field() - module.frames
+        found = module.scores | self._heldout(module, residual)
         sections = {key: METRICS[parts[0]].group for key in found if (parts := parse(key))}
         point = {f"{section}/{key}": found[key] for key, section in sections.items()}
         point |= {f"psf/sigma_{band}": sigma for band, sigma in field.sigma_by_band().items()}
         self._levels.append({"evals": module.evals, **point})
         log_point(trainer.loggers, module.evals, {**point, "level": level})
         for run in wandb_runs(trainer.loggers):
-            run.log({**self._media(module, image, shifts, level), "evals": module.evals})
+            run.log({**self._media(module, residual, image, shifts, level), "evals": module.evals})
 
     @torch.no_grad()
-    def _heldout(self, module: Any) -> dict[str, float]:
-        """Root mean square error on the samples that judge, and that of the temporal mean at their brightness.
+    def _heldout(self, module: Any, residual: Tensor) -> dict[str, float]:
+        """Root mean square of the residual [t, b, y, x] on the samples that judge, and of the temporal mean's.
 
-        Nothing once a refit has seen them.
+        That mean at their brightness. Nothing once a refit has seen them.
         """
         judged = module.scene.judged.to(module.valid.device) & ~module.valid
         if not judged.any():
             return {}
         gain, offset = (x[..., None, None] for x in (module.field.radiometry.gain, module.field.radiometry.offset))
         mean = gain * module.scene.temporal_mean().to(gain) + offset
-        errors = {"": module.residual_of(judged), "_temporal_mean": (mean - module.frames) * judged}
+        errors = {"": residual * judged, "_temporal_mean": (mean - module.frames) * judged}
         return {f"holdout_rmse{name}": float((e.square().sum() / judged.sum()).sqrt()) for name, e in errors.items()}
 
-    def _media(self, module: Any, image: Tensor | None, shifts: Tensor, level: str) -> dict[str, Any]:
+    def _media(self, module: Any, residual: Tensor, image: Tensor | None, shifts: Tensor, level: str) -> dict[str, Any]:
         import wandb
 
-        pictures = self._figures(module, shifts, level)
+        pictures = self._figures(module, residual, shifts, level)
         if image is not None:
             pictures |= self._pictures(image, module.field.scale)
         radiometry = module.field.radiometry
@@ -106,12 +108,12 @@ class Dashboard(Callback):
         media: dict[str, Any] = {name: wandb.Image(picture, caption=level) for name, picture in pictures.items()}
         return {**media, "shifts/observations": wandb_table(rows), **_error_and_sharpness(self._levels)}
 
-    def _figures(self, module: Any, shifts: Tensor, level: str) -> dict[str, np.ndarray]:
+    @torch.no_grad()
+    def _figures(self, module: Any, residual: Tensor, shifts: Tensor, level: str) -> dict[str, np.ndarray]:
         """The mean residual, and the shifts where they have changed."""
-        with torch.no_grad():
-            residual = (-module.residual() / module.noise[..., None, None]).sum(0).cpu()
-        seen = module.valid.sum(0).cpu()
-        normalised = (residual / seen).where(seen > 0, torch.nan)
+        seen = module.valid.sum(0)
+        mean = (module.valid * -residual / module.noise[..., None, None]).sum(0) / seen
+        normalised = mean.where(seen > 0, torch.nan).cpu()
         truth = self.scene.truth.shifts if self.scene.truth else None
         dates = [o.datetime[:10] for o in self.scene.observations]
         figures = {"pictures/residual": pixels(residual_map(normalised, f"Mean residual / noise, {level}"))}
