@@ -40,7 +40,7 @@ from torch import Tensor
 
 from s2sr.fit.evidence import Evidence, Information, sigma_errors
 from s2sr.fit.noise import robust_std
-from s2sr.fit.posterior import FourierMetric, local_noise, posterior
+from s2sr.fit.posterior import FourierMetric, GaussianPrior, local_noise
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.spectrum import BEND, Spectrum
 
@@ -146,8 +146,9 @@ def departure(module: Reconstruction, scale: int) -> Tensor:
     field = module.field
     for p in module.parameters():
         p.requires_grad_(p is field.weights)
-    (gradient,) = torch.autograd.grad(torch.stack(list(posterior(module)().values())).sum(), field.weights)
-    own, field.weights.data = field.weights.data, FourierMetric(module)(gradient)
+    prior = GaussianPrior(module)
+    (gradient,) = torch.autograd.grad(module.fidelity() + prior(field.weights), field.weights)
+    own, field.weights.data = field.weights.data, FourierMetric(module, prior.stiffness)(gradient)
     step = field.render(field.grid.scaled(scale))
     field.weights.data = own
     return step
