@@ -155,7 +155,7 @@ def cases(options: argparse.Namespace, overrides: list[str]):
 
 def line(first: str, second: str, values: np.ndarray) -> None:
     pairs = "".join(f"{a:8.1f}{b:5.1f}" for a, b in values[:-2].reshape(-1, 2))
-    print(f"{first:19}{second:12}{pairs}{values[-2]:10.1f}{values[-1]:8.1f}", flush=True)
+    print(f"{first:19}{second:16}{pairs}{values[-2]:10.1f}{values[-1]:8.1f}", flush=True)
 
 
 def summary(rows: dict[str, list[np.ndarray]]) -> None:
@@ -167,8 +167,9 @@ def summary(rows: dict[str, list[np.ndarray]]) -> None:
 def report(options: argparse.Namespace, overrides: list[str]) -> None:
     rows: dict[str, list[np.ndarray]] = {}
     for name, strategy, case in cases(options, overrides):
-        rows.setdefault(strategy, []).append(case.row())
-        line(name, strategy, rows[strategy][-1])
+        row = case.row()
+        rows.setdefault(f"{strategy} auto" if name.endswith("auto") else strategy, []).append(row)
+        line(name, strategy, row)
     summary(rows)
 
 
@@ -211,7 +212,7 @@ def main() -> None:
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     columns = ("overall", "q1", "q2", "q3", "q4", "truth's q4")
     print(
-        f"{'scene':19}{'strategy':12}"
+        f"{'scene':19}{'strategy':16}"
         + "".join(f"{column:>13}" for column in columns)
         + f"{'beyond %':>10}{'time %':>8}"
     )

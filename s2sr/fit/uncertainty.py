@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
 
 REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which activity is measured
-CHANCE = 0.81  # this and the next: benchmarks/uncertainty.py fit
-CORRELATION = 0.29  # of what an edge-preserving prior adds to the posterior mean with what that lacks
+CHANCE = 0.82  # this and the next: benchmarks/uncertainty.py fit
+CORRELATION = 0.28  # of what an edge-preserving prior adds to the posterior mean with what that lacks
 SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
 TAIL = 3.0  # the exponent by which power falls there: that of edges
 CHANGE = 1e-3  # of the scene's power, where its search starts: from a tenth it is not found in 20 iterations
