@@ -55,10 +55,14 @@ def posterior(module: Reconstruction) -> Objective:
 
 
 def departure(module: Reconstruction) -> Tensor:
-    """[b, y, x] the weights less the posterior mean for a quadratic rho: exact where all is periodic and clear."""
+    """[b, y, x] the weights less the posterior mean for a quadratic rho: exact where all is periodic and clear.
+
+    Of the trusted samples: what contradicts all others, a flood, would decide a quadratic misfit.
+    """
     weights = module.field.weights.requires_grad_(True)
     module.evals += 1
-    (gradient,) = torch.autograd.grad(Quadratic()(module.standardised()) + GaussianPrior(module)(weights), weights)
+    misfit = Quadratic()(module.standardised() * module.trusted)
+    (gradient,) = torch.autograd.grad(misfit + GaussianPrior(module)(weights), weights)
     return FourierMetric(module)(gradient)
 
 
@@ -98,12 +102,13 @@ class FourierMetric:
         self.roots = [one.rsqrt() for one in stiffness or GaussianPrior(module).stiffness]
         share = (module.valid / module.excess).double().mean((-2, -1))  # of a clear observation's information
         weights = (field.radiometry.gain / module.noise).double().square() * share
-        shifts = field.shifts.double() - (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
+        from_first = (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
         self.factors = []
         for b in range(len(field.bands)):
             transfer = aliases.transfer(field.sigma_psf[b, None].double(), field.widths[b, None].double())[..., 0]
             free = torch.stack([self.roots[b][row, column] for row, column, _ in self.near])
             amplitude = (transfer * splat * free / s)[..., None]
+            shifts = field.shifts.double() - field.beside[b].double() - from_first
             factor = information(aliases, amplitude, shifts, weights[None, None, :, b, None])
             self.factors.append([[entry[..., 0].to(dtype.to_complex()) for entry in row] for row in factor])
 
