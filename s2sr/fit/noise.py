@@ -42,14 +42,14 @@ def frame_to_frame_std(
     return robust_std(frames - gain[..., None, None] * moved - offset[..., None, None], valid)
 
 
-def excess(z: Tensor, valid: Tensor, *, reach: float = 2.5, margin: float = 0.5) -> Tensor:
+def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True, reach: float = 2.5, margin: float = 0.5) -> Tensor:
     """[t, b, y, x] variance around a place, of the noise's: at least 1, and 1 where there is only noise.
 
     z: [t, b, y, x] residuals over the standard deviation of the noise. Change is local: noise found over a whole frame
     is that of the ground that stays, and where a field turned green an exact fit of such frames would be streaks. The
     variance is that about the local mean, both of the valid samples under a Gaussian of `reach` LR pixels, less a
     `margin` of three standard errors. The mean itself does not count: what moves a field as a whole is no detail, and
-    as white noise would cost the detail that the observation shows.
+    as white noise would cost the detail that the observation shows. With `about_mean` false it counts.
     """
     steps = torch.arange(-math.ceil(3 * reach), math.ceil(3 * reach) + 1, device=z.device)
     kernel = torch.exp(-(steps / reach).square() / 2).to(z)
@@ -60,8 +60,9 @@ def excess(z: Tensor, valid: Tensor, *, reach: float = 2.5, margin: float = 0.5)
 
     z = torch.where(valid, z, 0)
     count = gathered(valid.to(z)).clamp(min=1e-6)
-    from_mean = torch.where(valid, z - gathered(z) / count, 0)
-    return (gathered(from_mean.square()) / count - margin).clamp(min=1)
+    if about_mean:
+        z = torch.where(valid, z - gathered(z) / count, 0)
+    return (gathered(z.square()) / count - margin).clamp(min=1)
 
 
 def usual(frames: Tensor, valid: Tensor, *, outlier: float = 5.0) -> Tensor:
