@@ -34,7 +34,7 @@ def test_blocks_with_nothing_to_fit_are_passed_over():
     ("options", "message"),
     [
         ({"blocks": [["weights"], ["shift", "gain"]]}, "blocks name gain, shift; choose from weights, shifts"),
-        ({"levels": "last"}, "levels are 'last'; choose from all, coarsest, finest"),
+        ({"levels": "last"}, "levels are 'last'; choose from all, coarsest, seen, finer, finest"),
         ({"steps": 0}, "at least 1, not 0, 1, 250"),
         ({"rounds": -1}, "at least 1, not 2, -1, 250"),
         ({"part": 0}, "at least 1, not 2, 1, 0"),
