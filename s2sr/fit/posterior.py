@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 
 class GaussianPrior:
-    """The prior of a module's field, or another, as its spectrum is now; `stiffness` [b]: S^2 / (s^2 P) of every mode of
-    rfft2.
-    """
+    """The prior as a module's spectrum is now, of its field or another; `stiffness` [b]: S^2 / (s^2 P) of rfft2's modes."""
 
     def __init__(self, module: Reconstruction, field: SplatField | None = None) -> None:
         lattice = (field or module.field).lattice

@@ -8,8 +8,8 @@ Gaussian prior) on these and F' the same on all samples, the weights go to the m
 Without new samples that is w0 itself, wherever the strategy stopped: converged or not, polished or not, whatever its
 prior. New samples move the weights as they would move the posterior mean, and for that the metric is known.
 
-The prior being quadratic only the change w - w0 is in it, and of the misfit only what the frames see of the change. They
-see nothing beyond one cycle per LR pixel, so the change is found on a lattice of two splats per pixel.
+The prior being quadratic, only the change w - w0 is in it, and of the misfit only what the frames see of the change.
+They see nothing beyond one cycle per LR pixel, so the change is found on a lattice of two splats per pixel.
 """
 
 from __future__ import annotations

@@ -132,8 +132,9 @@ class SplatField(nn.Module):
         self.weights.copy_(F.interpolate(padded, scale_factor=self.scale, mode="bicubic", align_corners=False)[0])
 
     def unsolved(self, scale: int) -> SplatField:
-        """A field of zero weights on a lattice of `scale`, with the same margin, seen as this one is: all but its weights
-        is held fixed.
+        """A field of zero weights on a lattice of `scale` and the same margin, seen as this one is.
+
+        All but its weights is held fixed.
         """
         sigma = PSF(self.sigma_by_band())
         field = SplatField(self.grid, self.bands, scale=scale, psf=sigma, shifts=self.shifts.detach())
