@@ -98,7 +98,7 @@ def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any
         **module.judgement,
         **consistency(scene, field(), module.noise),
         **brightness(scene, image, scale),
-        "residual_rms": float((residual.square().sum() / scene.valid.sum()).sqrt()),
+        "residual_rms": float((residual.square().sum() / module.valid.sum()).sqrt()),
         "psf_sigma": sum(sigma.values()) / len(sigma),
         **{f"psf_sigma_{band}": value for band, value in sigma.items()},
         **{f"psf_sigma_{band}_std": value for band, value in errors.items()},

@@ -66,7 +66,7 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
     if cfg.report.frc:
         halves(scene)
     levels = check_levels(build(cfg.c2f)["levels"])
-    radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset}
+    radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset, "samplings": scene.samplings}
     field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=build(cfg.psf), shifts=shifts, **radiometry)
     return Reconstruction(
         scene,

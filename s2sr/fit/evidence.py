@@ -4,6 +4,8 @@ Frames are not periodic: a high-pass filter goes before a window that fades them
 divided out after; else what is smoothest, and strongest, would leak. The window moves with the scene (as the shifts
 are when a round begins), so that all frames fade the same ground.
 
+A band is seen on the grid of its own measurements: where a file repeats each 20 m sample, on that of 20 m.
+
 Places change. An observation differs from the scene by noise, and by a share c_t of the scene's own power spectrum that
 is in no other: v_t(f) = noise_t^2 + c_t sum_a U_a^2. Without it change would pass for noise of all frequencies.
 """
@@ -26,6 +28,7 @@ from s2sr.model.spectrum import BEND
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
     from s2sr.model.field import SplatField
+    from s2sr.model.sampling import Sampling
     from s2sr.model.spectrum import Spectrum
 
 
@@ -36,7 +39,7 @@ class Fit(Protocol):
     frames: Tensor  # [t, b, y, x] reflectance
     valid: Tensor  # [t, b, y, x] bool
     trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
-    filled: Tensor | None  # [t, b, y, x] the part that the evidence sees, untrusted samples as predicted
+    filled: dict[Sampling, Tensor]  # [t, b, y, x] of each part that the evidence sees, untrusted samples as predicted
     spectrum: Spectrum
 
     @property
@@ -64,43 +67,55 @@ class Evidence:
 
     def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
-        moments = Moments(self, module)
-        frames = moments.completed()
+        moments = self.moments(module)
+        frames = [each.completed() for each in moments]
 
         def parts() -> dict[str, Tensor]:
-            return {"evidence": negative_log_evidence(frames, **moments.now()), "bend": module.spectrum.prior()}
+            nats = [negative_log_evidence(f, **each.now()) for f, each in zip(frames, moments, strict=True)]
+            return {"evidence": torch.stack(nats).sum(), "bend": module.spectrum.prior()}
 
         return parts
 
+    def moments(self, module: Fit) -> list[Moments]:
+        """Of the bands that are measured on one grid together."""
+        grids: dict[Sampling, list[int]] = {}
+        for band, sampling in enumerate(module.field.samplings):
+            grids.setdefault(sampling, []).append(band)
+        return [Moments(self, module, bands, sampling) for sampling, bands in grids.items()]
+
 
 class Moments:
-    """What the hyper-parameters of a module make of its frames, in the window that they had when a round began."""
+    """What the hyper-parameters of a module make of its frames, in the window that they had when a round began.
 
-    def __init__(self, evidence: Evidence, module: Fit) -> None:
-        self.evidence, self.module = evidence, module
-        self.part = clearest(module.valid, evidence.side)
+    Of `bands` that have one sampling.
+    """
+
+    def __init__(self, evidence: Evidence, module: Fit, bands: list[int], sampling: Sampling) -> None:
+        self.evidence, self.module, self.bands, self.sampling = evidence, module, bands, sampling
+        self.pitch = pitch = sampling.pitch
+        rows, columns = sampling.slices()
+        _, _, y, x = clearest(module.valid[:, bands, rows, columns], evidence.side // pitch)
+        self.part = (slice(None), bands, _every(rows, y), _every(columns, x))
         height, width = module.valid[self.part].shape[2:]
         self.aliases = Aliases.of((height, width), device=module.frames.device)
-        self.squared = self.aliases.squared()
+        self.squared = self.aliases.squared() / pitch**2
         self.basis = module.spectrum.basis(self.squared)
         self.counts = self.aliases.counts * (self.squared[0] > evidence.lowest**2)
-        shifts = module.field.shifts.detach().double()
-        rows, columns = (fade(n, d, evidence.taper) for n, d in zip((height, width), shifts.T, strict=True))
-        self.window = (rows[:, :, None] * columns[:, None])[:, None]  # [t, 1, y, x]
+        shifts = module.field.shifts.detach().double() / pitch
+        along = [fade(n, d, evidence.taper / pitch) for n, d in zip((height, width), shifts.T, strict=True)]
+        self.window = (along[0][:, :, None] * along[1][:, None])[:, None]  # [t, 1, y, x]
         power = self.window.square()
         self.clear = (module.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))
 
     def now(self) -> dict[str, Tensor]:
-        """The arguments of the evidence at the present parameters, in double precision."""
-        module, field = self.module, self.module.field
-        shifts, gain, noise, change, sigma, widths, coefficients = (
-            x.double()
-            for x in (
-                *(field.shifts, field.radiometry.gain, module.noise, module.change),
-                *(field.sigma_psf, field.widths, module.spectrum.coefficients),
-            )
+        """The arguments of the evidence at the present parameters, in double precision and pixels of the own grid."""
+        module, field, bands = self.module, self.module.field, self.bands
+        gain, noise, change = (x[:, bands].double() for x in (field.radiometry.gain, module.noise, module.change))
+        shifts, sigma, widths = (
+            x.double() / self.pitch for x in (field.shifts, field.sigma_psf[bands], field.widths[bands])
         )
-        amplitude = self.aliases.transfer(sigma, widths) * (self.basis @ coefficients.T / 2).exp()
+        density = (self.basis @ module.spectrum.coefficients[bands].double().T).exp()
+        amplitude = self.aliases.transfer(sigma, widths) * density.sqrt() / self.pitch
         scene = amplitude.square().sum(0)[:, :, None]
         return {"shifts": shifts, "gain": gain, "variance": noise.square() + change * scene, "amplitude": amplitude}
 
@@ -118,10 +133,10 @@ class Moments:
         """The frames' spectra: samples that are masked, or contradict the others, at their conditional mean."""
         module, model = self.module, self.model()
         trusted, seen = module.trusted[self.part], module.frames[self.part].double()
-        if module.filled is None:
-            module.filled = seen if trusted.all() else module.field().detach()[self.part].double()
-        filled = torch.where(trusted, seen, module.filled).requires_grad_()
-        scale = module.noise.detach().double().square()[..., None, None] * ~trusted
+        if self.sampling not in module.filled:
+            module.filled[self.sampling] = seen if trusted.all() else module.field().detach()[self.part].double()
+        filled = torch.where(trusted, seen, module.filled[self.sampling]).requires_grad_()
+        scale = module.noise.detach()[:, self.bands].double().square()[..., None, None] * ~trusted
 
         def closure() -> Tensor:
             """1/2 Y^H C^-1 Y."""
@@ -135,9 +150,9 @@ class Moments:
 
             fill = QuasiNewton([filled], max_iter=self.evidence.fill, metric=lambda _, vectors: [vectors[0] * scale])
             fill.step(closure)
-        module.filled = filled.detach()
-        spectra = self.spectra(module.filled)
-        module.trusted[self.part] = module.valid[self.part] & self._credible(model, spectra, seen - module.filled)
+        filled = module.filled[self.sampling] = filled.detach()
+        spectra = self.spectra(filled)
+        module.trusted[self.part] = module.valid[self.part] & self._credible(model, spectra, seen - filled)
         return Frames(spectra, self.aliases, self.counts, self.clear)
 
     def _credible(self, model: Model, spectra: Tensor, difference: Tensor) -> Tensor:
@@ -158,7 +173,7 @@ class Moments:
 
     def slopes(self) -> Tensor:
         """[a, y, x, b, p] of log U along log sigma and the spectrum's coefficients."""
-        variance = (self.module.field.sigma_psf.detach().double() * math.pi).square()
+        variance = (self.module.field.sigma_psf[self.bands].detach().double() * math.pi).square()
         along_sigma = -4 * self.squared[..., None] * variance
         basis = self.basis[..., None, :].expand(*along_sigma.shape, -1) / 2
         return torch.cat((along_sigma[..., None], basis), -1)
@@ -182,25 +197,30 @@ class Information:
 
     @torch.no_grad()
     def __init__(self, module: Reconstruction, evidence: Evidence) -> None:
-        moments, field = Moments(evidence, module), module.field
-        model, counts, clear = moments.model(), moments.counts, moments.clear
-        _, covariance, leverage, _ = model.uncertainty(clear)
-        power = model.amplitude.square()
-        alone = clear * (1 - leverage) / model.variance  # C^-1 of one observation
-        noise = 2 * module.noise.double().square().expand_as(model.variance)
-        slopes = torch.stack((noise, module.change.double() * power.sum(0)[:, :, None]))
-        each = torch.einsum(
-            "yx,yxtb,pyxtb,qyxtb->tbpq", counts, alone * (1 - leverage) / model.variance, slopes, slopes
-        )
-        seen = power * counts[..., None] * torch.stack([1 - row[-1].real for row in covariance])
-        gain = torch.einsum("yxtb,ayxb->tb", alone, seen)
-        turns = (2 * math.pi * moments.aliases.each).square()
-        shifts = torch.einsum("yxtb,ayxb,cayx->tc", alone * model.gain.square(), seen, turns)
+        field, log_noise, coefficients = module.field, module.log_noise, module.spectrum.coefficients
+        shifts = field.shifts.new_zeros(field.shifts.shape, dtype=torch.float64)
+        gain = torch.zeros_like(log_noise, dtype=torch.float64)
+        of_noise, of_scene = gain.new_zeros(*gain.shape, 2, 2), gain.new_zeros(len(coefficients), 4, 4)
+        for moments in evidence.moments(module):
+            bands, counts, model = moments.bands, moments.counts, moments.model()
+            _, covariance, leverage, _ = model.uncertainty(moments.clear)
+            power = model.amplitude.square()
+            alone = moments.clear * (1 - leverage) / model.variance  # C^-1 of one observation
+            noise = 2 * module.noise[:, bands].double().square().expand_as(model.variance)
+            change = module.change[:, bands].double() * power.sum(0)[:, :, None]
+            slopes = torch.stack((noise, change))
+            both = alone * (1 - leverage) / model.variance
+            of_noise[:, bands] = torch.einsum("yx,yxtb,pyxtb,qyxtb->tbpq", counts, both, slopes, slopes) / 2
+            seen = power * counts[..., None] * torch.stack([1 - row[-1].real for row in covariance])
+            gain[:, bands] = torch.einsum("yxtb,ayxb->tb", alone, seen)
+            turns = (2 * math.pi / moments.pitch * moments.aliases.each).square()
+            shifts += torch.einsum("yxtb,ayxb,cayx->tc", alone * model.gain.square(), seen, turns)
+            of_scene[bands] = moments.information(model)
         self.groups: list[tuple[list[Tensor], Tensor]] = [  # what is solved for together, and its [..., p, p]
             ([field.raw_shifts], shifts[..., None, None]),
             ([field.radiometry.raw_gain], gain[..., None, None]),
-            ([field.log_sigma, module.spectrum.coefficients], moments.information(model)),
-            ([module.log_noise, module.log_change], each / 2),
+            ([field.log_sigma, coefficients], of_scene),
+            ([log_noise, module.log_change], of_noise),
         ]
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
@@ -227,8 +247,10 @@ def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Te
     The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. The window counts
     samples that it has faded, so the information is that of the samples it is worth.
     """
-    moments = Moments(evidence or Evidence(), module)
-    variance = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0] * moments.window[0].pow(4).mean()
+    variance = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)
+    for moments in (evidence or Evidence()).moments(module):
+        of_window = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0]
+        variance[moments.bands] = of_window * moments.window[0].pow(4).mean()
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 
@@ -240,6 +262,11 @@ def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:
         starts.append([slice(k, k + whole) for k in range(n % whole // 2, n - whole + 1, whole)])
     parts = [(slice(None), slice(None), y, x) for y in starts[0] for x in starts[1]]
     return max(parts, key=lambda part: int(valid[part].sum()))
+
+
+def _every(grid: slice, part: slice) -> slice:
+    """A part of the pixels that a slice takes, as one slice."""
+    return slice(grid.start + part.start * grid.step, grid.start + part.stop * grid.step, grid.step)
 
 
 def filtered_spectra(frames: Tensor, window: Tensor) -> Tensor:

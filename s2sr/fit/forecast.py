@@ -29,6 +29,7 @@ from s2sr.fit.likelihood import Model, shift_information
 from s2sr.fit.noise import frame_to_frame_std
 from s2sr.model.field import SplatField
 from s2sr.model.psf import PSF
+from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
 from s2sr.model.spectrum import Spectrum
 
@@ -199,7 +200,16 @@ class Sample:
 
     def __init__(self, scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = None) -> None:
         mean = scene.temporal_mean().nan_to_num()  # nothing is clear here: then nothing is known
-        self.field = SplatField(scene.grid, scene.bands, scale=1, psf=psf, shifts=shifts, gain=True, offset=True)
+        self.field = SplatField(
+            scene.grid,
+            scene.bands,
+            scale=1,
+            psf=psf,
+            shifts=shifts,
+            gain=True,
+            offset=True,
+            samplings=scene.samplings,
+        )
         self.field.requires_grad_(False)
         radiometry = self.field.radiometry
         radiometry.initialise(scene.frames, scene.valid, mean)
@@ -212,7 +222,7 @@ class Sample:
         self.log_noise = std.log().requires_grad_()
         self.spectrum = Spectrum(mean.var((-2, -1), correction=0))
         self.valid, self.trusted = torch.ones_like(scene.valid), torch.ones_like(scene.valid)
-        self.filled: Tensor | None = None
+        self.filled: dict[Sampling, Tensor] = {}
         self._maximise([*([self.log_noise] if noise is None else []), self.spectrum.coefficients])
 
     def _maximise(self, unknown: list[Tensor]) -> None:

@@ -23,6 +23,7 @@ from s2sr.fit.losses import Misfit, Rho, mean_gradient, total_variation
 from s2sr.fit.noise import frame_to_frame_std, robust_std, usual
 from s2sr.fit.stages import Objective, Phase, Stage, plan
 from s2sr.model.field import SplatField
+from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
 from s2sr.model.spectrum import BEND, Spectrum
 
@@ -55,7 +56,7 @@ class Reconstruction(lightning.LightningModule):
     """
 
     frames: Tensor
-    valid: Tensor
+    valid: Tensor  # [t, b, y, x] bool: what is fitted
     validation: Tensor
     trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
     gradients: Tensor  # [b] reflectance per LR pixel
@@ -84,12 +85,12 @@ class Reconstruction(lightning.LightningModule):
         self.judgement: dict[str, float] = {}
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # its weight now
-        self.filled: Tensor | None = None  # see evidence.Fit
+        self.filled: dict[Sampling, Tensor] = {}  # see evidence.Fit
         self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
         self.optimizers_of_phase: dict[int, Optimizer] = {}  # by block
         self.register_buffer("frames", scene.frames, persistent=False)
-        self.register_buffer("valid", scene.valid, persistent=False)
-        self.register_buffer("validation", scene.validation, persistent=False)
+        self.register_buffer("valid", scene.valid & scene.measured, persistent=False)
+        self.register_buffer("validation", scene.validation & scene.measured, persistent=False)
         self.register_buffer("excess", torch.ones_like(scene.frames))
         self._prepare(scene.temporal_mean(), noise, spectrum)
         self.fits_noise = noise is None
@@ -170,16 +171,20 @@ class Reconstruction(lightning.LightningModule):
 
     def _show(self, scene: Scene) -> None:
         self.scene = scene
-        self.valid = scene.valid.to(self.valid.device)
-        self.validation = scene.validation.to(self.valid.device)
+        device = self.valid.device
+        self.valid = (scene.valid & scene.measured).to(device)
+        self.validation = (scene.validation & scene.measured).to(device)
 
-    def fidelity(self, rho: Rho | None = None) -> Tensor:
-        """The misfit of what is fitted, nats; rho: another than the module's own."""
-        return self.misfit_of(self.field(), self.frames, rho)
+    def fidelity(self) -> Tensor:
+        """The misfit of what is fitted, nats."""
+        return self.misfit_of(self.field(), self.frames)
 
-    def misfit_of(self, predicted: Tensor, observed: Tensor, rho: Rho | None = None) -> Tensor:
-        """The same of any frames [t, b, y, x], on the valid samples."""
-        return Misfit.apply(predicted, observed, self.valid, self.noise.detach(), self.excess, rho or self.misfit)
+    def misfit_of(
+        self, predicted: Tensor, observed: Tensor, *, rho: Rho | None = None, samples: Tensor | None = None
+    ) -> Tensor:
+        """The same of any frames [t, b, y, x]; default: by the module's own misfit, on the valid samples."""
+        seen = self.valid if samples is None else samples
+        return Misfit.apply(predicted, observed, seen, self.noise.detach(), self.excess, rho or self.misfit)
 
     def misfit_and_tv(self) -> dict[str, Tensor]:
         """The misfit, and the TV term at its present weight; nats."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class GaussianPrior:
-    """The prior as a module's spectrum is now, of its field or another; `stiffness` [b]: S^2 / (s^2 P) of rfft2's modes."""
+    """As a module's spectrum is now, of its field or another; `stiffness` [b]: S^2 / (s^2 P) of every mode of rfft2."""
 
     def __init__(self, module: Reconstruction, field: SplatField | None = None) -> None:
         lattice = (field or module.field).lattice
@@ -56,10 +56,15 @@ def posterior(module: Reconstruction) -> Objective:
 
 
 def departure(module: Reconstruction) -> Tensor:
-    """[b, y, x] the weights less the posterior mean for a quadratic rho: exact where all is periodic and clear."""
+    """[b, y, x] the weights less the posterior mean for a quadratic rho: exact where all is periodic and clear.
+
+    Of the trusted samples: what contradicts all others, a flood, would decide a quadratic misfit.
+    """
     weights = module.field.weights.requires_grad_(True)
     module.evals += 1
-    (gradient,) = torch.autograd.grad(module.fidelity(Quadratic()) + GaussianPrior(module)(weights), weights)
+    trusted = module.valid & module.trusted
+    misfit = module.misfit_of(module.field(), module.frames, rho=Quadratic(), samples=trusted)
+    (gradient,) = torch.autograd.grad(misfit + GaussianPrior(module)(weights), weights)
     return FourierMetric(module)(gradient)
 
 
@@ -101,12 +106,13 @@ class FourierMetric:
         self.roots = [one.rsqrt() for one in stiffness or GaussianPrior(module, field).stiffness]
         share = (module.valid / module.excess).double().mean((-2, -1))  # of a clear observation's information
         weights = (field.radiometry.gain / module.noise).double().square() * share
-        shifts = field.shifts.double() - (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
+        from_first = (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
         self.factors = []
         for b in range(len(field.bands)):
             transfer = aliases.transfer(field.sigma_psf[b, None].double(), field.widths[b, None].double())[..., 0]
             free = torch.stack([self.roots[b][row, column] for row, column, _ in self.near])
             amplitude = (transfer * splat * free / s)[..., None]
+            shifts = field.shifts.double() - field.beside[b].double() - from_first
             factor = information(aliases, amplitude, shifts, weights[None, None, :, b, None])
             self.factors.append([[entry[..., 0].to(dtype.to_complex()) for entry in row] for row in factor])
 

@@ -81,7 +81,7 @@ def settle(module: Reconstruction) -> None:
         if module.fits_noise:
             module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
         module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)), bend=BEND[0])
-    module.filled, module.trusted = None, module.valid.clone()
+    module.filled, module.trusted = {}, module.valid.clone()
     free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))

@@ -2,7 +2,8 @@
 
     y[t,b,i,j] = o[t,b] + g[t,b] s^-2 sum_k w[k,b] E(i + 1/2 - dy[t] - mu_ky; b) E(j + 1/2 - dx[t] - mu_kx; b)
 
-with E of `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width. The weights are
+with E of `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width. Where a file repeats a
+20 m sample, i and j are those of the first LR pixel of its block and 1 stands for 1/2 (`sampling`). The weights are
 reflectance: a constant field observes, and renders, as the constant. A positive shift means that the observation's
 footprints lie at smaller row and column coordinates of the field. Gauge: the shifts have zero mean, so the field's
 grid is the mean geolocation of the observations.
@@ -25,6 +26,7 @@ from s2sr.model.lattice import Lattice
 from s2sr.model.observe import Blur, Observe
 from s2sr.model.psf import PSF, detector_widths
 from s2sr.model.radiometry import Radiometry
+from s2sr.model.sampling import Sampling
 
 SLACK = 0.5  # LR pixels that a shift may move beyond the largest initial one
 
@@ -33,11 +35,13 @@ class SplatField(nn.Module):
     """Weights [b, rows, columns] on a lattice, shifts [t, 2], radiometry and PSF: everything that is optimised.
 
     grid: of the LR pixels; scale: splats per LR pixel and axis; shifts: [t, 2] initial (dy, dx), LR pixels.
-    `gain` and `offset` let the radiometry of the observations be fitted.
+    `gain` and `offset` let the radiometry of the observations be fitted. samplings: [b]; default: a measurement in
+    every LR pixel.
     """
 
     weights: nn.Parameter
     widths: Tensor  # [b] detector pixels, LR pixels
+    beside: Tensor  # [b] from the centre of a measurement's LR pixel to its detector's, along both axes, LR pixels
     log_sigma_start: Tensor
 
     def __init__(
@@ -50,12 +54,15 @@ class SplatField(nn.Module):
         shifts: Tensor,
         gain: bool = False,
         offset: bool = False,
+        samplings: Sequence[Sampling] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.bands = tuple(bands)
         self.register_buffer("widths", detector_widths(bands).to(dtype), persistent=False)
+        self.samplings = tuple(samplings or [Sampling()] * len(bands))
+        self.register_buffer("beside", self.widths.new_tensor([s.beside for s in self.samplings]), persistent=False)
         self.raw_shifts = nn.Parameter(shifts.to(dtype, copy=True))
         self.log_sigma = nn.Parameter(psf.of(bands).to(dtype).log())
         self.register_buffer("log_sigma_start", self.log_sigma.detach().clone(), persistent=False)
@@ -69,9 +76,8 @@ class SplatField(nn.Module):
         }
         # The coarsest splats have the widest footprint; one margin for all levels keeps refinement simple.
         self.reach = float(self.shifts.detach().abs().max()) + SLACK
-        footprint = (
-            self.widths / 2 + tail(dtype) * torch.hypot(self.sigma_psf.detach(), torch.tensor(0.6 / scale))
-        ).max()
+        spread = torch.hypot(self.sigma_psf.detach(), torch.tensor(0.6 / scale))
+        footprint = (self.beside + self.widths / 2 + tail(dtype) * spread).max()
         self.lattice = Lattice(grid.shape, scale, math.ceil(float(footprint) + self.reach))
         self.weights = nn.Parameter(torch.zeros(len(bands), *self.lattice.shape, dtype=dtype))
 
@@ -106,7 +112,7 @@ class SplatField(nn.Module):
         """Of frames at `shifts` [t, 2], as the PSF is now."""
         shifts = shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
         sigma = torch.hypot(self.sigma_psf, self.sigma_psf.new_tensor(self.lattice.sigma))
-        return Footprints(self.lattice, 0.5 - shifts, self.widths, sigma)
+        return Footprints(self.lattice, 0.5 - shifts[:, None] + self.beside[:, None], self.widths, sigma)
 
     def forward(self) -> Tensor:
         """The predicted frames [t, b, y, x], reflectance."""
@@ -122,7 +128,10 @@ class SplatField(nn.Module):
         if short:
             weights = Blur.apply(weights, short.start, short.cells, short.positions.firsts, *short.positions.values)
         kernels = short.observations if short else footprints.direct()
-        return Observe.apply(weights, self.grid.shape, kernels.firsts, *kernels.values)
+        frames = Observe.apply(weights, self.grid.shape, kernels.firsts, *kernels.values)
+        if all(s.pitch == 1 for s in self.samplings):
+            return frames
+        return torch.stack([s.repeat(f) for s, f in zip(self.samplings, frames.unbind(1), strict=True)], 1)
 
     @torch.no_grad()
     def initialise(self, image: Tensor) -> None:
@@ -137,7 +146,8 @@ class SplatField(nn.Module):
         All but its weights is held fixed.
         """
         sigma = PSF(self.sigma_by_band())
-        field = SplatField(self.grid, self.bands, scale=scale, psf=sigma, shifts=self.shifts.detach())
+        shifts, samplings = self.shifts.detach(), self.samplings
+        field = SplatField(self.grid, self.bands, scale=scale, psf=sigma, shifts=shifts, samplings=samplings)
         field.reach, field.lattice = self.reach, Lattice(self.grid.shape, scale, self.lattice.margin)
         field.weights = nn.Parameter(field.weights.new_zeros(len(self.bands), *field.lattice.shape))
         field.to(self.weights).radiometry.load_state_dict(self.radiometry.state_dict())

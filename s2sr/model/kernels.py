@@ -43,7 +43,7 @@ class Interpolation:
 @dataclass(frozen=True)
 class Footprints:
     lattice: Lattice
-    centres: Tensor  # [t, 2] of LR pixel 0, LR pixels
+    centres: Tensor  # [t, b, 2] of LR pixel 0, LR pixels
     widths: Tensor  # [b] of the detector, LR pixels
     sigma: Tensor  # [b] S, LR pixels
 
@@ -54,7 +54,7 @@ class Footprints:
         A trial step of a line search may be NaN: then so are the kernels, wherever they begin.
         """
         half = self.widths / 2 + tail(self.sigma.dtype) * self.sigma
-        everything = (self.centres.amin(0), self.centres.amax(0), half, self.sigma)
+        everything = (self.centres.amin((0, 1)), self.centres.amax((0, 1)), half, self.sigma)
         low, high, halves, sigma = torch.cat(everything).nan_to_num().split([2, 2, len(half), len(half)])
         return low.tolist(), high.tolist(), halves.tolist(), sigma.tolist()
 
@@ -75,7 +75,7 @@ class Footprints:
             for axis in (0, 1):
                 first, last = max(math.floor(low[axis] - half), -m), min(math.floor(high[axis] + half), m)
                 firsts.append(first + m)
-                values.append(self.taps(self.centres[:, axis], b, first, last))
+                values.append(self.taps(self.centres[:, b, axis], b, first, last))
         return Kernels(tuple(firsts), tuple(values))
 
     def interpolated(self) -> Interpolation | None:
@@ -109,6 +109,6 @@ class Footprints:
         whole = (around[0] + span[0], around[1] + span[1])
         cells = torch.arange(around[0], around[1] + 1, device=inside.device)
         known = self.taps((cells[:, None] + inside).flatten(), band, *whole).detach().flatten(1)
-        wanted = self.taps(self.centres[:, axis].double(), band, *whole).flatten(1)
+        wanted = self.taps(self.centres[:, band, axis].double(), band, *whole).flatten(1)
         taps = wanted @ torch.linalg.pinv(known, rtol=1e-9)
         return (taps / taps.sum(-1, keepdim=True)).to(self.sigma).unflatten(-1, (-1, len(inside)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
+from s2sr.model.sampling import Sampling, samplings
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,16 @@ class Scene:
         for name in ("judged", "validation"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, torch.zeros_like(self.valid))
+
+    @cached_property
+    def samplings(self) -> tuple[Sampling, ...]:
+        """[b] which LR pixels of a band are measurements."""
+        return samplings(self.frames, self.valid | self.judged | self.validation, self.bands)
+
+    @property
+    def measured(self) -> Tensor:
+        """[b, y, x] bool: the samples that are no repetition of another."""
+        return torch.stack([s.measured(self.grid.shape) for s in self.samplings]).to(self.valid.device)
 
     def __len__(self) -> int:
         return len(self.observations)

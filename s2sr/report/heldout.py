@@ -78,7 +78,7 @@ def scores(prefix: str, scene: Scene, predictions: dict[str, Tensor]) -> dict[st
         error = (prediction - scene.frames).abs()
         parts = [("", slice(None)), *((f"_{band}", slice(b, b + 1)) for b, band in enumerate(scene.bands))]
         for part, bands in parts:
-            own = error[:, bands][scene.judged[:, bands]]
+            own = error[:, bands][(scene.judged & scene.measured)[:, bands]]
             found[f"{prefix}_rmse{name}{part}"] = float(own.square().mean().sqrt())
             found[f"{prefix}_median{name}{part}"] = float(own.median()) if len(own) else math.nan
     return found

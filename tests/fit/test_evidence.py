@@ -14,7 +14,7 @@ from test_posterior import power_law
 
 from s2sr.data.simulate import jitter, simulate_scene
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.evidence import Evidence, Information, Moments, clearest, fade, filtered_spectra, sigma_errors
+from s2sr.fit.evidence import Evidence, Information, clearest, fade, filtered_spectra, sigma_errors
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import shift_rmse
@@ -164,7 +164,7 @@ def test_a_fixed_psf_stays(scene):
 
 def test_the_information_is_the_curvature_of_a_scene_of_the_model(clear):
     """Per band along sigma and spectrum: within a third of what differences of the gradient say."""
-    moments, objective = Moments(EVIDENCE, clear), EVIDENCE(clear)
+    (moments,), objective = EVIDENCE.moments(clear), EVIDENCE(clear)
     for parameter in clear.parameters():
         parameter.requires_grad_(True)
 
@@ -222,3 +222,17 @@ def test_the_window_moves_with_the_scene():
     ]
     one, other = (y * phase for y, phase in zip(spectra, back, strict=True))
     assert float((one - other).abs().square().sum() / one.abs().square().sum()) < 1e-5
+
+
+def test_a_20_m_band_that_repeats_its_samples_is_seen_on_its_own_grid():
+    """Noise and sigma of what was measured: the repetitions are no measurements."""
+    scene = simulated(bands=("B02", "B11"))
+    measured = scene.frames[:, 1, ::2, ::2]
+    repeats = measured.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    scene = dataclasses.replace(scene, frames=torch.stack((scene.frames[:, 0], repeats), 1))
+    module = register(scene, samplings=scene.samplings)
+    assert [s.pitch for s in module.field.samplings] == [1, 2]
+    assert shift_rmse(module.field.shifts, scene.truth.shifts) < 0.006
+    assert_noise(module, 0.1)
+    away = (module.field.sigma_psf.detach() / module.field.widths - SIGMA) / sigma_errors(module)
+    assert float(away.abs().max()) < 2.5, away

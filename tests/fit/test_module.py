@@ -61,7 +61,7 @@ def reconstruction(
     scene: Scene, *stages: Stage, levels: tuple[int, ...] = (1, 2), start: np.ndarray = OFF, **options
 ) -> Reconstruction:
     """The fit before it starts, from shifts that are off by some hundredths."""
-    model = {name: options.pop(name) for name in ("gain", "offset") if name in options}
+    model = {name: options.pop(name) for name in ("gain", "offset", "samplings") if name in options}
     field = SplatField(
         scene.grid,
         scene.bands,
