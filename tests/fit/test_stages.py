@@ -49,6 +49,23 @@ def test_a_stage_that_makes_no_sense_raises(options, message):
 # --- the ladder
 
 
+@pytest.mark.parametrize(
+    ("levels", "ladder", "expected"),
+    [
+        ("all", [2, 4], [2, 4]),
+        ("coarsest", [1, 2, 4], [1]),
+        ("seen", [1, 2, 4], [2]),
+        ("seen", [4, 8], [4]),
+        ("seen", [1], [1]),
+        ("finer", [2, 4, 8], [4, 8]),
+        ("finer", [4], [4]),
+        ("finest", [2, 4], [4]),
+    ],
+)
+def test_a_stage_takes_its_levels_of_the_ladder(levels, ladder, expected):
+    assert [phase.scale for phase in plan({"one": stage(levels=levels)}, ladder)] == expected
+
+
 @pytest.mark.parametrize("levels", [[1], [4], [2, 4, 8], [1, 3, 12]])
 def test_good_ladders_pass(levels):
     assert check_levels(levels) == levels
