@@ -18,6 +18,11 @@ Metric = Callable[[Sequence[Tensor], Sequence[Tensor]], Vector]
 LONGEST = 1.0  # change of any parameter in one iteration: reflectance, a logarithm, or LR pixels
 
 
+def identity(_: Sequence[Tensor], vectors: Sequence[Tensor]) -> Vector:
+    """The metric where nothing is known."""
+    return [v.clone() for v in vectors]
+
+
 class QuasiNewton(Optimizer):
     """A step is up to `max_iter` iterations, or until less than `tolerance` per parameter can be gained: where the
     objective is in nats, a parameter that fits nothing but noise gains half a nat.
@@ -33,7 +38,7 @@ class QuasiNewton(Optimizer):
         max_iter: int = 20,
         history: int = 10,
         tolerance: float = 1e-7,
-        metric: Metric = lambda _, vectors: [v.clone() for v in vectors],
+        metric: Metric = identity,
     ) -> None:
         super().__init__(params, {"max_iter": max_iter, "history": history, "tolerance": tolerance})
         self.metric = metric

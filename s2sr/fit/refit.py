@@ -58,7 +58,12 @@ class Refit:
             return value.detach()
 
         metric = FourierMetric(module, field=change)
-        options = {"max_iter": self.max_iter, "tolerance": self.tolerance, "history": self.history}
-        QuasiNewton([weights], metric=lambda _, vectors: [metric(v) for v in vectors], **options).step(closure)
+        QuasiNewton(
+            [weights],
+            max_iter=self.max_iter,
+            history=self.history,
+            tolerance=self.tolerance,
+            metric=lambda _, vectors: [metric(v) for v in vectors],
+        ).step(closure)
         change.refine(field.scale)
         field.weights.data.add_(change.weights)
