@@ -1,15 +1,13 @@
-"""How cost grows with the scene, and what a whole run takes from its start to the written products.
+"""How cost grows with the scene. What a whole run takes, benchmarks/process.py tells.
 
-python benchmarks/scale.py [--sizes 256,512,1024] [--threads 2] [--stages true] [--whole true] [OVERRIDE ...]
+python benchmarks/scale.py [--sizes 256,512,1024] [--threads 2] [--stages true]
 
 Scenes are power-law surfaces, seen by the model itself through jitter of .15 px and noise of .002. Prints
 
 * the weights alone (stage `solve` of strategy=bayes, shifts and noise known) at 4x from 16 observations of one band,
   unmasked and with a tenth of all samples masked in squares: seconds, seconds of the processor (on a shared machine
   the better measure), the same per LR pixel, evaluations, peak memory;
-* the blind fit, stage by stage and level by level: the same, and what comes before it;
-* whole processes, `python train.py data=geotiff strategy=bayes`: seconds, seconds of the processor, peak memory, and
-  the size of the run folder's checkpoints. OVERRIDEs go to these.
+* the blind fit, stage by stage and level by level: the same, and what comes before it.
 """
 
 from __future__ import annotations
@@ -18,19 +16,15 @@ import argparse
 import logging
 import math
 import multiprocessing
-import os
 import resource
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
 BANDS = ("B02", "B03", "B04", "B08")
-WHOLE = ((256, 8, 4, "c2f=2_4_8"), (512, 16, 3, "c2f=2_4"))  # size, observations, bands, levels
+FITS = ((256, 8, 4, "c2f=2_4_8"), (512, 16, 3, "c2f=2_4"))  # size, observations, bands, levels
 COLUMNS = ("seconds", "cpu s", "cpu us/pixel", "evaluations", "memory MB")
 
 
@@ -144,26 +138,12 @@ def write(folder: Path, size: int, observations: int, bands: int) -> None:
             out.scales = [1e-4] * bands
 
 
-def whole(folder: Path, overrides: list[str]) -> list[float]:
-    """Seconds, seconds of the processor, peak memory and size of checkpoints (MB) of a process of its own."""
-    run = folder / "run"
-    command = [sys.executable, str(ROOT / "train.py"), "data=geotiff", f"data.root={folder}", f"hydra.run.dir={run}"]
-    start = time.perf_counter()
-    child = os.posix_spawn(sys.executable, [*command, *overrides], {**os.environ, "PYTHONPATH": str(ROOT)})
-    _, status, used = os.wait4(child, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    written = sum(file.stat().st_size for file in (run / "checkpoints").iterdir())
-    return [time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, written / 1e6]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="256,512,1024")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    for part in ("--stages", "--whole"):
-        parser.add_argument(part, choices=["true", "false"], default="true")
-    options, overrides = parser.parse_known_args()
+    parser.add_argument("--stages", choices=["true", "false"], default="true")
+    options = parser.parse_args()
     print(f"weights alone, 16 observations, 1 band, 4x, {options.threads} threads")
     print(f"{'':24}" + "".join(f"{column:>14}" for column in COLUMNS))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
@@ -172,19 +152,10 @@ def main() -> None:
                 found = pool.apply(solve, (size, masked, options.threads))
                 name = f"{size} x {size} {'masked' if masked else 'unmasked'}"
                 print(f"{name:24}" + "".join(f"{value:14.2f}" for value in found), flush=True)
-        for size, observations, bands, levels in WHOLE if options.stages == "true" else ():
+        for size, observations, bands, levels in FITS if options.stages == "true" else ():
             print(f"{size} x {size}, {observations} dates, {bands} bands, {levels}")
             for name, found in pool.apply(stages, (size, observations, bands, levels, options.threads)):
                 print(f"{name:24}" + "".join(f"{value:14.2f}" for value in found), flush=True)
-    if options.whole == "true":
-        print(f"{'whole processes':40}" + "".join(f"{c:>14}" for c in ("seconds", "cpu s", "memory MB", "ckpt MB")))
-        for size, observations, bands, levels in WHOLE:
-            with tempfile.TemporaryDirectory() as place:
-                write(Path(place), size, observations, bands)
-                given = ["strategy=bayes", levels, f"threads={options.threads}", *overrides]
-                found = whole(Path(place), given)
-            name = f"{size} x {size}, {observations} dates, {bands} bands, {levels}"
-            print(f"{name:40}" + "".join(f"{value:14.1f}" for value in found), flush=True)
 
 
 if __name__ == "__main__":

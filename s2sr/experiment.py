@@ -90,13 +90,16 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
 def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any]:
     """What metrics.json says of a fit and of its image [b, y * scale, x * scale]."""
     scene, field = module.scene, module.field
-    residual, sigma = module.residual(), field.sigma_by_band()
+    predicted, sigma = field(), field.sigma_by_band()
+    residual = (predicted - module.frames) * module.valid
     learnt = field.blocks()["psf"]
+    # once nothing is withheld the last level's image and baseline are these
+    told = scale == field.scale and "edge_contrast" in module.scores and not (scene.judged | scene.validation).any()
     errors = dict(zip(scene.bands, sigma_errors(module).tolist(), strict=True)) if learnt else {}
     return {
-        **scores(scene, image, scale, field.shifts),
+        **(module.scores if told else scores(scene, image, scale, field.shifts)),
         **module.judgement,
-        **consistency(scene, field(), module.noise),
+        **consistency(scene, predicted, module.noise),
         **brightness(scene, image, scale),
         "residual_rms": float((residual.square().sum() / module.valid.sum()).sqrt()),
         "psf_sigma": sum(sigma.values()) / len(sigma),

@@ -93,7 +93,8 @@ def reconstruct(
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     module = prepare(scene, cfg)
-    budget = Budget.of(module, cfg.report.scale or module.phases[-1].scale)
+    scale = cfg.report.scale or module.phases[-1].scale
+    budget = Budget.of(module, scale, again=2 if cfg.report.frc else 0)
     budget.check_memory(psutil.virtual_memory().available)
     callbacks: list[Any] = [LevelLog(), ProgressBar()]
     loggers: Any = False
@@ -101,7 +102,7 @@ def reconstruct(
         check_disk(folder, int(budget.disk))
         if not resume:
             clear(folder)
-        log.info("%s%s", budget, "; report.frc=true takes up to three times as long" if cfg.report.frc else "")
+        log.info("%s", budget)
         shifts = module.field.shifts.detach()
         module.forecast = observed(module.scene.whole(), shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
         log.info("%s", module.forecast)

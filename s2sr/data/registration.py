@@ -65,7 +65,10 @@ def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
         if whole_pixels:
             correlation, samples, step = _search(aligned, overlap.float(), others, known.float(), search, per_band)
         else:
-            correlation, samples, step = _polish(aligned, overlap * _eroded(known.float(), 1), others, per_band)
+            seen = (overlap & _eroded(known, 1)).float()
+            one_by_one = zip(aligned.split(1), seen.split(1), others.split(1), strict=True)  # within the cache
+            steps = [_polish(*each, per_band) for each in one_by_one]
+            correlation, samples, step = map(torch.cat, zip(*steps, strict=True))
         shifts = shifts + step * (t - 1) / t
         trusted = correlation >= TRUST + CHANCE / samples.clamp(min=1).sqrt()
         if trusted.sum() >= 2:
@@ -103,14 +106,20 @@ def _band_passed(scene: Scene) -> tuple[Tensor, Tensor]:
     spread = ((band.square() * valid).sum((-2, -1), keepdim=True) / count).sqrt()
 
     # One pixel off masks and borders; the whole filter off what no observation shows and nothing can fill.
-    framed = functional.pad(valid[..., 1:-1, 1:-1], (1, 1, 1, 1))
-    return band / spread.clamp(min=1e-9), _eroded(framed, 1) * _eroded(valid.amax(0, keepdim=True), reach)
+    framed = functional.pad(scene.valid[..., 1:-1, 1:-1], (1, 1, 1, 1))
+    weights = _eroded(framed, 1) & _eroded(scene.valid.any(0, keepdim=True), reach)
+    return band / spread.clamp(min=1e-9), weights.float()
 
 
 def _eroded(mask: Tensor, reach: int) -> Tensor:
-    """[t, b, y, x] 1 where all is 1 up to `reach` pixels away along rows and columns."""
-    size = 2 * reach + 1
-    return -functional.max_pool2d(functional.max_pool2d(-mask, (size, 1), 1, (reach, 0)), (1, size), 1, (0, reach))
+    """[t, b, y, x] whether all of a mask (bool) is true up to `reach` pixels away along rows and columns."""
+    for axis in (2, 3):
+        n, whole = mask.shape[axis], mask
+        mask = whole.clone()
+        for k in range(1, min(reach, n - 1) + 1):
+            mask.narrow(axis, k, n - k).logical_and_(whole.narrow(axis, 0, n - k))
+            mask.narrow(axis, 0, n - k).logical_and_(whole.narrow(axis, k, n - k))
+    return mask
 
 
 def _separable(images: Tensor, rows: Tensor, columns: Tensor | None = None) -> Tensor:
@@ -136,9 +145,10 @@ def _shifted(images: Tensor, shifts: Tensor) -> Tensor:
 
 def _mean_of_others(frames: Tensor, use: Tensor) -> tuple[Tensor, Tensor]:
     """[t, b, y, x] for each t the mean over the used samples of all others, and where there are any."""
-    count = use.sum(0, dtype=torch.int32) - use.int()
     used = frames * use
-    return (used.sum(0) - used).mul_(count > 0).div_(count.clamp(min=1)), count > 0
+    count = use.sum(0, dtype=used.dtype) - use.to(used.dtype)
+    others = used.sum(0) - used  # exactly 0 where there are none
+    return others.div_(count.clamp(min=1)), count > 0
 
 
 def _search(
@@ -195,7 +205,7 @@ def _polish(frames: Tensor, w: Tensor, reference: Tensor, per_band: Tensor) -> t
     w = w / samples.clamp(min=1)[..., None, None]
 
     def mean(a: Tensor, b: Tensor) -> Tensor:  # of a * b, where a has its weights already
-        return torch.einsum("tbyx,tbyx->tb", a, b)[..., None, None]
+        return torch.linalg.vecdot(a.flatten(2), b.flatten(2))[..., None, None]
 
     f, r = frames - mean(w, frames), reference - mean(w, reference)
     weighted = w * r

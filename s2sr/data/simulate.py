@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import BSpline, make_interp_spline
 from scipy.ndimage import gaussian_filter
 
 from s2sr.errors import InputError
@@ -140,14 +140,14 @@ def truth_of(
     )
 
 
-def _integral(values: np.ndarray, scale: int) -> CubicSpline:
+def _integral(values: np.ndarray, scale: int) -> BSpline:
     """The integral along the first axis from the raster's border up to any position in LR pixels."""
     total = np.cumsum(values, axis=0, dtype=float)
     total = np.concatenate([np.zeros_like(total[:1]), total]) / scale
-    return CubicSpline(np.arange(len(total)) / scale, total)
+    return make_interp_spline(np.arange(len(total)) / scale, total)
 
 
-def _boxes(integral: CubicSpline, n: int, width: float, start: float) -> np.ndarray:
+def _boxes(integral: BSpline, n: int, width: float, start: float) -> np.ndarray:
     """[n, ...] means over boxes centred at start + 1/2, start + 3/2, ... LR pixels."""
     centres = start + 0.5 + np.arange(n)
     return (integral(centres + width / 2) - integral(centres - width / 2)) / width

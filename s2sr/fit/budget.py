@@ -14,10 +14,14 @@ from s2sr.fit.stages import Phase
 BASE = 0.7e9  # bytes of the interpreter and its libraries
 
 
-def evaluations(phase: Phase) -> int:
-    """The most evaluations of the objective: a line-search optimizer's steps are of `max_iter` each."""
+def evaluations(phase: Phase, *, of: str = "") -> int:
+    """The most evaluations of the objective: a line-search optimizer's steps are of `max_iter` each.
+
+    of: those alone that fit the parameters of that name.
+    """
     keywords = getattr(phase.stage.optimizer, "keywords", {})
-    return len(phase.visits) * keywords.get("max_iter", 1)
+    visits = [b for b in phase.visits if not of or of in phase.stage.blocks[b]]
+    return len(visits) * keywords.get("max_iter", 1)
 
 
 def _copies(phases: Sequence[Phase]) -> int:
@@ -34,8 +38,11 @@ class Budget:
     disk: float  # bytes, products and checkpoints
 
     @classmethod
-    def of(cls, module: Reconstruction, product_scale: int) -> Budget:
-        """Counted from the sizes; the time from one evaluation at the coarsest level, measured here."""
+    def of(cls, module: Reconstruction, product_scale: int, *, again: int = 0) -> Budget:
+        """Counted from the sizes; the time from one evaluation at the coarsest level, measured here.
+
+        again: how often the weights alone are solved for once more.
+        """
         field, phases = module.field, module.phases
         scales = [phase.scale for phase in phases]
         pixels, bands = math.prod(field.grid.shape), len(field.bands)
@@ -49,7 +56,10 @@ class Budget:
         module.zero_grad(set_to_none=True)
         return cls(
             grid=field.grid.shape,
-            seconds=sum(one * evaluations(phase) * (phase.scale / field.scale) ** 2 for phase in phases),
+            seconds=sum(
+                one * (evaluations(phase) + again * evaluations(phase, of="weights")) * (phase.scale / field.scale) ** 2
+                for phase in phases
+            ),
             memory=BASE + _copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product,
             disk=1.5 * product
             + sum({phase.scale: size for phase, size in zip(phases, splats, strict=True)}.values())

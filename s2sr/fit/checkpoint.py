@@ -21,6 +21,11 @@ class LevelCheckpoint(Checkpoint):
         trainer.save_checkpoint(beside)
         if module.phase.ends_level:
             level = self.folder / f"{module.phase.name}_x{module.phase.scale}.ckpt"
-            shutil.copyfile(beside, level.with_suffix(".part"))
-            level.with_suffix(".part").replace(level)
+            part = level.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            try:
+                part.hardlink_to(beside)  # one file under two names
+            except OSError:  # not every file system has links
+                shutil.copyfile(beside, part)
+            part.replace(level)
         beside.replace(last)

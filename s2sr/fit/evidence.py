@@ -105,6 +105,7 @@ class Moments:
         along = [fade(n, d, evidence.taper / pitch) for n, d in zip((height, width), shifts.T, strict=True)]
         self.window = (along[0][:, :, None] * along[1][:, None])[:, None]  # [t, 1, y, x]
         power = self.window.square()
+        self.worth = self.counts / power[0].square().mean()  # a window counts samples in full that it has faded
         self.clear = (module.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))
 
     def now(self) -> dict[str, Tensor]:
@@ -153,7 +154,7 @@ class Moments:
         filled = module.filled[self.sampling] = filled.detach()
         spectra = self.spectra(filled)
         module.trusted[self.part] = module.valid[self.part] & self._credible(model, spectra, seen - filled)
-        return Frames(spectra, self.aliases, self.counts, self.clear)
+        return Frames(spectra, self.aliases, self.worth, self.clear)
 
     def _credible(self, model: Model, spectra: Tensor, difference: Tensor) -> Tensor:
         """[t, b, y, x] which samples all others predict, but for noise; `difference` is observed less filled.
@@ -185,7 +186,7 @@ class Moments:
         alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
         both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
         known = torch.diag(slopes.new_tensor([0, 0, 0, BEND[1] ** -2]))
-        return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.counts, both, slopes, slopes) + known
+        return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.worth, both, slopes, slopes) + known
 
 
 class Information:
@@ -202,7 +203,7 @@ class Information:
         gain = torch.zeros_like(log_noise, dtype=torch.float64)
         of_noise, of_scene = gain.new_zeros(*gain.shape, 2, 2), gain.new_zeros(len(coefficients), 4, 4)
         for moments in evidence.moments(module):
-            bands, counts, model = moments.bands, moments.counts, moments.model()
+            bands, counts, model = moments.bands, moments.worth, moments.model()
             _, covariance, leverage, _ = model.uncertainty(moments.clear)
             power = model.amplitude.square()
             alone = moments.clear * (1 - leverage) / model.variance  # C^-1 of one observation
@@ -244,13 +245,11 @@ class Information:
 def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Tensor:
     """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
 
-    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. The window counts
-    samples that it has faded, so the information is that of the samples it is worth.
+    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are.
     """
     variance = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)
     for moments in (evidence or Evidence()).moments(module):
-        of_window = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0]
-        variance[moments.bands] = of_window * moments.window[0].pow(4).mean()
+        variance[moments.bands] = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0]
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 

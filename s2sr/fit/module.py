@@ -83,6 +83,7 @@ class Reconstruction(lightning.LightningModule):
         self.tv_delta = tv_delta
         self.judge = judge
         self.judgement: dict[str, float] = {}
+        self.scores: dict[str, float] = {}  # of the image at the end of the last level, where a dashboard tells them
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # its weight now
         self.filled: dict[Sampling, Tensor] = {}  # see evidence.Fit
@@ -97,7 +98,7 @@ class Reconstruction(lightning.LightningModule):
         self.fits_spectrum = spectrum is None
         free = self.blocks()
         self.phases = plan({name: stage.without_fixed(free) for name, stage in stages.items()}, levels)
-        learns_noise = any("noise" in block for phase in self.phases for block in phase.stage.blocks)
+        learns_noise = any(phase.stage.fits("noise") for phase in self.phases)
         self.estimates_noise = self.fits_noise and not learns_noise
         self._objective: Objective = self.misfit_and_tv
         self._resumed: dict[int, Any] = {}

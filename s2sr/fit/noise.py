@@ -40,14 +40,14 @@ def frame_to_frame_std(
     return robust_std(frames - gain[..., None, None] * moved - offset[..., None, None], valid)
 
 
-def excess(z: Tensor, valid: Tensor, *, reach: float = 2.5, margin: float = 0.5) -> Tensor:
+def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True, reach: float = 2.5, margin: float = 0.5) -> Tensor:
     """[t, b, y, x] variance around a place, of the noise's: at least 1, and 1 where there is only noise.
 
     z: [t, b, y, x] residuals over the standard deviation of the noise. Change is local: noise found over a whole frame
     is that of the ground that stays, and where a field turned green an exact fit of such frames would be streaks. The
     variance is that about the local mean, both of the valid samples under a Gaussian of `reach` LR pixels, less a
     `margin` of three standard errors. The mean itself does not count: what moves a field as a whole is no detail, and
-    as white noise would cost the detail that the observation shows.
+    as white noise would cost the detail that the observation shows. With `about_mean` false it counts.
     """
     rows, columns = (
         torch.exp(-((i[:, None] - i) / reach).square() / 2)
@@ -57,7 +57,7 @@ def excess(z: Tensor, valid: Tensor, *, reach: float = 2.5, margin: float = 0.5)
     def around(z: Tensor, valid: Tensor) -> Tensor:
         """Of one observation: [b, y, x]."""
         count = (rows @ valid.to(z) @ columns).clamp(min=1e-6)
-        mean = rows @ torch.where(valid, z, 0) @ columns / count
+        mean = rows @ torch.where(valid, z, 0) @ columns / count if about_mean else 0.0
         return rows @ torch.where(valid, z - mean, 0).square() @ columns / count
 
     return torch.stack([(around(*one) - margin).clamp(min=1) for one in zip(z, valid, strict=True)])

@@ -74,9 +74,9 @@ def closed_form(module: Reconstruction) -> None:
 
 
 @torch.no_grad()
-def local_noise(module: Reconstruction) -> None:
+def local_noise(module: Reconstruction, *, about_mean: bool = True) -> None:
     """The start of a stage: places that change in an observation count less there, as the residuals now say."""
-    module.excess.copy_(excess(module.residual() / module.noise[..., None, None], module.valid))
+    module.excess.copy_(excess(module.residual() / module.noise[..., None, None], module.valid, about_mean=about_mean))
 
 
 class FourierMetric:

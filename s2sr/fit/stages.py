@@ -78,6 +78,10 @@ class Stage:
         """The stage without blocks that have nothing to fit; `free` lists the free parameters by name."""
         return replace(self, blocks=[block for block in self.blocks if any(free[name] for name in block)])
 
+    def fits(self, name: str) -> bool:
+        """Whether a block has the parameters of that name."""
+        return any(name in block for block in self.blocks)
+
     @cached_property
     def visits(self) -> list[int]:
         """The block of every step of a level."""

@@ -23,16 +23,18 @@ What is uncertain besides (shifts, PSF, change) is in the noise that the fit fou
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
 from s2sr.fit.evidence import Evidence, Information
 from s2sr.fit.noise import robust_std
-from s2sr.fit.posterior import FourierMetric, posterior
+from s2sr.fit.posterior import FourierMetric, GaussianPrior
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.spectrum import BEND, Spectrum
 
@@ -52,7 +54,7 @@ def clear(valid: Tensor, shift: Tensor, scale: int) -> Tensor:
 
     valid: [b, y, x] of one observation; shift: [2] (dy, dx), LR pixels: a point p of the field lies at p + shift in it.
     """
-    for axis, d in enumerate(shift, start=1):
+    for axis, d in ((2, shift[1]), (1, shift[0])):  # whole rows are copied faster than single samples
         n = valid.shape[axis]
         sample = ((torch.arange(n * scale, device=valid.device) + 0.5) / scale + d).floor().long()
         inside = (sample >= 0) & (sample < n)
@@ -133,8 +135,9 @@ def departure(module: Reconstruction, scale: int) -> Tensor:
     field = module.field
     for p in module.parameters():
         p.requires_grad_(p is field.weights)
-    (gradient,) = torch.autograd.grad(torch.stack(list(posterior(module)().values())).sum(), field.weights)
-    own, field.weights.data = field.weights.data, FourierMetric(module)(gradient)
+    prior = GaussianPrior(module)
+    (gradient,) = torch.autograd.grad(module.fidelity() + prior(field.weights), field.weights)
+    own, field.weights.data = field.weights.data, FourierMetric(module, prior.stiffness)(gradient)
     step = field.render(field.grid.scaled(scale))
     field.weights.data = own
     return step
@@ -174,11 +177,12 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
     fitted = module.log_noise.detach().clone(), module.spectrum
     settle(module)
     departed = departure(module, scale).square().numpy()
-    field, found = module.field, []
+    field, product = module.field, image.float().numpy()
     weights = (field.radiometry.gain / module.noise).detach().double().square()
     shifts = field.shifts.detach()
     valid = torch.stack([clear(*one, 1) for one in zip(module.valid, shifts, strict=True)])
-    for b, band in enumerate(image.float().numpy()):
+
+    def of_band(b: int) -> Tensor:
         reach = REACH * scale * float(field.widths[b])
         local = valid[:, b] * weights[:, b, None, None]  # [t, y, x]
         information = local.sum(0)
@@ -192,16 +196,27 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
             (information / most).float().numpy(), 0.5, mode="constant"
         )  # as footprints do
         there = ndimage.gaussian_filter((information > 0).float().numpy(), 0.5, mode="nearest")
-        blurred, there = (ndimage.zoom(x, scale, order=1, mode="nearest", grid_mode=True) for x in (blurred, there))
+        blurred, there = enlarged(blurred, scale), enlarged(there, scale)
         r = math.sqrt((there * departed[b]).sum() / max(there.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1]))
         table = table * (1 - 2 * CORRELATION * r + r**2)
-        row = np.sqrt(blurred) * (NODES - 1)
-        column = np.interp(np.log(activity(band, reach, there)), ACTIVITIES.log(), np.arange(len(ACTIVITIES)))
-        deviation = table.log().numpy() / 2
-        deviation = ndimage.map_coordinates(deviation, [row, column], order=1, mode="nearest", output=np.float32)
-        found.append(torch.from_numpy(np.exp(deviation)))
+        # the table's rows go with the square root of the information, its columns with the logarithm of the activity
+        first, last = float(ACTIVITIES[0].log()), float(ACTIVITIES[-1].log())
+        row = 2 * np.sqrt(blurred) - 1
+        column = (np.log(activity(product[b], reach, there)) - first) * (2 / (last - first)) - 1
+        at = torch.from_numpy(np.stack([column, row], -1))[None]
+        deviation = (table.log() / 2).to(at)[None, None]
+        return F.grid_sample(deviation, at, padding_mode="border", align_corners=True)[0, 0].exp()
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = torch.stack(list(pool.map(of_band, range(len(product)))))
     module.log_noise.data, module.spectrum = fitted
-    return torch.stack(found)
+    return found
+
+
+def enlarged(values: np.ndarray, scale: int) -> np.ndarray:
+    """[y * scale, x * scale] values [y, x] of LR pixels, linear between their centres."""
+    fine = F.interpolate(torch.from_numpy(values)[None, None], scale_factor=scale, mode="bilinear", align_corners=False)
+    return fine[0, 0].numpy()
 
 
 def activity(band: np.ndarray, reach: float, there: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -24,9 +25,9 @@ from s2sr.report.figures import Stretch, pixels, residual_map, rgb, shift_plot
 from s2sr.report.glossary import METRICS, parse
 from s2sr.report.jobs import lines, read_jobs, swept, table
 from s2sr.report.loggers import log_point, wandb_runs, wandb_table
-from s2sr.report.metrics import area_average, bicubic
+from s2sr.report.metrics import area_average, bicubic, shift_rmse
 from s2sr.report.products import clearest_frame, observation_rows
-from s2sr.report.scores import baseline_scores, offset_to_truth, scores
+from s2sr.report.scores import baseline_scores, scores
 
 
 class Dashboard(Callback):
@@ -41,6 +42,8 @@ class Dashboard(Callback):
         self.stretch = Stretch.of(self.mean, scene.bands)
         self._logged = -self.EVERY
         self._levels: list[dict[str, float]] = []  # the scores at the end of each
+        self._compared: set[int] = set()  # scales at which the others' pictures were shown
+        self._placed: Tensor | None = None  # the shifts that were shown last
         self._baseline = cache(partial(baseline_scores, scene))  # by scale
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -58,39 +61,46 @@ class Dashboard(Callback):
         log_point(trainer.loggers, module.evals, point)
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        if not module.phase.ends_level:
+        phase, field = module.phase, module.field
+        if not phase.ends_level:
             return
-        field = module.field
-        image, shifts = field.render().cpu(), field.shifts.detach().cpu()
-        baseline = self._baseline(field.scale)
-        found = scores(self.scene, image, field.scale, shifts, baseline=baseline) | self._heldout(module)
+        level, shifts = f"{phase.name} {field.scale}x", field.shifts.detach().cpu()
+        image = field.render().cpu() if phase.stage.fits("weights") else None  # else it is what it was
+        if image is not None:
+            module.scores = scores(self.scene, image, field.scale, shifts, baseline=self._baseline(field.scale))
+        elif self.scene.truth:
+            module.scores["shift_rmse_px"] = shift_rmse(shifts, self.scene.truth.shifts)
+        with torch.no_grad():
+            residual = field() - module.frames
+        found = module.scores | self._heldout(module, residual)
         sections = {key: METRICS[parts[0]].group for key in found if (parts := parse(key))}
         point = {f"{section}/{key}": found[key] for key, section in sections.items()}
         point |= {f"psf/sigma_{band}": sigma for band, sigma in field.sigma_by_band().items()}
-        level = f"{module.phase.name} {field.scale}x"
         self._levels.append({"evals": module.evals, **point})
         log_point(trainer.loggers, module.evals, {**point, "level": level})
         for run in wandb_runs(trainer.loggers):
-            run.log({**self._media(module, image, shifts, level), "evals": module.evals})
+            run.log({**self._media(module, residual, image, shifts, level), "evals": module.evals})
 
     @torch.no_grad()
-    def _heldout(self, module: Any) -> dict[str, float]:
-        """Root mean square error on the samples that judge, and that of the temporal mean at their brightness.
+    def _heldout(self, module: Any, residual: Tensor) -> dict[str, float]:
+        """Root mean square of the residual [t, b, y, x] on the samples that judge, and of the temporal mean's.
 
-        Nothing once a refit has seen them.
+        That mean at their brightness. Nothing once a refit has seen them.
         """
         judged = module.scene.judged.to(module.valid.device) & ~module.valid
         if not judged.any():
             return {}
         gain, offset = (x[..., None, None] for x in (module.field.radiometry.gain, module.field.radiometry.offset))
         mean = gain * module.scene.temporal_mean().to(gain) + offset
-        errors = {"": module.residual_of(judged), "_temporal_mean": (mean - module.frames) * judged}
+        errors = {"": residual * judged, "_temporal_mean": (mean - module.frames) * judged}
         return {f"holdout_rmse{name}": float((e.square().sum() / judged.sum()).sqrt()) for name, e in errors.items()}
 
-    def _media(self, module: Any, image: Tensor, shifts: Tensor, level: str) -> dict[str, Any]:
+    def _media(self, module: Any, residual: Tensor, image: Tensor | None, shifts: Tensor, level: str) -> dict[str, Any]:
         import wandb
 
-        pictures = self._pictures(module, image, shifts, level)
+        pictures = self._figures(module, residual, shifts, level)
+        if image is not None:
+            pictures |= self._pictures(image, module.field.scale)
         radiometry = module.field.radiometry
         rows = observation_rows(
             self.scene, shifts=shifts, gains=radiometry.gain, offsets=radiometry.offset, noise=module.noise
@@ -98,31 +108,33 @@ class Dashboard(Callback):
         media: dict[str, Any] = {name: wandb.Image(picture, caption=level) for name, picture in pictures.items()}
         return {**media, "shifts/observations": wandb_table(rows), **_error_and_sharpness(self._levels)}
 
-    def _pictures(self, module: Any, image: Tensor, shifts: Tensor, level: str) -> dict[str, Any]:
-        """All images under one stretch, that of the temporal mean, at every level."""
-        scene = self.scene
-        with torch.no_grad():
-            residual = (-module.residual() / module.noise[..., None, None]).cpu()
-        seen = module.valid.sum(0).cpu()
-        normalised = (residual.sum(0) / seen).where(seen > 0, torch.nan)
-        images = {
-            "1_observation": clearest_frame(scene)[1],
-            "2_bicubic": bicubic(self.mean, module.field.scale),
-            "3_reconstruction": image,
-        }
-        if scene.truth:
-            fine, finest = min(module.field.scale, scene.truth.scale), scene.truth.scale
-            moved = tuple(offset_to_truth(scene, shifts).tolist())
-            images["4_truth"] = torch.from_numpy(area_average(scene.truth.reflectance, finest, fine, moved))
-        pictures = {
+    @torch.no_grad()
+    def _figures(self, module: Any, residual: Tensor, shifts: Tensor, level: str) -> dict[str, np.ndarray]:
+        """The mean residual, and the shifts where they have changed."""
+        seen = module.valid.sum(0)
+        mean = (module.valid * -residual / module.noise[..., None, None]).sum(0) / seen
+        normalised = mean.where(seen > 0, torch.nan).cpu()
+        truth = self.scene.truth.shifts if self.scene.truth else None
+        dates = [o.datetime[:10] for o in self.scene.observations]
+        figures = {"pictures/residual": pixels(residual_map(normalised, f"Mean residual / noise, {level}"))}
+        if self._placed is None or not torch.equal(self._placed, shifts):
+            self._placed = shifts
+            figures["shifts/plot"] = pixels(shift_plot(shifts, dates, truth))
+        return figures
+
+    def _pictures(self, image: Tensor, scale: int) -> dict[str, np.ndarray]:
+        """All under one stretch, that of the temporal mean; those that only the scale decides once per scale."""
+        scene, images = self.scene, {"3_reconstruction": image}
+        if scale not in self._compared:
+            self._compared.add(scale)
+            images |= {"1_observation": clearest_frame(scene)[1], "2_bicubic": bicubic(self.mean, scale)}
+            if truth := scene.truth:
+                fine, moved = min(scale, truth.scale), tuple(truth.shifts.mean(0).tolist())
+                images["4_truth"] = torch.from_numpy(area_average(truth.reflectance, truth.scale, fine, moved))
+        return {
             f"pictures/{name}": rgb(avg_pool2d(shown, max(1, max(shown.shape) // self.SIDE)), scene.bands, self.stretch)
             for name, shown in images.items()
         }
-        pictures["pictures/residual"] = pixels(residual_map(normalised, f"Mean residual / noise, {level}"))
-        truth = scene.truth.shifts if scene.truth else None
-        dates = [o.datetime[:10] for o in scene.observations]
-        pictures["shifts/plot"] = pixels(shift_plot(shifts, dates, truth))
-        return pictures
 
 
 def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
@@ -160,7 +172,7 @@ def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
 
 def _error_and_sharpness(levels: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Both in one chart, each over that of its baseline: below 1 the error, and above 1 the contrast, is better."""
-    judged = [level for level in levels if "heldout/holdout_rmse" in level]
+    judged = [level for level in levels if {"heldout/holdout_rmse", "sharpness/edge_contrast"} <= level.keys()]
     if not judged:
         return {}
     import wandb

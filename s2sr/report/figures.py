@@ -33,6 +33,7 @@ Window = tuple[int, int, int, int]  # first row, first column, rows, columns: LR
 DPI = 100  # only the ratio of text to pixels
 GAP = 20  # screen pixels between panels
 TEXT = 13  # points
+PNG: dict[str, Any] = {"compress_level": 1}  # a fifth of the time of the default, for a sixth of the bytes
 MASKED = 215  # grey value of pixels without data
 INK, FAINT = "#1a1a1a", "#6a6a6a"
 COLOURS = ("#0b62a8", "#d1495b", "#2e8b57", "#e09f3e", "#7d5ba6", "#5c6b73", "#00a5a8", "#9c6644")
@@ -56,21 +57,26 @@ class Stretch:
     @classmethod
     def of(cls, image: Array, bands: Sequence[str], percentiles: tuple[float, float] = (0.5, 99.5)) -> Stretch:
         """The percentiles of an image [b, y, x]."""
-        shown = _numpy(image)[channels(bands)].reshape(len(channels(bands)), -1)
-        if not np.isfinite(shown).any():
-            return cls((0.0,) * len(shown), (1.0,) * len(shown))
-        low, high = np.nanpercentile(np.where(np.isfinite(shown), shown, np.nan), percentiles, axis=1)
-        return cls(tuple(map(float, low)), tuple(map(float, high)))
+        known = [band[np.isfinite(band)] for band in _numpy(image)[channels(bands)]]
+        limits = [np.percentile(band, percentiles).tolist() if band.size else (0.0, 1.0) for band in known]
+        low, high = zip(*limits, strict=True)
+        return cls(low, high)
 
 
 def rgb(image: Array, bands: Sequence[str], stretch: Stretch | None = None) -> np.ndarray:
     """uint8 [y, x, 3], or [y, x] if there are fewer than three bands, of an image [b, y, x]; no data is light grey."""
     stretch = stretch or Stretch.of(image, bands)
-    shown = np.moveaxis(_numpy(image)[channels(bands)].astype(np.float32), 0, -1)
-    low, high = (np.asarray(limit, np.float32) for limit in (stretch.low, stretch.high))
-    levels = (shown - low) / np.maximum(high - low, 1e-9)
-    finite = np.isfinite(levels).all(-1, keepdims=True)
-    coded = np.where(finite, np.nan_to_num(levels).clip(0, 1) * 255 + 0.5, MASKED).astype(np.uint8)
+    shown = _numpy(image)[channels(bands)]
+    coded = np.empty((*shown.shape[1:], len(shown)), np.uint8)
+    finite = np.ones(shown.shape[1:], bool)
+    for k, (channel, low, high) in enumerate(zip(shown, stretch.low, stretch.high, strict=True)):
+        levels = np.subtract(channel, low, dtype=np.float32)
+        finite &= np.isfinite(levels)
+        levels *= 255 / max(high - low, 1e-9)
+        levels += 0.5
+        coded[..., k] = np.nan_to_num(levels, copy=False).clip(0.5, 255.5, out=levels)
+    if not finite.all():
+        coded[~finite] = MASKED
     return coded[..., 0] if coded.shape[-1] == 1 else coded
 
 
@@ -79,13 +85,13 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     from PIL import Image
 
     with atomic(path) as target:
-        Image.fromarray(picture).save(target)
+        Image.fromarray(picture).save(target, **PNG)
 
 
 def save(figure: Figure, path: Path) -> None:
     """The figure as a PNG, whole or not at all."""
     with atomic(path) as target:
-        figure.savefig(target, dpi=DPI)
+        figure.savefig(target, dpi=DPI, pil_kwargs=PNG)
 
 
 def pixels(figure: Figure) -> np.ndarray:
@@ -233,8 +239,8 @@ def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
 def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:
     """(the part of `picture` in `window`, for a square of `side` screen pixels; screen pixels per LR pixel).
 
-    picture: uint8 at `factor` pixels per LR pixel. Pictures drawn for one `scale`, the finest of them, come out alike:
-    its pixels are repeated as often as there is room, or area-averaged where there are more than the screen has.
+    picture: [y, x, ...] at `factor` pixels per LR pixel. Pictures drawn for one `scale`, the finest of them, come out
+    alike: its pixels are repeated as often as there is room, or area-averaged where there are more than the screen has.
     """
     row, column, rows, columns = (n * factor for n in window)
     part = picture[row : row + rows, column : column + columns]
@@ -246,7 +252,8 @@ def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int)
         return part.repeat(times, 0).repeat(times, 1), size
     layers = part.reshape(*part.shape[:2], -1).transpose(2, 0, 1)
     drawn = area_average(layers, longest * factor, round(size * longest)).transpose(1, 2, 0)
-    return (drawn.reshape(*drawn.shape[:2], *part.shape[2:]) + 0.5).astype(np.uint8), size
+    drawn = drawn.reshape(*drawn.shape[:2], *part.shape[2:])
+    return (drawn + 0.5).astype(np.uint8) if part.dtype == np.uint8 else drawn, size
 
 
 def zoom_window(image: Array, scale: int, side: int, pixels: int = 24) -> Window:

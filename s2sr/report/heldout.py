@@ -89,15 +89,21 @@ def matched(prediction: Tensor, frames: Tensor, seen: Tensor) -> Tensor:
 
     Twice: the second time without those further off than `CLIP` robust standard deviations.
     """
+    return torch.stack([_matched(*one) for one in zip(prediction, frames, seen, strict=True)])
+
+
+def _matched(prediction: Tensor, frame: Tensor, seen: Tensor) -> Tensor:
+    """One frame [b, y, x] of `matched`: what is between stays in the cache."""
     keep = seen
     for _ in range(2):
         count = keep.sum((-2, -1), keepdim=True).clamp(min=1)
-        x0, y0 = ((keep * z).sum((-2, -1), keepdim=True) / count for z in (prediction, frames))
-        x, y = prediction - x0, frames - y0
-        gain = (keep * x * y).sum((-2, -1), keepdim=True) / (keep * x * x).sum((-2, -1), keepdim=True).clamp(min=1e-12)
+        x0, y0 = ((keep * z).sum((-2, -1), keepdim=True) / count for z in (prediction, frame))
+        x, y = prediction - x0, frame - y0
+        seen_x = keep * x
+        gain = (seen_x * y).sum((-2, -1), keepdim=True) / (seen_x * x).sum((-2, -1), keepdim=True).clamp(min=1e-12)
         fitted = y0 + gain * x
-        size = (frames - fitted).abs()
-        typical = size.masked_fill(~seen, torch.nan).flatten(2).nanmedian(-1).values[..., None, None]
+        size = (frame - fitted).abs()
+        typical = size.masked_fill(~seen, torch.nan).flatten(1).nanmedian(-1).values[..., None, None]
         keep = seen & (size <= CLIP * 1.4826 * typical)
     return fitted
 

@@ -21,12 +21,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2sr.model.scene import Scene
-from s2sr.report.figures import GAP, INK, TEXT, Stretch, figure_of, rgb, save
+from s2sr.report.figures import GAP, INK, TEXT, Stretch, figure_of, fit, rgb, save
 from s2sr.report.metrics import BORDER, area_average
 from s2sr.report.products import write_geotiff
 from s2sr.report.scores import offset_to_truth
 
 INTERVALS = {68: 1.0, 95: 1.96}  # per cent of a normal distribution: standard deviations on either side
+SIDE = 560  # screen pixels of a map
 CONTRAST = 3  # LR pixels, side of the square in which local contrast is measured
 
 
@@ -95,24 +96,23 @@ def coverage(image: np.ndarray, deviation: np.ndarray, truth: np.ndarray, scale:
 
 def picture(image: Tensor, deviation: Tensor, count: Tensor, bands: tuple[str, ...], *, most: int) -> Figure:
     """Product | standard deviation (mean over bands) | count (least over bands) out of `most`, with colour bars."""
-    height, width = image.shape[1:]
-    zoom = max(1, 560 // max(height, width))
-    size = (height * zoom, width * zoom) if zoom > 1 else (height * 560 // max(height, width), 560)
+    maps = rgb(image, bands, Stretch.of(image, bands)), deviation.mean(0).numpy(), count.amin(0).float().numpy()
+    colours, std, least = (fit(values, 1, 1, (0, 0, *image.shape[1:]), SIDE)[0] for values in maps)
+    size = std.shape
     bar, head = 84, 34
     total = (3 * (size[1] + GAP) + 2 * bar + GAP, size[0] + head + 2 * GAP)
     figure = figure_of(*total)
-    std = deviation.mean(0).numpy()
     low, high = np.percentile(std, [0.5, 99.5])
     panels: list[tuple[str, np.ndarray, dict[str, Any], str]] = [
-        ("Reconstruction", rgb(image, bands, Stretch.of(image, bands)), {"cmap": "gray"}, ""),
+        ("Reconstruction", colours, {"cmap": "gray"}, ""),
         ("Standard deviation", std, {"cmap": "magma", "vmin": low, "vmax": high}, "reflectance, mean over bands"),
-        ("Clear observations", count.amin(0).numpy(), {"cmap": "viridis", "vmin": 0, "vmax": most}, f"of {most}"),
+        ("Clear observations", least, {"cmap": "viridis", "vmin": 0, "vmax": most}, f"of {most}"),
     ]
     left = GAP
     for title, values, style, label in panels:
         place = (left / total[0], GAP / total[1], size[1] / total[0], size[0] / total[1])
         axes = figure.add_axes(place)
-        drawn = axes.imshow(values, interpolation="none" if zoom > 1 else "antialiased", aspect="auto", **style)
+        drawn = axes.imshow(values, interpolation="none", aspect="auto", **style)
         axes.set_axis_off()
         figure.text(left / total[0], 1 - 14 / total[1], title, size=TEXT, weight="bold", color=INK, va="top")
         left += size[1] + GAP

@@ -3,7 +3,7 @@
 Sharpness. Every score sees the image through one aperture at every scale, of the variance of an LR pixel's box, 1/12.
 The image's own pixel box, of variance s^-2 / 12, is there already, so with N a Gaussian, lengths in LR pixels, per band
 
-    u = image * N(variance (1 - s^-2) / 12)          derivatives taken spectrally, on at least 8 samples per LR pixel
+    u = image * N(variance (1 - s^-2) / 12)          derivatives taken spectrally, the gradient at 8 samples per pixel
     c = P99 - P1 of image * N(variance 1)            the scene's contrast, at a resolution that no method changes
     edge_contrast   = P99(|grad u|) / c              1 / px
     gradient_energy = mean(|grad u|^2) / c^2         1 / px^2
@@ -19,6 +19,7 @@ pixels off, after a least-squares a * image + b per band; the range is P99.5 - P
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ def sharpness(image: Array, scale: int, valid: Array | None = None) -> dict[str,
     """
     bands = _numpy(image)
     mask = np.isfinite(bands) if valid is None else np.isfinite(bands) & _numpy(valid)
-    scores = [_band_sharpness(band, inside, scale) for band, inside in zip(bands, mask, strict=True)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        scores = list(pool.map(_band_sharpness, bands, mask, [scale] * len(bands)))
     return {name: float(np.mean([score[name] for score in scores])) for name in SHARPNESS}
 
 
@@ -111,6 +113,9 @@ def _band_average(band: np.ndarray, scale: int, to: int, shift: tuple[float, flo
     means = band.astype(np.float64)
     for moved in shift:  # rows, then columns, each turned to be axis 0
         size = len(means)
+        if moved == 0 and scale % to == 0:
+            means = means.reshape(size * to // scale, scale // to, -1).mean(1).T
+            continue
         edges = (np.arange(size * to // scale + 1) / to - moved) * scale
         beyond = math.ceil(abs(moved) * scale) + 1
         padded = np.pad(means, [(beyond + 1, beyond), (0, 0)], mode="edge")  # one more before: the integral starts at 0
@@ -124,28 +129,40 @@ def _band_average(band: np.ndarray, scale: int, to: int, shift: tuple[float, flo
 def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str, float]:
     if not valid.any():
         return dict.fromkeys(SHARPNESS, math.nan)
-    level = np.median(band[valid])
-    spectrum = fft.dctn((np.where(valid, band, level) - level).astype(np.float32), norm="ortho")
-    factor = max(
-        1, math.ceil(8 / scale)
-    )  # finer samples, so that a score does not depend on where an edge meets the pixels
-    fy, fx = (np.arange(n, dtype=np.float32) * scale / (2 * n) for n in band.shape)  # cycles per LR pixel
-    omega_y, omega_x = 2 * np.pi * fy[:, None], 2 * np.pi * fx
+    level = band.mean(where=valid, dtype=np.float64)
+    modes = fft.dctn(np.where(valid, band - level, 0).astype(np.float32), norm="ortho", overwrite_x=True)
+    if everywhere := bool(valid.all()):
+        known = valid
+    else:
+        known = ndimage.binary_erosion(valid, iterations=math.ceil(1.5 * scale), border_value=1)
 
-    def smoothed(variance: float) -> np.ndarray:
-        return spectrum * np.exp(-variance / 2 * omega_y**2) * np.exp(-variance / 2 * omega_x**2)
+    def samples(rate: int, variance: float, rows: int = 0, columns: int = 0) -> np.ndarray:
+        """[n] blurred, derived so many times along rows' and columns' axes, at `rate` per LR pixel and axis.
 
-    if not valid.all():
-        valid = ndimage.binary_erosion(valid, iterations=math.ceil(1.5 * scale), border_value=1)
-    inside = valid.repeat(factor, 0).repeat(factor, 1)
-    u = smoothed((1 - scale**-2) / 12)
-    low, high = np.percentile(_samples(smoothed(1.0), factor)[inside], [1, 99]) if inside.any() else (0, 0)
+        The rate is what the blur leaves to be sampled; an extremum needs more, or it depends on where an edge meets
+        the samples.
+        """
+        field = modes
+        for axis, order in enumerate((rows, columns)):
+            size = field.shape[axis]
+            omega = np.arange(min(size, size * rate // scale), dtype=np.float32) * (np.pi * scale / size)
+            factors = (-omega) ** order * np.exp(-variance / 2 * omega**2)
+            field = _series(field, factors, size * rate // scale, axis=axis, sine=order % 2 == 1)
+        if everywhere:
+            return field.ravel()
+        centres = (((np.arange(n) + 0.5) * scale / rate).astype(int) for n in field.shape)
+        return field[known[np.ix_(*centres)]]
+
+    smooth = samples(2, 1.0)
+    low, high = np.percentile(smooth, [1, 99]) if smooth.size else (0, 0)
     contrast = float(high - low)
     if contrast <= 1e-6 * abs(level):  # float32 knows no less
         return dict.fromkeys(SHARPNESS, math.nan)
-    squared = _samples(-omega_y * u, factor, sine=0)[inside] ** 2
-    squared += _samples(-omega_x * u, factor, sine=1)[inside] ** 2
-    laplacian = _samples(-(omega_y**2 + omega_x**2) * u, factor)[inside]
+    variance = (1 - scale**-2) / 12
+    squared = samples(8, variance, rows=1) ** 2
+    squared += samples(8, variance, columns=1) ** 2
+    laplacian = samples(4, variance, rows=2)
+    laplacian += samples(4, variance, columns=2)
     return {
         "edge_contrast": math.sqrt(np.percentile(squared, 99)) / contrast,
         "laplacian_var": float(laplacian.var(dtype=np.float64)) / contrast**2,
@@ -153,11 +170,11 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
     }
 
 
-def _samples(spectrum: np.ndarray, factor: int, sine: int | None = None) -> np.ndarray:
-    """The cosine series `spectrum` on samples `factor` times finer; along axis `sine` the cosines are sines."""
-    for axis, size in enumerate(spectrum.shape):
-        if axis == sine:  # sines start at the first harmonic; the constant's coefficient is 0 and goes last
-            spectrum = fft.idst(np.roll(spectrum, -1, axis), n=size * factor, axis=axis, norm="ortho")
-        else:
-            spectrum = fft.idct(spectrum, n=size * factor, axis=axis, norm="ortho")
-    return spectrum * factor
+def _series(modes: np.ndarray, factors: np.ndarray, size: int, *, axis: int, sine: bool) -> np.ndarray:
+    """The cosine series of `modes` times `factors` along an axis on `size` samples; `sine`: cosines are sines."""
+    scaled = np.moveaxis(modes, axis, -1)[..., : len(factors)] * (factors * math.sqrt(size / modes.shape[axis]))
+    if sine:  # sines start at the first harmonic; the constant's coefficient is 0 and goes last
+        scaled = fft.idst(np.roll(scaled, -1, -1), n=size, norm="ortho", overwrite_x=True)
+    else:
+        scaled = fft.idct(scaled, n=size, norm="ortho", overwrite_x=True)
+    return np.moveaxis(scaled, -1, axis)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -44,6 +45,14 @@ def budget(side: int, stage: Stage = LBFGS, levels: tuple[int, ...] = (2, 4), ba
 def test_evaluations_count_what_a_step_may_take():
     assert [evaluations(phase) for phase in plan({"a": LBFGS}, [2, 4])] == [60, 60]
     assert [evaluations(phase) for phase in plan({"a": ADAM}, [2])] == [3]
+    in_turn = plan({"a": replace(LBFGS, blocks=[["weights"], ["shifts"]])}, [2])
+    assert [evaluations(phase, of="weights") for phase in in_turn] == [60]
+
+
+def test_solving_again_takes_its_time():
+    module = module_of(64, LBFGS, [2])
+    once, often = (Budget.of(module, 2, again=again).seconds for again in (0, 1000))
+    assert often > 50 * once  # 1001 times; how long an evaluation takes is measured each time
 
 
 def test_the_needs_grow_with_the_lattice_and_with_the_history():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from s2sr.data.geotiff import SceneFolder
 from s2sr.data.simulate import margin_for, observe
 from s2sr.model.field import SplatField
 from s2sr.model.grid import Grid
@@ -36,7 +37,9 @@ def test_repeated_samples_are_found_wherever_their_blocks_begin(row, column):
     assert samplings(frames, valid, ("B04", "B03"))[1] == Sampling()  # a 10 m detector repeats nothing
     valid[0, 1, 4:7, 3:8] = False  # a mask that cuts blocks
     assert samplings(frames * valid, valid, BANDS)[1] == Sampling(2, row, column)
-    frames[2, 1, 6, 6] += 1e-4
+    frames[2, 1, 6, 6] += 1e-4  # a composite of two dates
+    assert samplings(frames, torch.ones_like(valid), BANDS)[1] == Sampling(2, row, column)
+    frames[:, 1] += 1e-4 * torch.rand(3, *frames.shape[2:])
     assert samplings(frames, torch.ones_like(valid), BANDS)[1] == Sampling()
 
 
@@ -85,3 +88,9 @@ def test_a_scene_keeps_its_samplings_under_crop_and_selection():
     withheld = dataclasses.replace(scene, valid=torch.zeros_like(valid), judged=valid)
     assert withheld.samplings[1] == Sampling(2)
     assert scene.measured.sum((1, 2)).tolist() == [12 * 14, 6 * 7]
+
+
+def test_real_20_m_bands(shared_data):
+    for folder, pitches in (("belgium_monthly", [1, 1, 1, 2, 2, 2, 1, 2, 2]), ("belgium_apr_cloudy", [1, 1, 2])):
+        scene = SceneFolder(root=str(shared_data / folder)).load()
+        assert [s.pitch for s in scene.samplings] == pitches

@@ -1,0 +1,100 @@
+"""Shifts and radiometry on the exact model, the scene integrated out.
+
+    1/2 sum valid * rho(r^2 / v)  +  1/2 sum_k |W(k)|^2 S(k)^2 / (s^2 P(k))  +  1/2 sum_f log det B
+
+For a quadratic rho the minimum over the weights is -log evidence of the frames as they are, with borders, masks and
+offsets: what `evidence` fades at the border, filters and leaves out counts here. Without the last term, which is that
+of the blocks of `likelihood`, shifts would go where the weights explain most noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from s2sr.fit.aliases import Aliases
+from s2sr.fit.likelihood import Frames, negative_log_evidence
+from s2sr.fit.posterior import FourierMetric, local_noise, posterior
+from s2sr.fit.stages import Objective
+
+if TYPE_CHECKING:
+    from s2sr.fit.module import Reconstruction
+
+COARSE = 16  # at most so many frequencies per axis for the determinant, a smooth sum
+STEP = 0.01  # LR pixels, of the differences along the shifts
+
+
+def alignment(module: Reconstruction) -> Objective:
+    """Misfit, Gaussian prior and determinant, of weights, shifts and radiometry.
+
+    What moves a place as a whole must not move its frame: the noise there is local, about zero.
+    """
+    local_noise(module, about_mean=False)
+    conditional, field = posterior(module), module.field
+    frames, moments = _unseen(module)
+
+    def parts() -> dict[str, Tensor]:
+        shifts, gain = field.shifts.double(), field.radiometry.gain.double()
+        return {**conditional(), "volume": negative_log_evidence(frames, shifts=shifts, gain=gain, **moments)}
+
+    return parts
+
+
+@torch.no_grad()
+def _unseen(module: Reconstruction) -> tuple[Frames, dict[str, Tensor]]:
+    """Frames of nothing, whose -log evidence is the determinant, and what else it takes but shifts and gain."""
+    field, shape = module.field, module.field.grid.shape
+    rows, columns = (min(n, COARSE) for n in shape)
+    aliases = Aliases.of((rows, columns), device=module.frames.device)
+    squared = aliases.squared()
+    power = torch.stack([module.spectrum(b, squared) for b in range(len(field.bands))], -1)
+    clear = (module.valid / module.excess).double().mean((-2, -1))
+    nothing = torch.zeros(*squared.shape[1:], *clear.shape, dtype=torch.complex128, device=squared.device)
+    counts = aliases.counts.expand(squared.shape[1:]) * (shape[0] * shape[1] / (rows * columns))
+    return Frames(nothing, aliases, counts, clear), {
+        "variance": module.noise.double().square()[None, None],
+        "amplitude": aliases.transfer(field.sigma_psf.double(), field.widths.double()) * power.sqrt(),
+    }
+
+
+class AlignmentMetric:
+    """Nearly the inverse of the curvature: of the weights for given shifts, of all else for given weights.
+
+    Along (dy, dx, gain of every band, offset of every band) of an observation the curvature is that of least squares.
+    """
+
+    @torch.no_grad()
+    def __init__(self, module: Reconstruction) -> None:
+        field, radiometry = module.field, module.field.radiometry
+        self.weights = FourierMetric(module)
+        seen = field.observed(field.shifts)
+        moved = [field.observed(field.shifts + STEP * axis) - seen for axis in torch.eye(2).to(field.shifts)]
+        gain = radiometry.gain[..., None, None]
+        slopes = torch.stack([*(gain / STEP * each for each in moved), seen, torch.ones_like(seen)])
+        slopes = slopes * ((module.valid / module.excess).sqrt() / module.noise[..., None, None])
+        gram = torch.einsum("ptbyx,qtbyx->tbpq", slopes, slopes).double()
+        bands = gram.shape[1]
+        columns = 2 + torch.arange(bands)
+        place = gram.new_zeros(bands, 4, 2 + 2 * bands)  # of a band's (dy, dx, gain, offset) in those of all
+        place[:, (0, 1), (0, 1)] = 1
+        place[range(bands), 2, columns] = place[range(bands), 3, columns + bands] = 1
+        self.curvature = torch.einsum("tbpq,bpi,bqj->tij", gram, place, place)
+        self.parts = {
+            id(field.raw_shifts): [0, 1],
+            id(radiometry.raw_gain): columns.tolist(),
+            id(radiometry.raw_offset): (columns + bands).tolist(),
+        }
+
+    def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
+        """Steps for vectors along the weights and some or all of the rest."""
+        own = [self.parts.get(id(p), []) for p in parameters]
+        index = [k for part in own for k in part]
+        inner = self.curvature[:, index][:, :, index]
+        inner = inner + torch.diag_embed(1e-6 * inner.diagonal(dim1=1, dim2=2) + 1)  # a nat bounds what nothing shows
+        right = torch.cat([v.double() for v, part in zip(vectors, own, strict=True) if part], 1)
+        steps = torch.linalg.solve(inner, right).split([len(part) for part in own if part], 1)
+        rest = iter(steps)
+        return [next(rest).to(v) if part else self.weights(v) for v, part in zip(vectors, own, strict=True)]
