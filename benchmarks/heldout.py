@@ -5,13 +5,16 @@ python benchmarks/heldout.py sigma  [--scenes naip:0,...,naip:9] [OVERRIDE ...]
 python benchmarks/heldout.py real   [--folders apulia_clear,belgium_monthly] [--strategies lbfgs,bayes] [OVERRIDE ...]
 python benchmarks/heldout.py cost   [--strategies lbfgs,lbfgs_adam,bayes] [OVERRIDE ...]
 
-rank: over the configurations of `CONFIGURATIONS`, Spearman's correlation of the held-out error, of its median and of
-edge contrast with the true error (1 / PSNR at 4x). sigma: the parabola through the least held-out rmse over sigma
-against the true sigma. real: held-out errors over those of the temporal mean, mean and spread of five layouts, and the
-same of the two other baselines. cost: the share of judgement and refit in the fit.
+rank: over the configurations of `CONFIGURATIONS`, Spearman's correlation of the held-out errors and of edge contrast
+with the true error (1 / PSNR) at 4x and at 2x; and, as the most that errors of predicted samples can tell, that of two
+oracles: the rmse at the withheld samples without their noise, and at all samples without noise. sigma: the parabola
+through the least of a held-out error over sigma against the true sigma. real: held-out errors over those of the
+temporal mean, mean and spread of five layouts, and the same of the two other baselines. cost: the share of judgement
+and refit in the fit.
 
-Scenes: `naip:SEED` (NAIP-VA, 1 m, read as an eighth of a pixel), `dakota:SEED` (5 m; to tune on) and `demo:SEED`, which
-has clouds, haze and change. --data: the folder that holds hr_naip_va, hr_naip_northdakota_5m and the stacks.
+Scenes: `naip:SEED` (NAIP-VA, 1 m, read as an eighth of a pixel), the forests `sw:SEED` and `se:SEED` (1 m, a fifth),
+`dakota:SEED` (5 m, an eighth; to tune on) and `demo:SEED`, which has clouds, haze and change. --data: the folder that
+holds hr_naip_va, hr_naip_northdakota_5m and the stacks.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
 
 SIGMA = 0.45  # of the simulated scenes of `rank`
@@ -34,6 +38,14 @@ CONFIGURATIONS = [
     for tv in weights
     for sigma in (0.35, 0.4, 0.45, 0.5, 0.55)
 ]
+IMAGES = {  # file, and its pixels per LR pixel
+    "naip": ("hr_naip_va/NAIP-VA-b{}.tiff", 8),
+    "sw": ("hr_naip_va/m_3607717_sw_18_1_20160620_subset.tif", 5),
+    "se": ("hr_naip_va/m_3607824_se_17_1_20160620_subset.tif", 5),
+    "dakota": ("hr_naip_northdakota_5m/m_4709963_se_14_1_20160816.tif", 8),
+}
+SCORES = ("holdout_rmse", "holdout_median", "oracle_withheld", "oracle_all", "edge_contrast")
+CHOOSERS = {"holdout_rmse": 1, "holdout_median": 1, "psnr": -1}  # score, and the sign that makes the least the best
 COMMON = ("c2f.levels=[2,4]", "holdout.refit=false")
 BANDS = ("B02", "B03", "B04", "B08")
 
@@ -42,58 +54,67 @@ def sharp(folder: Path, name: str) -> np.ndarray:
     """[b, y, x] reflectance, blue to near infrared."""
     import rasterio
 
-    if name == "naip":
-        paths = [(folder / "hr_naip_va" / f"NAIP-VA-b{k}.tiff", 1) for k in (3, 2, 1, 4)]
-    else:
-        paths = [(folder / "hr_naip_northdakota_5m" / "m_4709963_se_14_1_20160816.tif", k) for k in (3, 2, 1, 4)]
     bands = []
-    for path, index in paths:
-        with rasterio.open(path) as file:
-            bands.append(file.read(index))
+    for k in (3, 2, 1, 4):
+        with rasterio.open(folder / IMAGES[name][0].format(k)) as file:
+            bands.append(file.read(k if file.count > 1 else 1))
     return np.stack(bands).astype(np.float32) / 255 * 0.4
 
 
-def simulated(folder: Path, scene: str, sigma: float, side: int = 36, dates: int = 8):
+def simulated(folder: Path, scene: str, sigma: float, side: int = 36, dates: int = 8, noise: float = 0.002):
     """A scene of about `side` LR pixels; place, jitter and noise are the seed's."""
     from s2sr.data.demo import Demo
     from s2sr.data.simulate import jitter, simulate_scene
 
     name, _, seed = scene.partition(":")
     if name == "demo":
-        return Demo(size=side, n_dates=dates, seed=int(seed), sigma_psf=sigma).load()
-    image, rng = sharp(folder, name), np.random.default_rng(int(seed))
-    pixels = 8 * (side + 8)
+        return Demo(size=side, n_dates=dates, seed=int(seed), sigma_psf=sigma, noise=noise).load()
+    image, scale, rng = sharp(folder, name), IMAGES[name][1], np.random.default_rng(int(seed))
+    pixels = scale * (side + 8)
     row, column = (int(rng.integers(n - pixels + 1)) for n in image.shape[1:])
     image = image[:, row : row + pixels, column : column + pixels]
     shifts = jitter(dates, 0.15, rng)
-    return simulate_scene(image, 8, bands=BANDS, shifts=shifts, sigma_psf=sigma, noise=0.002, seed=int(seed))
+    return simulate_scene(image, scale, bands=BANDS, shifts=shifts, sigma_psf=sigma, noise=noise, seed=int(seed))
 
 
-def judged(scene, *overrides: str) -> dict[str, float]:
-    """The fit's judgement; `psnr` and `edge_contrast` where the truth is known."""
+def judged(scene, *overrides: str, clean=None) -> dict[str, float]:
+    """The fit's judgement; `psnr` at 4x, `psnr_2x` and `edge_contrast` where the truth is known.
+
+    clean: the scene without noise, for the oracles.
+    """
     from s2sr.observations import configuration
     from s2sr.reconstruction import reconstruct
-    from s2sr.report.scores import scores
+    from s2sr.report.metrics import fidelity
+    from s2sr.report.scores import offset_to_truth, scores
 
     module = reconstruct(scene, configuration(*COMMON, *overrides))
-    field = module.field
-    known = scores(scene, field.render(), field.scale, field.shifts.detach()) if scene.truth else {}
-    return {**module.judgement, **known}
+    field, found = module.field, module.judgement
+    if truth := scene.truth:
+        shifts = field.shifts.detach()
+        coarse = field.render(scene.grid.scaled(2))
+        moved = {"truth_scale": truth.scale, "shift": offset_to_truth(scene, shifts)}
+        found |= scores(scene, field.render(), field.scale, shifts)
+        found["psnr_2x"] = fidelity(coarse, truth.reflectance, scale=2, **moved)["psnr"]
+    if clean:
+        seen, frames = module.scene, {o.name: frame for o, frame in zip(clean.observations, clean.frames, strict=True)}
+        squared = (field().detach() - torch.stack([frames[o.name] for o in seen.observations])).square()
+        found["oracle_withheld"] = float(squared[seen.judged].mean().sqrt())
+        found["oracle_all"] = float(squared[seen.valid | seen.judged].mean().sqrt())
+    return found
 
 
 def rank(options: argparse.Namespace, overrides: list[str]) -> None:
     for name in options.scenes or ["naip:0", "demo:0"]:
-        scene = simulated(options.data, name, SIGMA)
+        scene, clean = (simulated(options.data, name, SIGMA, noise=noise) for noise in (0.002, 0.0))
         rows = []
         for configuration in CONFIGURATIONS:
-            found = judged(scene, *configuration, *overrides)
-            rows.append([found[key] for key in ("holdout_rmse", "holdout_median", "edge_contrast", "psnr")])
+            rows.append(judged(scene, *configuration, *overrides, clean=clean))
             values = " ".join(f"{part.partition('=')[2]:9}" for part in configuration[:3])  # strategy, sigma, TV weight
-            print(f"{name:10} {values}" + "".join(f"{value:11.6f}" for value in rows[-1]), flush=True)
-        *scores, psnr = np.array(rows).T
-        ranks = [float(spearmanr(score, -psnr).statistic) for score in scores]
-        texts = (f"{what} {r:+.2f}" for what, r in zip(("rmse", "median", "edge contrast"), ranks, strict=True))
-        print(f"{name:10} rank correlation with the true error over {len(rows)}: " + ", ".join(texts), flush=True)
+            print(f"{name:10} {values}" + "".join(f"{rows[-1][key]:11.6f}" for key in (*SCORES, "psnr")), flush=True)
+        for scale, psnr in ((4, "psnr"), (2, "psnr_2x")):
+            truth = [-row[psnr] for row in rows]
+            ranks = ", ".join(f"{key} {spearmanr([r[key] for r in rows], truth).statistic:+.2f}" for key in SCORES)
+            print(f"{name:10} rank correlation over {len(rows)} with the true error at {scale}x: {ranks}", flush=True)
 
 
 def sigma(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -103,12 +124,13 @@ def sigma(options: argparse.Namespace, overrides: list[str]) -> None:
         scene = simulated(options.data, name, float(true), side=28)
         tried = np.arange(0.35, 0.56, 0.05)
         rows = [judged(scene, "strategy=lbfgs", *overrides, f"psf.sigma={value:.2f}") for value in tried]
-        rmse, psnr = (np.array([row[key] for row in rows]) for key in ("holdout_rmse", "psnr"))
-        chosen, best = lowest(tried, rmse), lowest(tried, -psnr)
-        errors.append(chosen - true)
-        print(f"{name:10} true {true:.3f}, held-out chooses {chosen:.3f}, PSNR {best:.3f}", flush=True)
-    within = sum(abs(error) <= 0.05 for error in errors)
-    print(f"within .05 in {within} of {len(errors)}; bias {np.mean(errors):+.3f}, spread {np.std(errors):.3f}")
+        chosen = [lowest(tried, np.array([sign * row[key] for row in rows])) for key, sign in CHOOSERS.items()]
+        errors.append([value - true for value in chosen])
+        texts = (f"{key} {value:.3f}" for key, value in zip(CHOOSERS, chosen, strict=True))
+        print(f"{name:10} true {true:.3f}, chosen by " + ", ".join(texts), flush=True)
+    for key, error in zip(CHOOSERS, np.array(errors).T, strict=True):
+        within = (abs(error) <= 0.05).sum()
+        print(f"{key}: within .05 in {within} of {len(error)}; bias {error.mean():+.3f}, spread {error.std():.3f}")
 
 
 def lowest(x: np.ndarray, y: np.ndarray) -> float:

@@ -1,11 +1,13 @@
 """How cost grows with the scene. What a whole run takes, benchmarks/process.py tells.
 
-python benchmarks/scale.py [--sizes 256,512,1024] [--threads 2]
+python benchmarks/scale.py [--sizes 256,512,1024] [--threads 2] [--stages true]
 
-Scenes are power-law surfaces, seen by the model itself through jitter of .15 px and noise of .002. Prints of the
-weights alone (stage `solve` of strategy=bayes, shifts and noise known) at 4x from 16 observations of one band, unmasked
-and with a tenth of all samples masked in squares: seconds, seconds of the processor (on a shared machine the better
-measure), the same per LR pixel, evaluations, peak memory.
+Scenes are power-law surfaces, seen by the model itself through jitter of .15 px and noise of .002. Prints
+
+* the weights alone (stage `solve` of strategy=bayes, shifts and noise known) at 4x from 16 observations of one band,
+  unmasked and with a tenth of all samples masked in squares: seconds, seconds of the processor (on a shared machine
+  the better measure), the same per LR pixel, evaluations, peak memory;
+* the blind fit, stage by stage and level by level: the same, and what comes before it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 
 BANDS = ("B02", "B03", "B04", "B08")
+FITS = ((256, 8, 4, "c2f=2_4_8"), (512, 16, 3, "c2f=2_4"))  # size, observations, bands, levels
 COLUMNS = ("seconds", "cpu s", "cpu us/pixel", "evaluations", "memory MB")
 
 
@@ -89,6 +92,38 @@ def solve(size: int, masked: float, threads: int) -> list[float]:
     return [seconds, busy, busy / size**2 * 1e6, module.evals, memory]
 
 
+def stages(size: int, observations: int, bands: int, levels: str, threads: int) -> list[tuple[str, list[float]]]:
+    """Of every stage and level: seconds, those of the processor, and per LR pixel; evaluations, peak memory so far."""
+    torch.set_num_threads(threads)
+    from lightning.pytorch.callbacks import Callback
+
+    from s2sr.observations import configuration
+    from s2sr.reconstruction import prepare, train
+
+    logging.getLogger("s2sr").setLevel(logging.ERROR)
+    cfg = configuration("strategy=bayes", levels)
+    train(prepare(simulated(32, observations, bands)[0], cfg), cfg)  # libraries are loaded
+    scene, _ = simulated(size, observations, bands)
+    found: list[tuple[str, list[float]]] = []
+    last = [time.perf_counter(), time.process_time(), 0]
+
+    def lap(name: str, evaluations: int) -> None:
+        now = [time.perf_counter(), time.process_time(), evaluations]
+        seconds, busy, evaluated = (b - a for a, b in zip(last, now, strict=True))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found.append((name, [seconds, busy, busy / size**2 * 1e6, evaluated, memory]))
+        last[:] = now
+
+    class Laps(Callback):
+        def on_train_epoch_end(self, trainer, module) -> None:
+            lap(f"{module.phase.name} x{module.phase.scale}", module.evals)
+
+    module = prepare(scene, cfg)
+    lap("before", 0)
+    train(module, cfg, callbacks=[Laps()])
+    return found
+
+
 def write(folder: Path, size: int, observations: int, bands: int) -> None:
     """A scene folder, DN of 1e-4."""
     import rasterio
@@ -107,14 +142,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="256,512,1024")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--stages", choices=["true", "false"], default="true")
     options = parser.parse_args()
     print(f"weights alone, 16 observations, 1 band, 4x, {options.threads} threads")
     print(f"{'':24}" + "".join(f"{column:>14}" for column in COLUMNS))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for size in map(int, options.sizes.split(",")):
+        for size in map(int, filter(None, options.sizes.split(","))):
             for masked in (0.0, 0.1):
                 found = pool.apply(solve, (size, masked, options.threads))
                 name = f"{size} x {size} {'masked' if masked else 'unmasked'}"
+                print(f"{name:24}" + "".join(f"{value:14.2f}" for value in found), flush=True)
+        for size, observations, bands, levels in FITS if options.stages == "true" else ():
+            print(f"{size} x {size}, {observations} dates, {bands} bands, {levels}")
+            for name, found in pool.apply(stages, (size, observations, bands, levels, options.threads)):
                 print(f"{name:24}" + "".join(f"{value:14.2f}" for value in found), flush=True)
 
 

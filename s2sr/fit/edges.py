@@ -28,6 +28,7 @@ from scipy.special import gammaln
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from s2sr.fit.losses import times
 from s2sr.fit.posterior import departure, fourier_metric
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
@@ -57,8 +58,9 @@ class EdgePrior:
         stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
 
         def parts() -> dict[str, Tensor]:
-            energy = GradientEnergy.apply(field.weights, field.scale, units, exponent, delta)
-            return {"misfit": module.fidelity(), "edges": module.tv / stiffness * energy}
+            factor = module.tv / stiffness
+            edges = GradientEnergy.apply(field.weights, field.scale, units, exponent, delta, factor)
+            return {"misfit": module.fidelity(), "edges": edges}
 
         return parts
 
@@ -87,23 +89,25 @@ def differences(weights: Tensor, scale: int, units: Tensor) -> Tensor:
 
 
 class GradientEnergy(torch.autograd.Function):
-    """s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x].
+    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x].
 
     Its gradient is found on the way, a few rows at a time: what is between stays in the cache.
     """
 
     @staticmethod
-    def forward(ctx, weights: Tensor, scale: int, units: Tensor, exponent: float, delta: float) -> Tensor:
+    def forward(
+        ctx, weights: Tensor, scale: int, units: Tensor, exponent: float, delta: float, factor: float = 1.0
+    ) -> Tensor:
         bands, rows, columns = weights.shape
-        gradient, value = torch.empty_like(weights), weights.new_zeros(())
+        gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         height = max(1, BLOCK // (bands * columns))
         above: Tensor | float = 0.0  # what flows in from the rows before
         for start in range(0, rows, height):
             d = differences(weights[:, start : start + height + 1], scale, units)[:, :, :height]
             size = d.square().sum((0, 1)).div_(bands).add_(delta**2)
             slope = size.pow(exponent / 2 - 1)
-            value += (size * slope - delta**exponent).sum() * (bands / (exponent * scale**2))
-            d *= slope * (1 / (scale * units))[:, None, None]
+            value += (size * slope - delta**exponent).sum() * (factor * bands / (exponent * scale**2))
+            d *= slope * (factor / (scale * units))[:, None, None]
             g = torch.add(d[0], d[1], out=gradient[:, start : start + height]).neg_()
             g[:, 1:] += d[0, :, :-1]
             g[:, 0] += above
@@ -116,7 +120,7 @@ class GradientEnergy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, output: Tensor):
         (gradient,) = ctx.saved_tensors
-        return gradient * output, None, None, None, None
+        return times(gradient, output), None, None, None, None, None
 
 
 def dimensions(samples: Tensor) -> float:

@@ -10,6 +10,7 @@ lattice the integral is s^-2 sum Huber_delta(s |forward difference| / G_b).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from s2sr.errors import InputError
 
 BLOCK = 2**19  # samples whose differences are taken at a time
+Rho = Callable[[Tensor], Tensor]  # z, residuals over the standard deviation -> nats
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,41 @@ class Huber:
         return (inner * (size - inner / 2)).sum()
 
 
+class Misfit(torch.autograd.Function):
+    """rho of (predicted - observed) / sqrt(noise^2 excess) at the valid samples, nats in float64.
+
+    predicted, observed, valid, excess: [t, b, y, x]; noise: [t, b], which does not move by it. Its gradient along what
+    is predicted is found on the way, an observation at a time: what is between stays in the cache.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, predicted: Tensor, observed: Tensor, valid: Tensor, noise: Tensor, excess: Tensor, rho: Rho
+    ) -> Tensor:
+        slope = torch.empty_like(predicted)
+        value = predicted.new_zeros((), dtype=torch.float64)  # in float32 a nat of ten millions is lost
+        for t, gradient in enumerate(slope):
+            rate = (noise[t, :, None, None].square() * excess[t]).rsqrt_().mul_(valid[t])
+            with torch.enable_grad():
+                z = (predicted[t] - observed[t]).mul_(rate).requires_grad_()
+                nats = rho(z)
+            torch.mul(torch.autograd.grad(nats, z)[0], rate, out=gradient)
+            value += nats.detach()
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, output: Tensor):
+        (slope,) = ctx.saved_tensors
+        return times(slope, output), None, None, None, None, None
+
+
+def times(gradient: Tensor, output: Tensor) -> Tensor:
+    """What a backward pass hands on; mostly `output` is 1, and a copy would cost a pass over fresh memory."""
+    return gradient if output == 1 else gradient * output
+
+
 class HuberTV(torch.autograd.Function):
     """s^-2 sum over bands and splats of Huber_delta(s |forward difference of w| / G_b), isotropic.
 
@@ -57,7 +94,7 @@ class HuberTV(torch.autograd.Function):
     def forward(ctx, weights: Tensor, scale: int, gradients: Tensor, delta: float) -> Tensor:
         need = ctx.needs_input_grad[0]
         gradient = torch.empty_like(weights) if need else None
-        value = weights.new_zeros(())
+        value = weights.new_zeros((), dtype=torch.float64)
         rows, columns = weights.shape[1:]
         height = max(1, BLOCK // columns)
         for b, unit in enumerate(scale / gradients):
@@ -87,7 +124,7 @@ class HuberTV(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, output: Tensor):
         (gradient,) = ctx.saved_tensors
-        return gradient * output, None, None, None
+        return times(gradient, output), None, None, None
 
 
 def total_variation(weights: Tensor, scale: int, *, gradients: Tensor, delta: float) -> Tensor:

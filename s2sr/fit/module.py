@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from s2sr.errors import InputError
 from s2sr.fit.forecast import Forecast
-from s2sr.fit.losses import mean_gradient, total_variation
+from s2sr.fit.losses import Misfit, Rho, mean_gradient, total_variation
 from s2sr.fit.noise import frame_to_frame_std, robust_std, usual
 from s2sr.fit.stages import Objective, Phase, Stage, plan
 from s2sr.model.field import SplatField
@@ -70,7 +70,7 @@ class Reconstruction(lightning.LightningModule):
         *,
         stages: Mapping[str, Stage],
         levels: Sequence[int],
-        misfit: Callable[[Tensor], Tensor],
+        misfit: Rho,
         tv_delta: float,
         noise: float | Tensor | None = None,
         spectrum: Spectrum | None = None,
@@ -178,11 +178,14 @@ class Reconstruction(lightning.LightningModule):
 
     def fidelity(self) -> Tensor:
         """The misfit of what is fitted, nats."""
-        return self.misfit(self.standardised())
+        return self.misfit_of(self.field(), self.frames)
 
-    def standardised(self) -> Tensor:
-        """[t, b, y, x] the residual over the standard deviation that it is expected to have there."""
-        return self.residual() / self.noise[..., None, None] * self.excess.rsqrt()
+    def misfit_of(
+        self, predicted: Tensor, observed: Tensor, *, rho: Rho | None = None, samples: Tensor | None = None
+    ) -> Tensor:
+        """The same of any frames [t, b, y, x]; default: by the module's own misfit, on the valid samples."""
+        seen = self.valid if samples is None else samples
+        return Misfit.apply(predicted, observed, seen, self.noise.detach(), self.excess, rho or self.misfit)
 
     def misfit_and_tv(self) -> dict[str, Tensor]:
         """The misfit, and the TV term at its present weight; nats."""

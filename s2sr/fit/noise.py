@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,18 +49,18 @@ def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True, reach: float = 
     `margin` of three standard errors. The mean itself does not count: what moves a field as a whole is no detail, and
     as white noise would cost the detail that the observation shows. With `about_mean` false it counts.
     """
-    steps = torch.arange(-math.ceil(3 * reach), math.ceil(3 * reach) + 1, device=z.device)
-    kernel = torch.exp(-(steps / reach).square() / 2).to(z)
+    rows, columns = (
+        torch.exp(-((i[:, None] - i) / reach).square() / 2)
+        for i in (torch.arange(n, dtype=z.dtype, device=z.device) for n in z.shape[2:])
+    )
 
-    def gathered(x: Tensor) -> Tensor:
-        x = F.conv2d(x.flatten(0, 1)[:, None], kernel[None, None, :, None], padding=(len(kernel) // 2, 0))
-        return F.conv2d(x, kernel[None, None, None], padding=(0, len(kernel) // 2))[:, 0].unflatten(0, z.shape[:2])
+    def around(z: Tensor, valid: Tensor) -> Tensor:
+        """Of one observation: [b, y, x]."""
+        count = (rows @ valid.to(z) @ columns).clamp(min=1e-6)
+        mean = rows @ torch.where(valid, z, 0) @ columns / count if about_mean else 0.0
+        return rows @ torch.where(valid, z - mean, 0).square() @ columns / count
 
-    z = torch.where(valid, z, 0)
-    count = gathered(valid.to(z)).clamp(min=1e-6)
-    if about_mean:
-        z = torch.where(valid, z - gathered(z) / count, 0)
-    return (gathered(z.square()) / count - margin).clamp(min=1)
+    return torch.stack([(around(*one) - margin).clamp(min=1) for one in zip(z, valid, strict=True)])
 
 
 def usual(frames: Tensor, valid: Tensor, *, outlier: float = 5.0) -> Tensor:

@@ -24,13 +24,14 @@ from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
+    from s2sr.model.field import SplatField
 
 
 class GaussianPrior:
-    """The prior of a module's field as its spectrum is now; `stiffness` [b]: S^2 / (s^2 P) of every mode of rfft2."""
+    """As a module's spectrum is now, of its field or another; `stiffness` [b]: S^2 / (s^2 P) of every mode of rfft2."""
 
-    def __init__(self, module: Reconstruction) -> None:
-        lattice = module.field.lattice
+    def __init__(self, module: Reconstruction, field: SplatField | None = None) -> None:
+        lattice = (field or module.field).lattice
         rows, columns = lattice.frequencies(module.frames.device)
         squared = rows.square() + columns.square()
         splat = torch.exp(-2 * (math.pi * lattice.sigma) ** 2 * squared)
@@ -42,7 +43,7 @@ class GaussianPrior:
         """-log p(weights [b, y, x]) but for a constant, nats: half of w . g, with its gradient g linear in w."""
         gradient = torch.empty_like(weights)
         for w, g, stiffness in zip(weights.detach(), gradient, self.stiffness, strict=True):
-            spectrum = torch.fft.rfft2(w) * stiffness
+            spectrum = torch.fft.rfft2(w).mul_(stiffness)
             spectrum[0, 0] = 0
             g.copy_(torch.fft.irfft2(spectrum, s=w.shape))
         return (weights * gradient).sum() - (weights.detach() * gradient).sum() / 2
@@ -61,7 +62,8 @@ def departure(module: Reconstruction) -> Tensor:
     """
     weights = module.field.weights.requires_grad_(True)
     module.evals += 1
-    misfit = Quadratic()(module.standardised() * module.trusted)
+    trusted = module.valid & module.trusted
+    misfit = module.misfit_of(module.field(), module.frames, rho=Quadratic(), samples=trusted)
     (gradient,) = torch.autograd.grad(misfit + GaussianPrior(module)(weights), weights)
     return FourierMetric(module)(gradient)
 
@@ -81,12 +83,14 @@ class FourierMetric:
     """The inverse of the posterior's curvature, were the lattice periodic and clear: a gradient -> a step, [b, y, x].
 
     The four aliases of every LR frequency are solved for together; all others are held by the prior alone. stiffness:
-    [b] of the prior, for every mode of rfft2; default: the Gaussian one's.
+    [b] of the prior, for every mode of rfft2; default: the Gaussian one's. field: default: the module's.
     """
 
     @torch.no_grad()
-    def __init__(self, module: Reconstruction, stiffness: Sequence[Tensor] | None = None) -> None:
-        field = module.field
+    def __init__(
+        self, module: Reconstruction, stiffness: Sequence[Tensor] | None = None, *, field: SplatField | None = None
+    ) -> None:
+        field = field or module.field
         s, m = field.scale, field.lattice.margin
         dtype = field.weights.dtype
         cells = (field.grid.shape[0] + 2 * m, field.grid.shape[1] + 2 * m)
@@ -99,7 +103,7 @@ class FourierMetric:
             mirrored = columns[c][None] < 0
             row = torch.where(mirrored, -rows[a][:, None], rows[a][:, None]) % field.lattice.shape[0]
             self.near.append((row, columns[c][None].abs().expand_as(row), mirrored))
-        self.roots = [one.rsqrt() for one in stiffness or GaussianPrior(module).stiffness]
+        self.roots = [one.rsqrt() for one in stiffness or GaussianPrior(module, field).stiffness]
         share = (module.valid / module.excess).double().mean((-2, -1))  # of a clear observation's information
         weights = (field.radiometry.gain / module.noise).double().square() * share
         from_first = (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
@@ -115,12 +119,12 @@ class FourierMetric:
     def __call__(self, gradient: Tensor) -> Tensor:
         step = torch.empty_like(gradient)
         for b, (root, factor) in enumerate(zip(self.roots, self.factors, strict=True)):
-            spectrum = torch.fft.rfft2(gradient[b], norm="ortho") * root
+            spectrum = torch.fft.rfft2(gradient[b], norm="ortho").mul_(root)
             near = [torch.where(flip, x.conj(), x) for row, column, flip in self.near if [x := spectrum[row, column]]]
             solved = backward_solve(factor, forward_solve(factor, near))
             for (row, column, flip), x in zip(self.near, solved, strict=True):
                 spectrum[row, column] = torch.where(flip, x.conj(), x)
-            step[b] = torch.fft.irfft2(spectrum * root, s=gradient.shape[1:], norm="ortho")
+            step[b] = torch.fft.irfft2(spectrum.mul_(root), s=gradient.shape[1:], norm="ortho")
         return step
 
 

@@ -18,10 +18,16 @@ Metric = Callable[[Sequence[Tensor], Sequence[Tensor]], Vector]
 LONGEST = 1.0  # change of any parameter in one iteration: reflectance, a logarithm, or LR pixels
 
 
-class QuasiNewton(Optimizer):
-    """A step is up to `max_iter` iterations, or until less than `tolerance` of the objective can be gained.
+def identity(_: Sequence[Tensor], vectors: Sequence[Tensor]) -> Vector:
+    """The metric where nothing is known."""
+    return [v.clone() for v in vectors]
 
-    metric: (parameters, vectors along them) -> vectors; default: the identity. history: steps that correct it, each
+
+class QuasiNewton(Optimizer):
+    """A step is up to `max_iter` iterations, or until less than `tolerance` per parameter can be gained: where the
+    objective is in nats, a parameter that fits nothing but noise gains half a nat.
+
+    metric: (parameters, vectors along them) -> new vectors; default: the identity. history: steps that correct it, each
     two copies of the parameters. Every step starts afresh from the metric.
     """
 
@@ -31,8 +37,8 @@ class QuasiNewton(Optimizer):
         *,
         max_iter: int = 20,
         history: int = 10,
-        tolerance: float = 0.05,
-        metric: Metric = lambda _, vectors: list(vectors),
+        tolerance: float = 1e-7,
+        metric: Metric = identity,
     ) -> None:
         super().__init__(params, {"max_iter": max_iter, "history": history, "tolerance": tolerance})
         self.metric = metric
@@ -44,15 +50,17 @@ class QuasiNewton(Optimizer):
         (group,) = self.param_groups
         before = value = evaluate()
         parameters = [p for p in group["params"] if p.grad is not None]
-        slope = [p.grad.clone() for p in parameters]
+        slope, start = _taken(parameters), [torch.empty_like(p) for p in parameters]
         pairs: list[tuple[Vector, Vector, float]] = []
+        enough = 2 * group["tolerance"] * sum(p.numel() for p in parameters)
         for _ in range(group["max_iter"]):
             direction = _bend(slope, pairs, lambda vectors: self.metric(parameters, vectors))
             gain = _dot(slope, direction)
-            if not gain > 2 * group["tolerance"]:
+            if not gain > enough:
                 break
-            length = min(1.0, LONGEST / max(float(d.abs().max()) for d in direction))
-            start = [p.clone() for p in parameters]
+            length = min(1.0, LONGEST / max(float(torch.linalg.vector_norm(d, torch.inf)) for d in direction))
+            for p, x in zip(parameters, start, strict=True):
+                x.copy_(p)
             for _ in range(8):
                 for p, x, d in zip(parameters, start, direction, strict=True):
                     torch.sub(x, d, alpha=length, out=p)
@@ -65,13 +73,21 @@ class QuasiNewton(Optimizer):
                 for p, x in zip(parameters, start, strict=True):
                     p.copy_(x)
                 break
-            change = [p - x for p, x in zip(parameters, start, strict=True)]
-            bent = [p.grad - g for p, g in zip(parameters, slope, strict=True)]
-            curvature = _dot(change, bent)
-            if curvature > 1e-10 * (_dot(change, change) * _dot(bent, bent)) ** 0.5:
+            # in the memory of what they are made from: fresh pages cost more than the arithmetic
+            change, value, now = [d.mul_(-length) for d in direction], found, _taken(parameters)
+            bent = [g.neg_().add_(new) for g, new in zip(slope, now, strict=True)]
+            slope, curvature = now, _dot(change, bent)
+            if curvature > 1e-10 * length * gain:
                 pairs = [*pairs, (change, bent, curvature)][-group["history"] :]
-            slope, value = [p.grad.clone() for p in parameters], found
         return before
+
+
+def _taken(parameters: Sequence[Tensor]) -> Vector:
+    """The gradients; the next evaluation makes new ones."""
+    found = [p.grad for p in parameters if p.grad is not None]
+    for p in parameters:
+        p.grad = None
+    return found
 
 
 def _bend(slope: Vector, pairs: Sequence[tuple[Vector, Vector, float]], metric: Callable[[Vector], Vector]) -> Vector:

@@ -7,26 +7,63 @@ Gaussian prior) on these and F' the same on all samples, the weights go to the m
 
 Without new samples that is w0 itself, wherever the strategy stopped: converged or not, polished or not, whatever its
 prior. New samples move the weights as they would move the posterior mean, and for that the metric is known.
+
+The prior being quadratic, only the change w - w0 is in it, and of the misfit only what the frames see of the change.
+They see nothing beyond one cycle per LR pixel, so the change is found on a lattice of two splats per pixel.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from s2sr.fit.posterior import posterior
-from s2sr.fit.stages import Objective
+from s2sr.fit.posterior import FourierMetric, GaussianPrior
+from s2sr.fit.quasi_newton import QuasiNewton
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
 
 
-def refit(module: Reconstruction) -> Objective:
-    """The objective of a stage that ends the withholding: see above."""
-    weights = module.field.weights.requires_grad_()
-    start = weights.detach().clone()
-    parts = posterior(module)
-    (slope,) = torch.autograd.grad(torch.stack(list(parts().values())).sum(), weights)
-    module.reveal()
-    return lambda: {**parts(), "tilt": -torch.sum(slope * (module.field.weights - start))}
+@dataclass(frozen=True)
+class Refit:
+    """The start of a stage that ends the withholding: see above. Takes up to `max_iter` iterations, or until less than
+    `tolerance` nats per splat can be gained.
+    """
+
+    max_iter: int = 6
+    tolerance: float = 1e-6
+    history: int = 3
+
+    def __call__(self, module: Reconstruction) -> None:
+        field = module.field
+        change = field.unsolved(next((s for s in range(2, field.scale) if field.scale % s == 0), field.scale))
+        weights, shifts = change.weights.requires_grad_(), field.shifts.detach()
+        gain = field.radiometry.gain.detach()[..., None, None]
+        with torch.no_grad():
+            missing = module.frames - field()
+        nothing = torch.zeros_like(missing).requires_grad_()
+        (slope,) = torch.autograd.grad(module.misfit_of(nothing, missing), nothing)
+        module.reveal()
+        prior = GaussianPrior(module, change)
+
+        def closure() -> Tensor:
+            module.evals += 1
+            weights.grad = None
+            seen = gain * change.observed(shifts)
+            value = module.misfit_of(seen, missing) - (slope * seen).sum() + prior(weights)
+            value.backward()
+            return value.detach()
+
+        metric = FourierMetric(module, field=change)
+        QuasiNewton(
+            [weights],
+            max_iter=self.max_iter,
+            history=self.history,
+            tolerance=self.tolerance,
+            metric=lambda _, vectors: [metric(v) for v in vectors],
+        ).step(closure)
+        change.refine(field.scale)
+        field.weights.data.add_(change.weights)

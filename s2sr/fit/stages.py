@@ -21,7 +21,14 @@ from s2sr.fit.schedules import Constant, Schedule
 
 BLOCKS = ("weights", "shifts", "radiometry", "psf", "noise", "spectrum")
 Objective = Callable[[], Mapping[str, Tensor]]  # its parts at the present parameters, nats
-LEVELS: dict[str, slice] = {"all": slice(None), "coarsest": slice(1), "finest": slice(-1, None)}
+Levels = Callable[[Sequence[int]], Sequence[int]]
+LEVELS: dict[str, Levels] = {  # of the ladder, a stage's
+    "all": lambda ladder: ladder,
+    "coarsest": lambda ladder: ladder[:1],
+    "seen": lambda ladder: [s for s in ladder if s > 1][:1] or ladder,  # frames see no more than two splats per pixel
+    "finer": lambda ladder: ladder[1:] or ladder,
+    "finest": lambda ladder: ladder[-1:],
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Stage:
     blocks: Sequence[Sequence[str]]
     steps: int
     tv: Schedule = Constant(0.0)  # noqa: RUF009
-    levels: str = "all"  # all, coarsest or finest
+    levels: str = "all"  # one of LEVELS
     rounds: int = 1
     tolerance: float = 0.0
     stop_on: str | None = None
@@ -131,7 +138,7 @@ def plan(stages: Mapping[str, Stage], levels: Sequence[int]) -> list[Phase]:
         raise InputError("the strategy has no stages that fit; choose strategy=lbfgs_adam or another of conf/strategy")
     phases: list[Phase] = []
     for name, stage in stages.items():
-        for scale in levels[LEVELS[stage.levels]]:
+        for scale in LEVELS[stage.levels](levels):
             if phases and scale < phases[-1].scale:
                 raise InputError(f"stage {name} goes back from level {phases[-1].scale} to {scale}; use levels: finest")
             total = len(stage.visits)

@@ -99,7 +99,7 @@ def settle(module: Reconstruction) -> None:
         p.requires_grad_(any(p is q for q in free))
     evidence = Evidence(side=64)
     parts = evidence(module)
-    optimizer = QuasiNewton(free, metric=Information(module, evidence))
+    optimizer = QuasiNewton(free, tolerance=4e-4, metric=Information(module, evidence))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -141,10 +141,15 @@ class SplatField(nn.Module):
         self.weights.copy_(F.interpolate(padded, scale_factor=self.scale, mode="bicubic", align_corners=False)[0])
 
     def unsolved(self, scale: int) -> SplatField:
-        """A field of zero weights on a lattice of `scale`, seen as this one is: all but its weights is held fixed."""
+        """A field of zero weights on a lattice of `scale` and the same margin, seen as this one is.
+
+        All but its weights is held fixed.
+        """
         sigma = PSF(self.sigma_by_band())
         shifts, samplings = self.shifts.detach(), self.samplings
         field = SplatField(self.grid, self.bands, scale=scale, psf=sigma, shifts=shifts, samplings=samplings)
+        field.reach, field.lattice = self.reach, Lattice(self.grid.shape, scale, self.lattice.margin)
+        field.weights = nn.Parameter(field.weights.new_zeros(len(self.bands), *field.lattice.shape))
         field.to(self.weights).radiometry.load_state_dict(self.radiometry.state_dict())
         field.fitted = {block: names if block == "weights" else [] for block, names in field.fitted.items()}
         return field

@@ -29,7 +29,7 @@ class Radiometry(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """offset + gain * frames for frames [t, b, y, x]."""
-        return self.offset[..., None, None] + self.gain[..., None, None] * frames
+        return torch.addcmul(self.offset[..., None, None], self.gain[..., None, None], frames)
 
     @torch.no_grad()
     def initialise(self, frames: Tensor, valid: Tensor, reference: Tensor) -> None:

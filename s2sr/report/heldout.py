@@ -45,8 +45,9 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
     shifts, mean = field.shifts, level_mean(scene)
     spectrum = deconvolved(mean, shifts, noise.square().mean(0) / len(scene))
     found = scores("holdout", scene, {"": field(), **baselines(scene, mean, spectrum, shifts)})
-    rmse = [found[f"holdout_rmse{name}"] for name in ("", "_temporal_mean", "_bicubic", "_wiener")]
-    log.info("held-out samples: rmse %.4f; temporal mean %.4f, bicubic %.4f, Wiener %.4f", *rmse)
+    for error in ("median", "rmse"):
+        each = [found[f"holdout_{error}{name}"] for name in ("", "_temporal_mean", "_bicubic", "_wiener")]
+        log.info("held-out %s: %.4f; temporal mean %.4f, bicubic %.4f, Wiener %.4f", error, *each)
     if dates is not None:
         dates = dates.to(field.weights.device)
         own = located(field, dates)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from s2sr.fit import losses
-from s2sr.fit.losses import Huber, Quadratic, mean_gradient, total_variation
+from s2sr.fit.losses import Huber, Misfit, Quadratic, mean_gradient, total_variation
 from s2sr.model.lattice import Lattice
 
 DELTA = 0.1
@@ -21,6 +21,17 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("misfit", [Quadratic(), Huber(), Huber(0.7)])
 def test_gradcheck_of_the_misfits(misfit):
     assert torch.autograd.gradcheck(misfit, (3 * normal(2, 3, 4).requires_grad_(),))
+
+
+@pytest.mark.parametrize("rho", [Quadratic(), Huber(0.7)])
+def test_the_misfit_of_frames_is_that_of_their_standardised_residual(rho):
+    predicted, observed = normal(3, 2, 4, 5).requires_grad_(), normal(3, 2, 4, 5, seed=1)
+    valid, noise, excess = normal(3, 2, 4, 5, seed=2) > -0.5, normal(3, 2, seed=3).exp(), normal(3, 2, 4, 5).exp() + 1
+    arguments = (observed, valid, noise, excess, rho)
+    z = (predicted - observed) / (noise[..., None, None] * excess.sqrt())
+    expected = float(rho(z[valid]).detach())
+    assert float(Misfit.apply(predicted, *arguments).detach()) == pytest.approx(expected, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda p: Misfit.apply(p, *arguments), (predicted,))
 
 
 def test_huber_is_quadratic_below_its_threshold():

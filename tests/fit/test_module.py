@@ -119,7 +119,7 @@ def test_the_objective_is_in_nats(scene):
     """Half the sum of the squared residuals over the noise, and lambda times the TV."""
     module = reconstruction(scene, stage(), misfit=Quadratic(), noise=0.01)
     residual = (module.field() - scene.frames)[scene.valid]
-    torch.testing.assert_close(module.objective(), (residual / 0.01).square().sum() / 2)
+    torch.testing.assert_close(module.objective(), (residual / 0.01).double().square().sum() / 2)
     assert module.parts.keys() == {"misfit"}
     module.tv = 3.0
     assert float(module.objective().detach()) == pytest.approx(float(module.parts["misfit"] + module.parts["tv"]))
@@ -305,7 +305,7 @@ SMOOTH = stage(blocks=[["weights"]], rounds=6, steps=2)
 def refitted(
     scene: Scene, judge=None, *, first: Stage = SMOOTH, refit: bool = True, iterations: int = 6, **options
 ) -> Reconstruction:
-    again = build(configuration(f"holdout.refit.optimizer.max_iter={iterations}").holdout.refit)
+    again = build(configuration(f"holdout.refit.start.max_iter={iterations}").holdout.refit)
     stages = (first, again) if refit else (first,)
     return solve(reconstruction(scene, *stages, start=SHIFTS, noise=0.002, judge=judge, **options))
 

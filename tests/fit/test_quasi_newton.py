@@ -90,7 +90,7 @@ def test_it_stops_where_less_than_the_tolerance_is_left():
     """With the inverse curvature as metric the decrease that is left is known exactly."""
     h, b, expected = quadratic()
     inverse = torch.linalg.inv(h)
-    left = float(0.5 * expected @ h @ expected)
+    left = float(0.5 * expected @ h @ expected) / len(b)
     for tolerance, evaluations in ((1.1 * left, 1), (0.9 * left, 2)):
         _, seen = minimise(
             lambda x: 0.5 * x @ h @ x - b @ x,

@@ -34,7 +34,7 @@ def test_blocks_with_nothing_to_fit_are_passed_over():
     ("options", "message"),
     [
         ({"blocks": [["weights"], ["shift", "gain"]]}, "blocks name gain, shift; choose from weights, shifts"),
-        ({"levels": "last"}, "levels are 'last'; choose from all, coarsest, finest"),
+        ({"levels": "last"}, "levels are 'last'; choose from all, coarsest, seen, finer, finest"),
         ({"steps": 0}, "at least 1, not 0, 1, 250"),
         ({"rounds": -1}, "at least 1, not 2, -1, 250"),
         ({"part": 0}, "at least 1, not 2, 1, 0"),
@@ -47,6 +47,23 @@ def test_a_stage_that_makes_no_sense_raises(options, message):
 
 
 # --- the ladder
+
+
+@pytest.mark.parametrize(
+    ("levels", "ladder", "expected"),
+    [
+        ("all", [2, 4], [2, 4]),
+        ("coarsest", [1, 2, 4], [1]),
+        ("seen", [1, 2, 4], [2]),
+        ("seen", [4, 8], [4]),
+        ("seen", [1], [1]),
+        ("finer", [2, 4, 8], [4, 8]),
+        ("finer", [4], [4]),
+        ("finest", [2, 4], [4]),
+    ],
+)
+def test_a_stage_takes_its_levels_of_the_ladder(levels, ladder, expected):
+    assert [phase.scale for phase in plan({"one": stage(levels=levels)}, ladder)] == expected
 
 
 @pytest.mark.parametrize("levels", [[1], [4], [2, 4, 8], [1, 3, 12]])
