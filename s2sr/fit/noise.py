@@ -49,10 +49,9 @@ def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True, reach: float = 
     `margin` of three standard errors. The mean itself does not count: what moves a field as a whole is no detail, and
     as white noise would cost the detail that the observation shows. With `about_mean` false it counts.
     """
-    rows, columns = (
-        torch.exp(-((i[:, None] - i) / reach).square() / 2)
-        for i in (torch.arange(n, dtype=z.dtype, device=z.device) for n in z.shape[2:])
-    )
+    places = (torch.arange(n, dtype=z.dtype, device=z.device) for n in z.shape[2:])
+    away = (((i[:, None] - i) / reach).abs() for i in places)
+    rows, columns = (torch.exp(-x.square() / 2) * (x <= 4) for x in away)  # what is smaller yet slows processors down
 
     def around(z: Tensor, valid: Tensor) -> Tensor:
         """Of one observation: [b, y, x]."""
