@@ -154,7 +154,7 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("psf.sigma=wide", "psf.sigma must be a positive number, not wide"),
         ("strategy.coarse_to_fine.steps=0", "at least 1"),
         ("strategy.coarse_to_fine.blocks=[[weigths]]", "weigths"),
-        ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, finest"),
+        ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, seen, finer, finest"),
         ("data.size=0", "data.size=0"),
         ("report.date=2030-01-01", "no observation within 10 days; there are 2023-05-02, "),
         ("report.date=june", "report.date=june: not a date such as 2024-06-01"),

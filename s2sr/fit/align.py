@@ -94,7 +94,8 @@ class AlignmentMetric:
         index = [k for part in own for k in part]
         inner = self.curvature[:, index][:, :, index]
         inner = inner + torch.diag_embed(1e-6 * inner.diagonal(dim1=1, dim2=2) + 1)  # a nat bounds what nothing shows
-        right = torch.cat([v.double() for v, part in zip(vectors, own, strict=True) if part], 1)
+        nothing = inner.new_empty(len(inner), 0)  # where all but the weights is held fixed
+        right = torch.cat([nothing, *(v.double() for v, part in zip(vectors, own, strict=True) if part)], 1)
         steps = torch.linalg.solve(inner, right).split([len(part) for part in own if part], 1)
         rest = iter(steps)
         return [next(rest).to(v) if part else self.weights(v) for v, part in zip(vectors, own, strict=True)]

@@ -13,7 +13,7 @@ from test_module import reconstruction, solve, stage
 
 from s2sr.fit.align import AlignmentMetric, alignment
 from s2sr.fit.losses import Quadratic
-from s2sr.fit.posterior import closed_form, posterior
+from s2sr.fit.posterior import FourierMetric, closed_form, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.spectrum import Spectrum
 from s2sr.report.metrics import shift_rmse
@@ -87,3 +87,11 @@ def test_the_metric_is_the_inverse_curvature_for_given_weights(module, name):
         parameter += change
     (step,) = metric([parameter], [bent])
     assert float((step - change).norm() / change.norm()) < 0.1
+
+
+def test_weights_alone_take_the_posterior_s_steps(module):
+    """As where a half of the dates is solved with all else held fixed."""
+    weights = module.field.weights
+    gradient = torch.randn_like(weights)
+    (step,) = AlignmentMetric(module)([weights], [gradient])
+    torch.testing.assert_close(step, FourierMetric(module)(gradient))
