@@ -29,6 +29,8 @@ from s2sr.report.metrics import area_average, bicubic, shift_rmse
 from s2sr.report.products import clearest_frame, observation_rows
 from s2sr.report.scores import baseline_scores, scores
 
+SYNCHRONISED = False  # every row holds its x; wandb 0.31, asked to add it where it lacks, at times writes 0 over it
+
 
 class Dashboard(Callback):
     """Objective and shifts while the fit runs; scores, pictures and the table of observations after each level."""
@@ -49,7 +51,7 @@ class Dashboard(Callback):
     def on_train_start(self, trainer: Any, module: Any) -> None:
         for run in wandb_runs(trainer.loggers):
             run.define_metric("evals", hidden=True)
-            run.define_metric("*", step_metric="evals", step_sync=True)
+            run.define_metric("*", step_metric="evals", step_sync=SYNCHRONISED)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, step: int) -> None:
         if module.evals - self._logged < self.EVERY:
@@ -154,7 +156,7 @@ def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
             if numeric:
                 run.define_metric(axis, hidden=True)
                 for panel in panels.values():
-                    run.define_metric(panel, step_metric=axis)
+                    run.define_metric(panel, step_metric=axis, step_sync=SYNCHRONISED)
                 for job in sorted(members, key=lambda job: job.value(axis) or 0):
                     found = {panel: y for key, panel in panels.items() if (y := job.number(key)) is not None}
                     run.log({axis: job.value(axis), **found})
