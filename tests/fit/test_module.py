@@ -340,6 +340,19 @@ def test_a_refit_is_the_fit_to_everything(scene):
         assert far[1] < left * far[0], far
 
 
+def test_a_stage_without_an_optimizer_is_its_start(scene):
+    """Its one evaluation tells where that has led."""
+
+    def halve(module: Reconstruction) -> None:
+        module.field.weights.data.div_(2)
+
+    alone = stage(levels="finest", optimizer=None, start=halve)
+    before, after = (solve(reconstruction(scene, SMOOTH, *more)) for more in ((), (alone,)))
+    assert torch.equal(after.field.weights, before.field.weights / 2)
+    assert after.evals == before.evals + 1
+    assert after.parts["misfit"] > 2 * before.parts["misfit"]
+
+
 def test_a_refit_without_anything_new_moves_nothing(scene):
     before, after = (refitted(scene, refit=r).field.weights for r in (False, True))
     torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
