@@ -27,7 +27,7 @@ def uninterrupted(tmp_path_factory):
     return cwd / "out"
 
 
-def wait_for(path, process, seconds=60):
+def wait_for(path, process, seconds=300):
     until = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.stderr.read()
