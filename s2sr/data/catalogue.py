@@ -98,8 +98,8 @@ class Catalogue:
                 timeout=self.timeout,
             )
 
-    def load(self) -> Scene:
-        """The usable ones of the observations that were chosen. Raises InputError as SceneFolder does."""
+    def load(self, *, crop: int | None = None) -> Scene:
+        """The usable ones of the observations that were chosen. `crop` and errors as SceneFolder has them."""
         chosen = {f"{one.name}.tif" for one in self._planned() or ()}
         others = sorted(path.stem for path in self.folder.glob("*.tif") if path.name not in {*chosen, "basemap.tif"})
         return SceneFolder(
@@ -110,7 +110,7 @@ class Catalogue:
             dilate=self.dilate,
             scl_classes=self.scl_classes,
             mask_snow=self.mask_snow,
-        ).load()
+        ).load(crop=crop)
 
     @cached_property
     def folder(self) -> Path:
