@@ -6,8 +6,12 @@ are when a round begins), so that all frames fade the same ground.
 
 A band is seen on the grid of its own measurements: where a file repeats each 20 m sample, on that of 20 m.
 
-Places change. An observation differs from the scene by noise, and by a share c_t of the scene's own power spectrum that
-is in no other: v_t(f) = noise_t^2 + c_t sum_a U_a^2. Without it change would pass for noise of all frequencies.
+Places change. An observation differs from the scene by noise, and by what is in no other and has the spectrum D of
+change: v_t(f) = noise_t^2 + c_t sum_a G_a^2 D. Without it change would pass for noise of all frequencies; with the
+scene's own spectrum for D, change of whole fields would pass for fine detail, and sigma be too small.
+
+What tells sigma from the scene's spectrum is what is known of both beforehand: spectra are nearly power laws, and a
+sensor's PSF is nearly what was published of it.
 """
 
 from __future__ import annotations
@@ -23,7 +27,6 @@ from torch.nn import functional
 
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
-from s2sr.model.spectrum import BEND
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -56,7 +59,8 @@ class Evidence:
     The border fades over `taper` LR pixels; frequencies below `lowest` (cycles per LR pixel) do not count. Of frames
     larger than `side` LR pixels the clearest part of that side is taken. At every round anew, samples that are masked,
     or further than `outlier` standard deviations from what all others predict, are set to that prediction, by `fill`
-    quasi-Newton steps from the one before (expectation-maximisation).
+    quasi-Newton steps from the one before (expectation-maximisation). `spread` is the standard deviation of log sigma,
+    over sensors, about where it starts.
     """
 
     taper: float = 5.0
@@ -64,6 +68,7 @@ class Evidence:
     side: int = 128
     fill: int = 4
     outlier: float = 5.0
+    spread: float = 0.2
 
     def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
@@ -72,7 +77,9 @@ class Evidence:
 
         def parts() -> dict[str, Tensor]:
             nats = [negative_log_evidence(f, **each.now()) for f, each in zip(frames, moments, strict=True)]
-            return {"evidence": torch.stack(nats).sum(), "bend": module.spectrum.prior()}
+            away = (module.field.log_sigma - module.field.log_sigma_start) / self.spread
+            prior = module.spectrum.prior() + away.square().sum() / 2
+            return {"evidence": torch.stack(nats).sum(), "prior": prior}
 
         return parts
 
@@ -112,13 +119,22 @@ class Moments:
         """The arguments of the evidence at the present parameters, in double precision and pixels of the own grid."""
         module, field, bands = self.module, self.module.field, self.bands
         gain, noise, change = (x[:, bands].double() for x in (field.radiometry.gain, module.noise, module.change))
-        shifts, sigma, widths = (
-            x.double() / self.pitch for x in (field.shifts, field.sigma_psf[bands], field.widths[bands])
-        )
+        shifts = field.shifts.double() / self.pitch
         density = (self.basis @ module.spectrum.coefficients[bands].double().T).exp()
-        amplitude = self.aliases.transfer(sigma, widths) * density.sqrt() / self.pitch
-        scene = amplitude.square().sum(0)[:, :, None]
-        return {"shifts": shifts, "gain": gain, "variance": noise.square() + change * scene, "amplitude": amplitude}
+        amplitude = self.transfer() * density.sqrt() / self.pitch
+        variance = noise.square() + change * self.changing()
+        return {"shifts": shifts, "gain": gain, "variance": variance, "amplitude": amplitude}
+
+    def changing(self) -> Tensor:
+        """[y, x, 1, b] what as much change as there is scene would add to the variance."""
+        power = self.module.spectrum.changing(self.squared)[..., self.bands]
+        return (self.transfer().square() * power).sum(0)[:, :, None] / self.pitch**2
+
+    def transfer(self) -> Tensor:
+        """[a, y, x, b] G."""
+        field, bands = self.module.field, self.bands
+        sigma, widths = (x[bands].double() / self.pitch for x in (field.sigma_psf, field.widths))
+        return self.aliases.transfer(sigma, widths)
 
     @torch.no_grad()
     def model(self) -> Model:
@@ -185,7 +201,8 @@ class Moments:
         n, slopes = len(model.amplitude), self.slopes()
         alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
         both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
-        known = torch.diag(slopes.new_tensor([0, 0, 0, BEND[1] ** -2]))
+        precision = self.module.spectrum.precision().to(slopes)
+        known = torch.cat((precision.new_tensor([self.evidence.spread**-2]), precision)).diag()
         return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.worth, both, slopes, slopes) + known
 
 
@@ -201,14 +218,15 @@ class Information:
         field, log_noise, coefficients = module.field, module.log_noise, module.spectrum.coefficients
         shifts = field.shifts.new_zeros(field.shifts.shape, dtype=torch.float64)
         gain = torch.zeros_like(log_noise, dtype=torch.float64)
-        of_noise, of_scene = gain.new_zeros(*gain.shape, 2, 2), gain.new_zeros(len(coefficients), 4, 4)
+        of_noise = gain.new_zeros(*gain.shape, 2, 2)
+        of_scene = gain.new_zeros(len(coefficients), *[1 + coefficients.shape[1]] * 2)
         for moments in evidence.moments(module):
             bands, counts, model = moments.bands, moments.worth, moments.model()
             _, covariance, leverage, _ = model.uncertainty(moments.clear)
             power = model.amplitude.square()
             alone = moments.clear * (1 - leverage) / model.variance  # C^-1 of one observation
             noise = 2 * module.noise[:, bands].double().square().expand_as(model.variance)
-            change = module.change[:, bands].double() * power.sum(0)[:, :, None]
+            change = module.change[:, bands].double() * moments.changing()
             slopes = torch.stack((noise, change))
             both = alone * (1 - leverage) / model.variance
             of_noise[:, bands] = torch.einsum("yx,yxtb,pyxtb,qyxtb->tbpq", counts, both, slopes, slopes) / 2

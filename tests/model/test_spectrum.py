@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from s2sr.model.spectrum import BEND, CORNER, Spectrum
+from s2sr.model.spectrum import BEND, CHANGE, CORNER, RIPPLE, RIPPLES, Spectrum
 
 
 def bent(log_power: float, slope: float, bend: float) -> Spectrum:
     spectrum = Spectrum(torch.ones(1))
     with torch.no_grad():
-        spectrum.coefficients.copy_(torch.tensor([[log_power, slope, bend]]))
+        spectrum.coefficients[0, :3] = torch.tensor([log_power, slope, bend])
     return spectrum
 
 
@@ -30,8 +30,27 @@ def test_the_slope_is_that_at_nyquist_and_bends(bend, slopes):
 
 
 def test_a_bend_costs_nats():
-    assert float(bent(0.0, 2.5, BEND[0]).prior().detach()) == 0
-    assert float(bent(0.0, 2.5, BEND[0] - 2 * BEND[1]).prior().detach()) == pytest.approx(2)
+    assert float(bent(0.0, 2.5, 0.0).prior().detach()) == 0
+    assert float(bent(0.0, 2.5, -2 * BEND).prior().detach()) == pytest.approx(2)
+
+
+def test_a_ripple_is_where_it_belongs_and_costs_nats():
+    rippled, plain = bent(0.0, 2.5, 0.0), bent(0.0, 2.5, 0.0)
+    with torch.no_grad():
+        rippled.coefficients[0, 3 + 2] = 3 * RIPPLE
+    at = torch.tensor(RIPPLES, dtype=torch.float64).square()
+    expected = torch.zeros(len(RIPPLES), dtype=torch.float64)
+    expected[2] = 3 * RIPPLE
+    found = (rippled(0, at) / plain(0, at)).log().detach()
+    torch.testing.assert_close(found, expected, atol=0.02 * RIPPLE, rtol=0)
+    assert float(rippled.prior().detach()) == pytest.approx(4.5)
+
+
+def test_change_falls_by_its_own_slope_whatever_the_scenes():
+    spectrum = bent(-3.0, 1.5, 0.2)
+    half, whole = spectrum.changing(torch.tensor([0.25, 1.0], dtype=torch.float64))[:, 0].tolist()
+    assert half == pytest.approx(math.exp(-3))
+    assert half / whole == pytest.approx(2**CHANGE, rel=0.005)
 
 
 def test_power_is_finite_at_zero():
