@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from s2sr.report.figures import COLOURS, DPI, FAINT, INK, TEXT
+from s2sr.report.figures import COLOURS, DPI, FAINT, INK, TEXT, figure_of
 from s2sr.report.glossary import METRICS
 from s2sr.report.jobs import SIGMA, Job, best, lines
 
@@ -107,7 +107,7 @@ def scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
 def _stack(titles: Sequence[str], *, top: int, bottom: int, pitch: int) -> tuple[Figure, list[Axes]]:
     """A panel for each title, from the top; the numbers are screen pixels, `pitch` from panel to panel."""
     height = top + bottom + pitch * max(1, len(titles)) - 55
-    figure = Figure(figsize=((WIDTH + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI, facecolor="white")
+    figure = figure_of(WIDTH, height)
     panels: list[Axes] = []
     for index, title in enumerate(titles):
         low = height - top - pitch * index - (pitch - 55)
