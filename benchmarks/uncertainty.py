@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from aerial import DATA
 from bayes import drawn
 
 TUNING = (
@@ -198,14 +199,11 @@ def fit(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    here = Path(__file__).resolve()
     parser.add_argument("what", choices=("report", "fit"))
-    parser.add_argument("--folder", type=Path, default=here.parents[2] / "shared" / "data")
+    parser.add_argument("--folder", type=Path, default=DATA)
     parser.add_argument("--strategies")
     parser.add_argument("--scenes")
     options, overrides = parser.parse_known_args()
-    if not (options.folder / "hr_naip_va").exists():
-        raise SystemExit(f"{options.folder}: no hr_naip_va here; name the folder that has it")
     fits = options.what == "fit"
     options.scenes = options.scenes or ",".join(TUNING if fits else REPORTED)
     options.strategies = options.strategies or ("bayes,lbfgs" if fits else "bayes,lbfgs,lbfgs_adam")

@@ -21,7 +21,6 @@
 
 # %%
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +91,6 @@ inset = 0.0010
 box = [west + inset, south + inset, east - inset, north - inset]
 area = f"data.bbox=[{','.join(f'{x:.5f}' for x in box)}]"
 where = [f"data.catalog={catalogue / 'items.json'}", area, "data.start=2023-01-01", "data.end=2023-12-31"]
-sys.argv = ["s2sr.download"]
 folder = Path("data/my_area")
 arguments = ["data=planetary_computer", *where, f"data.root={folder}", "data.max_aoi_cloud=30", "data.min_scenes=4"]
 
