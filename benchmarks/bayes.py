@@ -23,6 +23,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def drawn(folder: Path, image: str, seed: int, side: int | None):
     from s2sr.data.simulate import jitter, simulate_scene
 
     rng = np.random.default_rng(seed)
-    draw = {
+    draw: dict[str, Any] = {
         "sigma": rng.uniform(0.38, 0.55),
         "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
         "jitter": rng.uniform(0.1, 0.3),
@@ -168,8 +169,8 @@ WIDTHS = (16, 15, 14, 26, 8, 9)
 
 def line(scene: str, strategy: str, row: np.ndarray) -> str:
     gain, shift, noise, *sigma, within, seconds = row
-    cells = (f"{gain:.3f}", f"{shift:.2f}", f"{noise:.3f}", " ".join(f"{s:+.1f}" for s in sigma), f"{within:.2f}")
-    cells = (*cells, f"{seconds:.2f}")
+    away = " ".join(f"{s:+.1f}" for s in sigma)
+    cells = (f"{gain:.3f}", f"{shift:.2f}", f"{noise:.3f}", away, f"{within:.2f}", f"{seconds:.2f}")
     return f"{scene:>5} {strategy:14}" + "".join(f"{c:>{w}}" for c, w in zip(cells, WIDTHS, strict=True))
 
 

@@ -165,7 +165,7 @@ def cost(options: argparse.Namespace, overrides: list[str]) -> None:
         cfg = configuration(f"strategy={strategy}", "c2f.levels=[2,4]", *overrides)
         start = time.process_time()
         module = prepare(scene, cfg)
-        judge, asked = module.judge, []
+        judge, asked = module.judge, list[float]()
 
         def timed(*given, judge=judge, asked=asked):
             asked.append(time.process_time())

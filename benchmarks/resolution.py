@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from aerial import BANDS, DATA, sharp
@@ -39,7 +40,7 @@ def scene_of(folder: Path, which: str, k: int):
     if which == "report" and k == 0:
         return "demo 0", Demo().load()
     if which == "develop" and k % 2 == 0:
-        options = {"noise": noise, "jitter": spread, "n_dates": dates}
+        options: dict[str, Any] = {"noise": noise, "jitter": spread, "n_dates": dates}
         return f"demo {100 + k}, {drawn}", Demo(size=48, seed=100 + k, **options).load()
     images = places(folder, which)
     reflectance, scale = images[k // 2 % len(images)]
@@ -64,7 +65,8 @@ def measured(scene, overrides: list[str]) -> tuple[float, float, float]:
     fields = [solve_again(module, half, cfg) for half in scenes]
     truth = by_truth(scene, field, tuple(offset_to_truth(scene, field.shifts.detach()).tolist()))
     told = by_halves(field, fields, scenes, module.noise.detach())
-    own = ring_correlation(*(half.render().numpy() for half in fields), field.scale, told.widths)
+    first, second = (half.render().numpy() for half in fields)
+    own = ring_correlation(first, second, field.scale, told.widths)
     plain = [crossing(curve * CRITERION * 7) for curve in own]
     return truth.frequencies.mean(), told.frequencies.mean(), float(np.mean(plain / told.widths))
 

@@ -24,6 +24,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def scene_of(folder: Path, name: str):
     if image == "demo":
         scene = Demo(size=side, seed=int(seed)).load()
     elif image == "season":
-        draw = {
+        draw: dict[str, Any] = {
             "sigma_psf": rng.uniform(0.38, 0.55),
             "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
             "jitter": rng.uniform(0.1, 0.3),
