@@ -21,6 +21,8 @@
 
 # %%
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +101,8 @@ arguments = ["data=planetary_computer", *where, f"data.root={folder}", "data.max
 # again reads nothing: what is there and whole is kept.
 
 # %%
-# !{sys.executable} -m s2sr.download {" ".join(arguments)}
+command = [sys.executable, "-m", "s2sr.download", *arguments]
+print(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 # %% [markdown]
 # One GeoTIFF per date, all on one grid, and `scene.json` with the query and what was chosen. Any other stack that
