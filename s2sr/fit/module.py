@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from s2sr.errors import InputError
-from s2sr.fit.forecast import Forecast
 from s2sr.fit.losses import Misfit, Rho, mean_gradient, total_variation
 from s2sr.fit.noise import frame_to_frame_std, robust_std, usual
 from s2sr.fit.stages import Objective, Phase, Stage, plan
@@ -26,6 +25,9 @@ from s2sr.model.field import SplatField
 from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
 from s2sr.model.spectrum import BEND, Spectrum
+
+if TYPE_CHECKING:
+    from s2sr.fit.forecast import Forecast
 
 log = logging.getLogger(__name__)
 
