@@ -176,9 +176,7 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
     }
 
 
-def _series(
-    modes: np.ndarray, scale: int, rate: int, variance: float, orders: Sequence[tuple[int, int]]
-) -> np.ndarray:
+def _series(modes: np.ndarray, scale: int, rate: int, variance: float, orders: Sequence[tuple[int, int]]) -> np.ndarray:
     """[y, x] the image of cosine `modes` under N(variance), at `rate` instead of `scale` samples per LR pixel and axis.
 
     Derived so many times along its rows' and columns' axes; of several `orders`, alike in what is odd, the sum.
