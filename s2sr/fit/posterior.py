@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information
-from s2sr.fit.losses import Quadratic, times
+from s2sr.fit.losses import Energy, Quadratic
 from s2sr.fit.noise import excess
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
@@ -42,27 +41,22 @@ class GaussianPrior:
 
     def __call__(self, weights: Tensor) -> Tensor:
         """-log p(weights [b, y, x]) but for a constant, nats."""
-        return Energy.apply(weights, self.stiffness)
+        return Deviation.apply(weights, self.stiffness)
 
 
-class Energy(torch.autograd.Function):
-    """1/2 sum_k |W(k)|^2 stiffness(k) of weights [b, y, x], without their means; the gradient comes with the value."""
+class Deviation(Energy):
+    """1/2 sum_k |W(k)|^2 stiffness(k) of weights [b, y, x], their means left out."""
 
     @staticmethod
     def forward(ctx, weights: Tensor, stiffness: Sequence[Tensor]) -> Tensor:
-        gradient = torch.empty_like(weights)
+        gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         for w, g, one in zip(weights, gradient, stiffness, strict=True):
             spectrum = torch.fft.rfft2(w).mul_(one)
             spectrum[0, 0] = 0
             g.copy_(torch.fft.irfft2(spectrum, s=w.shape))
+            value += (w * g).sum() / 2
         ctx.save_for_backward(gradient)
-        return torch.dot(weights.flatten(), gradient.flatten()) / 2
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, output: Tensor):
-        (gradient,) = ctx.saved_tensors
-        return times(gradient, output), None
+        return value
 
 
 def posterior(module: Reconstruction) -> Objective:
