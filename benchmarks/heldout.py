@@ -8,9 +8,9 @@ python benchmarks/heldout.py cost   [--strategies lbfgs,lbfgs_adam,bayes] [OVERR
 rank: over the configurations of `CONFIGURATIONS`, Spearman's correlation of the held-out errors and of edge contrast
 with the true error (1 / PSNR) at 4x and at 2x; and, as the most that errors of predicted samples can tell, that of two
 oracles: the rmse at the withheld samples without their noise, and at all samples without noise. sigma: the parabola
-through the least of a held-out error (mean of five layouts) over sigma against the true sigma. real: held-out errors over those of the
-temporal mean, mean and spread of five layouts, and the same of the two other baselines. cost: the share of judgement
-and refit in the fit.
+through the least of a held-out error, mean of five layouts, over sigma against the true sigma. real: held-out errors
+over those of the temporal mean, mean and spread of five layouts, and the same of the two other baselines. cost: the
+share of judgement and refit in the fit.
 
 Scenes: `naip:SEED` (NAIP-VA, 1 m, read as an eighth of a pixel), the forests `sw:SEED` and `se:SEED` (1 m, a fifth),
 `dakota:SEED` (5 m, an eighth; to tune on) and `demo:SEED`, which has clouds, haze and change. --data: the folder that
@@ -108,8 +108,9 @@ def sigma(options: argparse.Namespace, overrides: list[str]) -> None:
         true = np.random.default_rng(1000 + int(name.partition(":")[2])).uniform(0.4, 0.5)
         scene = simulated(options.data, name, float(true), side=28)
         tried = np.arange(0.35, 0.56, 0.05)
+        layouts = [f"holdout.seed={k}" for k in range(5)]
         rows = [
-            [judged(scene, "strategy=lbfgs", f"holdout.seed={k}", *overrides, f"psf.sigma={value:.2f}") for k in range(5)]
+            [judged(scene, "strategy=lbfgs", layout, *overrides, f"psf.sigma={value:.2f}") for layout in layouts]
             for value in tried
         ]
         curves = {key: np.array([np.mean([one[key] for one in row]) for row in rows]) for key in CHOOSERS}

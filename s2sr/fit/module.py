@@ -9,6 +9,7 @@ history worth it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -301,7 +302,7 @@ class Reconstruction(lightning.LightningModule):
         before = [p.detach().clone() for p in parameters]
         try:
             super().optimizer_step(epoch, step, optimizer, closure)
-            finite = all(bool(torch.isfinite(p).all()) for p in parameters)
+            finite = all(math.isfinite(torch.linalg.vector_norm(p.detach(), torch.inf)) for p in parameters)
         except (IndexError, RuntimeError) as error:  # strong_wolfe on a NaN or unbounded objective, or where it is flat
             if isinstance(error, RuntimeError) and "overflow" not in str(error):
                 raise

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,8 +19,11 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from s2sr.model.grid import Grid
-from s2sr.report.metrics import area_average
+from s2sr.report.metrics import area_average, percentile
 from s2sr.report.products import atomic
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Array = Tensor | np.ndarray
 Window = tuple[int, int, int, int]  # first row, first column, rows, columns: LR pixels
@@ -53,7 +56,7 @@ class Stretch:
     def of(cls, image: Array, bands: Sequence[str], percentiles: tuple[float, float] = (0.5, 99.5)) -> Stretch:
         """The percentiles of an image [b, y, x]."""
         known = [band[np.isfinite(band)] for band in _numpy(image)[channels(bands)]]
-        limits = [np.percentile(band, percentiles).tolist() if band.size else (0.0, 1.0) for band in known]
+        limits = [[percentile(band, p) for p in percentiles] if band.size else (0.0, 1.0) for band in known]
         low, high = zip(*limits, strict=True)
         return cls(low, high)
 
@@ -75,12 +78,19 @@ def rgb(image: Array, bands: Sequence[str], stretch: Stretch | None = None) -> n
     return coded[..., 0] if coded.shape[-1] == 1 else coded
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """A PNG with exactly these pixels, uint8 [y, x] or [y, x, 3]."""
-    from PIL import Image
+def png(picture: np.ndarray) -> Image:
+    """What saves as a PNG with exactly these pixels, uint8 [y, x] or [y, x, 3]."""
+    from PIL.Image import fromarray
 
+    image = fromarray(picture)
+    image.encoderinfo = PNG
+    return image
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """The picture as a PNG, whole or not at all."""
     with atomic(path) as target:
-        Image.fromarray(picture).save(target, **PNG)
+        png(picture).save(target)
 
 
 def save(figure: Figure, path: Path) -> None:
