@@ -56,7 +56,12 @@ class Spectrum(nn.Module):
 
     def forward(self, band: int, squared: Tensor) -> Tensor:
         """P_b at frequencies whose |f|^2 is `squared`, in their precision."""
-        return (self.basis(squared) @ self.coefficients[band].to(squared.dtype)).exp()
+        power, slope, bend, *_ = coefficients = self.coefficients[band].to(squared.dtype)
+        level = _level(squared)
+        log = power - (slope + bend * level) * level
+        rippled = squared < (2 * RIPPLES[-1]) ** 2  # of a fine lattice's frequencies few
+        log[rippled] += _ripples(level[rippled]) @ coefficients[3:]
+        return log.exp()
 
     def changing(self, squared: Tensor) -> Tensor:
         """[..., b] the power of as much change as there is scene at the Nyquist frequency, in their precision."""
@@ -73,7 +78,7 @@ class Spectrum(nn.Module):
 
 
 def _level(squared: Tensor) -> Tensor:
-    """l where |f|^2 is `squared`."""
+    """l at frequencies whose |f|^2 is `squared`."""
     return ((CORNER**2 + squared) / (CORNER**2 + 0.25)).log() / 2
 
 

@@ -42,6 +42,8 @@ def test_a_ripple_is_where_it_belongs_and_costs_nats():
     expected = torch.zeros(len(RIPPLES), dtype=torch.float64)
     expected[2] = 3 * RIPPLE
     found = (rippled(0, at) / plain(0, at)).log().detach()
+    basis = rippled.basis(at) @ rippled.coefficients[0].detach().double()
+    torch.testing.assert_close(rippled(0, at).detach().log(), basis)
     torch.testing.assert_close(found, expected, atol=0.02 * RIPPLE, rtol=0)
     assert float(rippled.prior().detach()) == pytest.approx(4.5)
 
