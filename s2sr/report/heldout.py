@@ -44,7 +44,9 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
     scene = scene.to(field.weights.device)
     shifts, mean = field.shifts, level_mean(scene)
     spectrum = deconvolved(mean, shifts, noise.square().mean(0) / len(scene))
-    found = scores("holdout", scene, {"": field(), **baselines(scene, mean, spectrum, shifts)})
+    predicted = field()
+    fits = {"": predicted - field.changed, "_with_change": predicted}
+    found = scores("holdout", scene, {**fits, **baselines(scene, mean, spectrum, shifts)})
     for error in ("median", "rmse"):
         each = [found[f"holdout_{error}{name}"] for name in ("", "_temporal_mean", "_bicubic", "_wiener")]
         log.info("held-out %s: %.4f; temporal mean %.4f, bicubic %.4f, Wiener %.4f", error, *each)
