@@ -3,11 +3,10 @@
     y_t - o_t - g_t H_t w = c_t + n_t,    c_t ~ N(0, S_t),  n_t ~ N(0, v_t),    S_t(f) = change_t sum_a U_a(f)^2
     c_t = S_t (S_t + v_t)^-1 (y_t - o_t - g_t H_t w)
 
-with noise v and change S as `evidence` has found them. That is the Wiener filter of frames whose samples are all valid;
-those that are not are set to their conditional mean first (together: kriging). No sample says anything of a place but through the samples around it in its own
-frame: change is not predicted from other dates or bands. The scene is then solved for from what is left. Where the
-scene is free it takes the mean of the dates that makes sum_t (c_t + n_t) / (S_t + v_t) vanish: the product's
-reflectance is that on which the dates agree, those that change least first.
+with noise v and change S as `evidence` has found them: the Wiener filter where all samples of a frame are valid; those
+that are not are set to their conditional mean first (together: kriging). A place's change is told by what surrounds it
+in its own frame, not by other dates or bands. The weights are then solved for from what is left, n_t; as S is far above
+v where change is smooth, that moves the product's own reflectance little.
 
 Frames go on beyond their borders as in a mirror, so S_t is diagonal in cosines (DCT-II).
 """
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
     from s2sr.model.sampling import Sampling
 
-ITERATIONS = 20  # of conjugate gradients that fill in what is not valid
-ACCURACY = 0.02  # of the gradient they start with
-
 
 @torch.no_grad()
 def explain(module: Reconstruction) -> None:
@@ -47,29 +43,37 @@ def change(module: Reconstruction, residual: Tensor) -> Tensor:
     for sampling in set(field.samplings):
         bands = [b for b, own in enumerate(field.samplings) if own == sampling]
         at = (slice(None), bands, *sampling.slices())
-        valid, rest, power = module.valid[at], residual[at], power_of_change(module, bands, sampling)
-        variance = module.noise[:, bands, None, None].square()
-        known = torch.stack([conditional_mean(*one) for one in zip(rest, valid, power, variance, strict=True)])
-        place = torch.zeros_like(residual[:, bands])
-        place[:, :, at[2], at[3]] = known
-        found[:, bands] = torch.stack([sampling.repeat(one) for one in place.unbind(1)], 1)
+        power = power_of_scene(module, bands, sampling)
+        share, variance = module.change[:, bands, None, None], module.noise[:, bands, None, None].square()
+        each = zip(residual[at], module.valid[at], share, variance, strict=True)
+        found[at] = torch.stack([conditional_mean(rest, valid, c * power, v) for rest, valid, c, v in each])
+        found[:, bands] = torch.stack([sampling.repeat(found[:, b]) for b in bands], 1)
     return found
 
 
-def power_of_change(module: Reconstruction, bands: list[int], sampling: Sampling) -> Tensor:
-    """[t, b, y, x] S at the frequencies of cosines over the measurements of `bands`, reflectance squared."""
+def power_of_scene(module: Reconstruction, bands: list[int], sampling: Sampling) -> Tensor:
+    """[b, y, x] sum_a U_a^2 at the frequencies of cosines over the measurements of `bands`, reflectance squared."""
     field, pitch = module.field, sampling.pitch
     rows, columns = (len(range(n)[each]) for n, each in zip(field.grid.shape, sampling.slices(), strict=True))
     aliases = Aliases.of((2 * rows, 2 * columns), device=module.frames.device)
     aliases = replace(aliases, rows=aliases.rows[:, :rows], columns=aliases.columns[:, :columns])
     sigma, widths = (x[bands].double() / pitch for x in (field.sigma_psf, field.widths))
     scene = torch.stack([module.spectrum(b, aliases.squared() / pitch**2) for b in bands], -1) / pitch**2
-    scene = (aliases.transfer(sigma, widths).square() * scene).sum(0)
-    return (module.change[:, bands, None, None].double() * scene.movedim(-1, 0)).to(module.frames)
+    return (aliases.transfer(sigma, widths).square() * scene).sum(0).movedim(-1, 0).to(module.frames)
 
 
-def conditional_mean(residual: Tensor, valid: Tensor, power: Tensor, variance: Tensor) -> Tensor:
-    """The change of one observation's bands; all [b, y, x], power by frequency, variance [b, 1, 1] of the noise."""
+def conditional_mean(
+    residual: Tensor,  # [b, y, x] of one observation
+    valid: Tensor,  # [b, y, x] bool
+    power: Tensor,  # [b, y, x] by frequency
+    variance: Tensor,  # [b, 1, 1] of the noise
+    *,
+    iterations: int = 20,
+    accuracy: float = 0.05,
+) -> Tensor:  # [b, y, x]
+    """The change; samples that are not valid are filled in by conjugate gradients, until `accuracy` of their first
+    gradient is left.
+    """
     rows, columns = (cosines(n).to(residual) for n in residual.shape[1:])
     missing = (~valid).to(residual)
 
@@ -82,9 +86,10 @@ def conditional_mean(residual: Tensor, valid: Tensor, power: Tensor, variance: T
     precision = variance / (power + variance)
     filled = residual * valid
     left = direction = -missing * filtered(filled, precision)
-    size = first = dot(left, left)
-    for _ in range(ITERATIONS):
-        if (size <= ACCURACY**2 * first).all():
+    size = dot(left, left)
+    enough = torch.maximum(accuracy**2 * size, torch.finfo(size.dtype).eps * dot(filled, filled))  # or rounding errors
+    for _ in range(iterations):
+        if (size <= enough).all():
             break
         bent = missing * filtered(direction, precision)
         length = size / dot(direction, bent).clamp(min=1e-30)

@@ -29,7 +29,7 @@ from s2sr.model.spectrum import BEND, Spectrum
 
 log = logging.getLogger(__name__)
 
-LITTLE = 1e-3  # the change between dates that is assumed before any is seen, of the scene's power
+LITTLE = 1e-4  # the change between dates that is assumed before any is seen, of the scene's power
 Judge = Callable[[Scene, SplatField, Tensor], dict[str, float]]  # scene, fit and noise -> scores on what was withheld
 
 

@@ -1,12 +1,13 @@
 """The scene as a field of Gaussian splats, and how every observation sees it.
 
-    y[t,b,i,j] = c[t,b,i,j] + o[t,b] + g[t,b] s^-2 sum_k w[k,b] E(i + 1/2 - dy[t] - mu_ky; b) E(j + 1/2 - dx[t] - mu_kx; b)
+    y[t,b,i,j] = o[t,b] + g[t,b] s^-2 sum_k w[k,b] E(i + 1/2 - dy[t] - mu_ky; b) E(j + 1/2 - dx[t] - mu_kx; b)
+                 + c[t,b,i,j]
 
-with E of `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width. Where a file repeats a
-20 m sample, i and j are those of the first LR pixel of its block and 1 stands for 1/2 (`sampling`). The weights are
-reflectance: a constant field observes, and renders, as the constant. A positive shift means that the observation's
-footprints lie at smaller row and column coordinates of the field. Gauge: the shifts have zero mean, so the field's
-grid is the mean geolocation of the observations.
+with E of `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width; c is what has changed, 0
+until a stage finds it. Where a file repeats a 20 m sample, i and j are those of the first LR pixel of its block and 1
+stands for 1/2 (`sampling`). The weights are reflectance: a constant field observes, and renders, as the constant. A
+positive shift means that the observation's footprints lie at smaller row and column coordinates of the field. Gauge:
+the shifts have zero mean, so the field's grid is the mean geolocation of the observations.
 """
 
 from __future__ import annotations

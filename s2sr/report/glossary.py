@@ -1,7 +1,7 @@
 """What the numbers of metrics.json and the files of a folder mean: one table each, for reports and documentation.
 
-A key of metrics.json is a key of `METRICS`, then what it is about if not the product of all bands: a baseline, a band,
-and `std` for its standard error; `holdout_rmse_wiener_B02`, `psf_sigma_B04_std`.
+A key of metrics.json is a key of `METRICS`, then what it is about if not the product of all bands: a baseline or the
+product with each date's change, a band, `std` for its standard error; `holdout_rmse_wiener_B02`, `psf_sigma_B04_std`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ GROUPS = {
     "shifts": "Shifts",
     "run": "The run",
 }
-BASELINES = {"temporal_mean": "temporal mean", "bicubic": "bicubic of the mean", "wiener": "Wiener"}
+BASELINES = {
+    "with_change": "with each date's change",
+    "temporal_mean": "temporal mean",
+    "bicubic": "bicubic of the mean",
+    "wiener": "Wiener",
+}
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ METRICS = {
         "consistency",
         "residual",
         "reflectance",
-        "Root mean square of predicted minus observed reflectance over the samples that were fitted.",
+        "Root mean square of predicted (with each date's change) minus observed reflectance over the fitted samples.",
         ".5f",
     ),
     "consistency_bias": Metric(
@@ -160,7 +165,7 @@ METRICS = {
         "consistency",
         "normalised residual",
         "noise std",
-        "Root mean square residual over the noise: 1 is noise alone, more is change or a wrong model.",
+        "Root mean square residual over the noise: 1 is noise alone, more is sudden change or a wrong model.",
         ".2f",
     ),
     "mean_bias": Metric(
