@@ -151,7 +151,7 @@ METRICS = {
         "consistency",
         "residual",
         "reflectance",
-        "Root mean square of predicted (with each date's change) minus observed reflectance over the fitted samples.",
+        "Root mean square of predicted minus observed reflectance over the samples that were fitted.",
         ".5f",
     ),
     "consistency_bias": Metric(
@@ -165,7 +165,7 @@ METRICS = {
         "consistency",
         "normalised residual",
         "noise std",
-        "Root mean square residual over the noise: 1 is noise alone, more is sudden change or a wrong model.",
+        "Root mean square residual over the noise: 1 is noise alone, more is change or a wrong model.",
         ".2f",
     ),
     "mean_bias": Metric(
