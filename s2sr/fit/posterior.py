@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information
-from s2sr.fit.losses import Quadratic
+from s2sr.fit.losses import Energy, Quadratic
 from s2sr.fit.noise import excess
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
@@ -40,13 +40,23 @@ class GaussianPrior:
         self.stiffness = [(splat / lattice.scale).square() / p for p in power]
 
     def __call__(self, weights: Tensor) -> Tensor:
-        """-log p(weights [b, y, x]) but for a constant, nats: half of w . g, with its gradient g linear in w."""
-        gradient = torch.empty_like(weights)
-        for w, g, stiffness in zip(weights.detach(), gradient, self.stiffness, strict=True):
-            spectrum = torch.fft.rfft2(w).mul_(stiffness)
+        """-log p(weights [b, y, x]) but for a constant, nats."""
+        return Deviation.apply(weights, self.stiffness)
+
+
+class Deviation(Energy):
+    """1/2 sum_k |W(k)|^2 stiffness(k) of weights [b, y, x], their means left out."""
+
+    @staticmethod
+    def forward(ctx, weights: Tensor, stiffness: Sequence[Tensor]) -> Tensor:
+        gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
+        for w, g, one in zip(weights, gradient, stiffness, strict=True):
+            spectrum = torch.fft.rfft2(w).mul_(one)
             spectrum[0, 0] = 0
             g.copy_(torch.fft.irfft2(spectrum, s=w.shape))
-        return (weights * gradient).sum() - (weights.detach() * gradient).sum() / 2
+            value += (w * g).sum() / 2
+        ctx.save_for_backward(gradient)
+        return value
 
 
 def posterior(module: Reconstruction) -> Objective:
@@ -64,8 +74,9 @@ def departure(module: Reconstruction) -> Tensor:
     module.evals += 1
     trusted = module.valid & module.trusted
     misfit = module.misfit_of(module.field(), module.frames, rho=Quadratic(), samples=trusted)
-    (gradient,) = torch.autograd.grad(misfit + GaussianPrior(module)(weights), weights)
-    return FourierMetric(module)(gradient)
+    prior = GaussianPrior(module)
+    (gradient,) = torch.autograd.grad(misfit + prior(weights), weights)
+    return FourierMetric(module, prior.stiffness)(gradient)
 
 
 def closed_form(module: Reconstruction) -> None:
