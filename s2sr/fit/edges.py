@@ -49,20 +49,29 @@ class EdgePrior:
 
     def __call__(self, module: Reconstruction) -> Objective:
         field, units = module.field, visible_gradients(module)
-        gradients = differences(field.weights.detach() - departure(module), field.scale, units)
+        gradients = differences(field.weights.detach() - departure(module), field.scale)
         cut = field.lattice.margin * field.scale
         inside = gradients[..., cut:-cut, cut:-cut]
-        size = inside.square().sum((0, 1)).div(len(units)).sqrt()
-        exponent = max(self.least, tail_exponent(size, dimensions(inside.flatten(0, 1).flatten(1))))
+        each = inside / units[:, None, None]
+        exponent = tail_exponent(mean_size(inside, units.pow(-2).diag()), dimensions(each.flatten(0, 1).flatten(1)))
+        exponent = max(self.least, exponent)
+        global LAST; LAST = exponent
+        form = likeness(module.correlation, POWER(exponent)) / units / units[:, None]
+        size = mean_size(inside, form)
         delta = self.delta * float(size.mean().clamp(min=1e-6))
         stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
 
         def parts() -> dict[str, Tensor]:
             factor = module.tv / stiffness
-            edges = GradientEnergy.apply(field.weights, field.scale, units, exponent, delta, factor)
+            edges = GradientEnergy.apply(field.weights, field.scale, form, exponent, delta, factor)
             return {"misfit": module.fidelity(), "edges": edges}
 
         return parts
+
+
+POWER = lambda q: q/2
+METRIC_POWER = POWER
+LAST = 1.
 
 
 def visible_gradients(module: Reconstruction) -> Tensor:
@@ -80,12 +89,23 @@ def visible_gradients(module: Reconstruction) -> Tensor:
     return torch.stack(found).to(field.weights)
 
 
-def differences(weights: Tensor, scale: int, units: Tensor) -> Tensor:
-    """[2, b, y, x] forward differences along both axes per LR pixel, in `units` [b]; 0 in the last row or column."""
+def differences(weights: Tensor, scale: int) -> Tensor:
+    """[2, b, y, x] forward differences along both axes per LR pixel; 0 in the last row or column."""
     found = weights.new_zeros(2, *weights.shape)
     torch.sub(weights[:, 1:], weights[:, :-1], out=found[0, :, :-1])
     torch.sub(weights[:, :, 1:], weights[:, :, :-1], out=found[1, :, :, :-1])
-    return found.mul_((scale / units)[:, None, None])
+    return found.mul_(scale)
+
+
+def likeness(correlation: Tensor, power: float) -> Tensor:
+    """[b, b] R^-power."""
+    values, directions = torch.linalg.eigh(correlation)
+    return directions * values.pow(-power) @ directions.T
+
+
+def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
+    """[y, x] g of gradients [2, b, y, x]."""
+    return torch.einsum("dbyx,bc,dcyx->yx", gradients, form, gradients).div(len(form)).sqrt()
 
 
 class GradientEnergy(torch.autograd.Function):
@@ -96,18 +116,20 @@ class GradientEnergy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, weights: Tensor, scale: int, units: Tensor, exponent: float, delta: float, factor: float = 1.0
+        ctx, weights: Tensor, scale: int, form: Tensor, exponent: float, delta: float, factor: float = 1.0
     ) -> Tensor:
         bands, rows, columns = weights.shape
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         height = max(1, BLOCK // (bands * columns))
         above: Tensor | float = 0.0  # what flows in from the rows before
         for start in range(0, rows, height):
-            d = differences(weights[:, start : start + height + 1], scale, units)[:, :, :height]
-            size = d.square().sum((0, 1)).div_(bands).add_(delta**2)
+            d = differences(weights[:, start : start + height + 1], scale)[:, :, :height]
+            pulled = torch.stack([(form @ each.flatten(1)).view_as(each) for each in d])
+            size = (d * pulled).sum((0, 1)).div_(bands).add_(delta**2)
+            d = pulled
             slope = size.pow(exponent / 2 - 1)
             value += (size * slope - delta**exponent).sum() * (factor * bands / (exponent * scale**2))
-            d *= slope * (factor / (scale * units))[:, None, None]
+            d *= slope * (factor / scale)
             g = torch.add(d[0], d[1], out=gradient[:, start : start + height]).neg_()
             g[:, 1:] += d[0, :, :-1]
             g[:, 0] += above
@@ -147,4 +169,4 @@ def edge_metric(module: Reconstruction) -> Metric:
     rows, columns = (2 - 2 * torch.cos(2 * math.pi / lattice.scale * f) for f in lattice.frequencies(units.device))
     # 2: the fit is flatter than the posterior mean, and its prior stiffer; 0.1: the mean is free, but for a little
     laplacian = 2 * (lattice.scale**2 * (rows + columns) + 0.1**2)
-    return fourier_metric(module, [laplacian / (unit * lattice.scale) ** 2 for unit in units])
+    return fourier_metric(module, [laplacian / (unit * lattice.scale) ** 2 for unit in units], likeness(module.correlation, -METRIC_POWER(LAST)))

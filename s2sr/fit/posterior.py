@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information
+from s2sr.fit.aliases import Aliases, backward_solve, cholesky, forward_solve
+from s2sr.fit.bands import components, mixed
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.noise import excess
 from s2sr.fit.quasi_newton import Metric
@@ -38,14 +39,16 @@ class GaussianPrior:
         with torch.no_grad():
             power = [module.spectrum(b, squared) for b in range(len(module.field.bands))]
         self.stiffness = [(splat / lattice.scale).square() / p for p in power]
+        self.roots = [one.sqrt() for one in self.stiffness]
+        self.precision = torch.linalg.inv(module.correlation)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """-log p(weights [b, y, x]) but for a constant, nats: half of w . g, with its gradient g linear in w."""
         gradient = torch.empty_like(weights)
-        for w, g, stiffness in zip(weights.detach(), gradient, self.stiffness, strict=True):
-            spectrum = torch.fft.rfft2(w).mul_(stiffness)
-            spectrum[0, 0] = 0
-            g.copy_(torch.fft.irfft2(spectrum, s=w.shape))
+        white = torch.stack([torch.fft.rfft2(w).mul_(r) for w, r in zip(weights.detach(), self.roots, strict=True)])
+        white[:, 0, 0] = 0
+        for g, z, root in zip(gradient, mixed(self.precision, white), self.roots, strict=True):
+            g.copy_(torch.fft.irfft2(z.mul_(root), s=g.shape))
         return (weights * gradient).sum() - (weights.detach() * gradient).sum() / 2
 
 
@@ -88,7 +91,7 @@ class FourierMetric:
 
     @torch.no_grad()
     def __init__(
-        self, module: Reconstruction, stiffness: Sequence[Tensor] | None = None, *, field: SplatField | None = None
+        self, module: Reconstruction, stiffness: Sequence[Tensor] | None = None, *, field: SplatField | None = None, correlation=None
     ) -> None:
         field = field or module.field
         s, m = field.scale, field.lattice.margin
@@ -107,28 +110,50 @@ class FourierMetric:
         share = (module.valid / module.excess).double().mean((-2, -1))  # of a clear observation's information
         weights = (field.radiometry.gain / module.noise).double().square() * share
         from_first = (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
-        self.factors = []
+        self.information = []
         for b in range(len(field.bands)):
             transfer = aliases.transfer(field.sigma_psf[b, None].double(), field.widths[b, None].double())[..., 0]
             free = torch.stack([self.roots[b][row, column] for row, column, _ in self.near])
-            amplitude = (transfer * splat * free / s)[..., None]
+            amplitude = transfer * splat * free / s
             shifts = field.shifts.double() - field.beside[b].double() - from_first
-            factor = information(aliases, amplitude, shifts, weights[None, None, :, b, None])
-            self.factors.append([[entry[..., 0].to(dtype.to_complex()) for entry in row] for row in factor])
+            coupling = aliases.coupling(shifts, weights[None, None, :, b, None])
+            self.information.append(
+                [[(amplitude[i] * q[..., 0] * amplitude[j]) for j, q in enumerate(row)] for i, row in enumerate(coupling)]
+            )
+        self.couple(module.correlation if correlation is None else correlation)
+
+    def couple(self, correlation: Tensor) -> None:
+        """Take `correlation` [b, b] for that of the bands."""
+        seen = torch.stack([rows[0][0].real.clamp(min=1e-30).log().mean().exp() for rows in self.information])
+        self.components = components(correlation.double(), seen)
+        self.factors = []
+        for shares in self.components.T.square():
+            entries = [[sum(map(torch.mul, shares, each)) for each in zip(*rows, strict=True)] for rows in zip(*self.information, strict=True)]
+            block = [[entry + (i == j) for j, entry in enumerate(row)] for i, row in enumerate(entries)]
+            self.factors.append([[x.to(self.roots[0].dtype.to_complex()) for x in row] for row in cholesky(block)])
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        step = torch.empty_like(gradient)
-        for b, (root, factor) in enumerate(zip(self.roots, self.factors, strict=True)):
-            spectrum = torch.fft.rfft2(gradient[b], norm="ortho").mul_(root)
-            near = [torch.where(flip, x.conj(), x) for row, column, flip in self.near if [x := spectrum[row, column]]]
-            solved = backward_solve(factor, forward_solve(factor, near))
-            for (row, column, flip), x in zip(self.near, solved, strict=True):
-                spectrum[row, column] = torch.where(flip, x.conj(), x)
-            step[b] = torch.fft.irfft2(spectrum.mul_(root), s=gradient.shape[1:], norm="ortho")
+        step, shape = torch.empty_like(gradient), gradient.shape[1:]
+        white = torch.stack([torch.fft.rfft2(g, norm="ortho").mul_(r) for g, r in zip(gradient, self.roots, strict=True)])
+        matrix = self.components.to(gradient)
+        white = mixed(matrix.T, white)
+        for component, factor in zip(white, self.factors, strict=True):
+            self.put(component, backward_solve(factor, forward_solve(factor, self.taken(component))))
+        for to, z, root in zip(step, mixed(matrix, white), self.roots, strict=True):
+            to.copy_(torch.fft.irfft2(z.mul_(root), s=shape, norm="ortho"))
         return step
 
+    def taken(self, spectrum: Tensor) -> list[Tensor]:
+        """The four aliases of every LR frequency, from what rfft2 gave [y, x]."""
+        return [torch.where(flip, x.conj(), x) for row, column, flip in self.near if [x := spectrum[row, column]]]
 
-def fourier_metric(module: Reconstruction, stiffness: Sequence[Tensor] | None = None) -> Metric:
+    def put(self, spectrum: Tensor, near: Sequence[Tensor]) -> None:
+        """The reverse, in place."""
+        for (row, column, flip), x in zip(self.near, near, strict=True):
+            spectrum[row, column] = torch.where(flip, x.conj(), x)
+
+
+def fourier_metric(module: Reconstruction, stiffness: Sequence[Tensor] | None = None, correlation=None) -> Metric:
     """FourierMetric as a quasi-Newton method takes it."""
-    metric = FourierMetric(module, stiffness)
+    metric = FourierMetric(module, stiffness, correlation=correlation)
     return lambda _, vectors: [metric(vector) for vector in vectors]
