@@ -1,8 +1,9 @@
-"""How much the detail of two bands is alike: the correlation R of `bands`, from the observations.
+"""How much the bands of a scene are alike in detail: R of `bands`, from the observations.
 
-By expectation-maximisation (Dempster, Laird & Rubin 1977): R is the covariance of detail given the frames, its
-mean's and what is left of it, in the mean over frequencies. A frequency counts as much as is seen of it, squared: what
-is not seen says of R what was assumed. Noise is taken as independent between bands.
+By expectation-maximisation (Dempster, Laird & Rubin 1977): R is the covariance of white detail given the frames, that
+of its mean and what is left of it, in the mean over frequencies; and is scaled to a correlation, as the spectra have
+the power. A frequency counts by the square of what is seen of it: what is not seen says of R what was assumed. Noise is
+independent between bands.
 """
 
 from __future__ import annotations
@@ -12,66 +13,58 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from s2sr.fit.bands import components
-from s2sr.fit.posterior import FourierMetric, closed_form
+from s2sr.fit.aliases import dense
+from s2sr.fit.bands import components, seen
+from s2sr.fit.modes import Modes
+from s2sr.fit.posterior import GaussianPrior, closed_form
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
 
 STEPS = 8
-COARSE = 64  # at most so many frequencies per axis: thousands of them are enough for a few numbers
+COARSE = 64  # at most so many LR frequencies per axis: thousands of them are enough for a few numbers
 
 
 def coupled_form(module: Reconstruction) -> None:
-    """The start of a stage: the closed form of bands whose detail is correlated as the observations say."""
+    """The start of a stage: the closed form of bands that are as alike as the observations say."""
     module.correlation.copy_(torch.eye(len(module.correlation)))
     closed_form(module)
-    if len(module.correlation) > 1:
-        module.correlation.copy_(detail_correlation(module))
-        closed_form(module)
+    module.correlation.copy_(correlation(module))
+    closed_form(module)
 
 
 @torch.no_grad()
-def detail_correlation(module: Reconstruction) -> Tensor:
-    """[b, b] R, from weights that are the posterior mean of independent bands."""
-    metric, weights = FourierMetric(module), module.field.weights
-    rows, columns = (slice(None, None, -(-n // COARSE)) for n in metric.information[0][0][0].shape)
-    information = torch.stack([_dense(each)[rows, columns].flatten(0, 1) for each in metric.information])
-    mean = []
-    for w, root in zip(weights, metric.roots, strict=True):
-        white = torch.fft.rfft2(w, norm="ortho") / root
+def correlation(module: Reconstruction) -> Tensor:
+    """[b, b] R, from weights that are the posterior mean of bands that have nothing in common."""
+    field, modes, roots = module.field, Modes(module.field), GaussianPrior.of(module).roots
+    every = tuple(slice(None, None, -(-n // COARSE)) for n in modes.places[0][0].shape)
+    information, mean = [], []
+    for b, (w, root) in enumerate(zip(field.weights, roots, strict=True)):
+        information.append(dense([[x[every] for x in row] for row in modes.information(module, b, root.reciprocal())]))
+        white = torch.fft.rfft2(w, norm="ortho").mul_(root)
         white[0, 0] = 0  # the mean is free
-        mean.append(torch.stack(metric.taken(white), -1)[rows, columns].flatten(0, 1))
-    there = float(module.valid.any(0).sum()) / (information[0, :, 0, 0].numel())
-    lattice = module.field.lattice.shape
-    area = float(module.valid.any(0).double().mean()) * (module.frames[0, 0].numel() * module.field.scale**2) / (lattice[0] * lattice[1])
-    return most_probable(information, torch.stack(mean).to(information.dtype), area)
+        mean.append(torch.stack([x[every] for x in modes.of(white)], -1))
+    found = [torch.stack(each).flatten(1, 2).to(torch.complex128) for each in (information, mean)]
+    observed = module.valid.any(0).any(0).sum() * field.scale**2 / field.weights[0].numel()
+    return most_probable(*found, observed=float(observed))
 
 
-def most_probable(information: Tensor, mean: Tensor, area: float) -> Tensor:
-    """[b, b] R of white detail whose posterior, were the bands independent, has `mean` [b, f, a] and the covariance
-    (1 + information)^-1, [b, f, a, a]; `area`: the share of it that was observed.
+def most_probable(information: Tensor, mean: Tensor, *, observed: float = 1.0) -> Tensor:
+    """[b, b] R of white detail whose posterior, were bands independent, has the mean [b, f, a] and the precision
+    1 + information [b, f, a, a]; of modes only the fraction `observed` of whose area has a mean.
     """
     one = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
-    right = ((information + one) @ mean[..., None])[..., 0]
-    seen = 1 - torch.linalg.inv(information + one).diagonal(dim1=-2, dim2=-1).real
-    counts = seen.mean(0).square()
-    found = torch.eye(len(mean), dtype=counts.dtype, device=mean.device)
-    level = information.diagonal(dim1=-2, dim2=-1).real[..., 0].clamp(min=1e-30).log().mean(1).exp()
+    right = ((one + information) @ mean[..., None])[..., 0]
+    shown = 1 - torch.linalg.inv(one + information).diagonal(dim1=-2, dim2=-1).real
+    counts, level = shown.mean(0).square().to(mean.dtype), seen(information[..., 0, 0].real)
+    found = torch.eye(len(mean), dtype=level.dtype, device=mean.device)
     for _ in range(STEPS):
         mix = components(found, level)
-        left = torch.linalg.inv(torch.einsum("bk,bfij->kfij", mix.square().to(mean.dtype), information) + one)
-        white = torch.einsum("kfij,bk,bfj->kfi", left, mix.to(mean.dtype), right)
-        moments = torch.einsum("kfi,lfi,fi->kl", white, white.conj(), counts.to(mean.dtype)).real / area
-        moments = moments + torch.diag(torch.einsum("kfii,fi->k", left, counts.to(mean.dtype)).real)
-        found = mix @ moments @ mix.T
+        left = torch.linalg.inv(one + torch.einsum("bc,bfij->cfij", mix.square().to(mean.dtype), information))
+        white = torch.einsum("cfij,bc,bfj->cfi", left, mix.to(mean.dtype), right)
+        of_mean = torch.einsum("bfi,cfi,fi->bc", white, white.conj(), counts).real / observed
+        of_rest = torch.einsum("cfii,fi->c", left, counts).real.diag()
+        found = mix @ (of_mean + of_rest) @ mix.T
         size = found.diagonal().sqrt()
-        found = found / size[:, None] / size
+        found = found / size / size[:, None]
     return found
-
-
-def _dense(rows) -> Tensor:
-    """[..., n, n] of a Hermitian matrix's lower triangle."""
-    n = len(rows)
-    full = [torch.stack([rows[i][j] if j <= i else rows[j][i].conj() for j in range(n)], -1) for i in range(n)]
-    return torch.stack(full, -2)

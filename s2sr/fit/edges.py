@@ -1,11 +1,11 @@
 """An edge-preserving prior, common to the bands; none of its numbers is chosen by eye.
 
-    lambda integral n rho(g) dA,    g^2 = mean over the n bands of |grad w_b|^2 / U_b^2
+    lambda integral n rho(g) dA,    n g^2 = sum over bands of (grad w_b / U_b) . (R^(-q/2))_bc (grad w_c / U_c)
     rho(g) = ((g^2 + delta^2)^(q/2) - delta^q) / (q c)
 
-An edge of the ground is in all bands, so where one band has one another may have one. q = 1 is total variation; where
-gradients are normally distributed q is 2 and the prior Gaussian; where a few edges stand out from much that is flat it
-is less than 1 (Krishnan & Fergus 2009).
+An edge of the ground is in all bands, so where one band has one another may have one. Where there are few edges it is
+the bands' correlation R that tells. q = 1 is total variation; where gradients are normally distributed q is 2 and the
+prior that of `posterior`; where a few edges stand out from much that is flat it is less than 1 (Krishnan & Fergus 2009).
 
 Weight: U_b = 2 pi f sqrt(P_b(f)) at the finest detail that the observations tell more of than the Gaussian prior does,
 G^2 P sum_t g_t^2 / v_t = 1. What is coarser they decide, what is finer they do not show. With c the mean of
@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from s2sr.fit.losses import times
-from s2sr.fit.posterior import departure, fourier_metric
+from s2sr.fit.posterior import GaussianPrior, departure, fourier_metric
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
 from s2sr.model.psf import transfer
@@ -52,11 +52,9 @@ class EdgePrior:
         gradients = differences(field.weights.detach() - departure(module), field.scale)
         cut = field.lattice.margin * field.scale
         inside = gradients[..., cut:-cut, cut:-cut]
-        each = inside / units[:, None, None]
-        exponent = tail_exponent(mean_size(inside, units.pow(-2).diag()), dimensions(each.flatten(0, 1).flatten(1)))
-        exponent = max(self.least, exponent)
-        global LAST; LAST = exponent
-        form = likeness(module.correlation, POWER(exponent)) / units / units[:, None]
+        alone, vary = units.pow(-2).diag(), dimensions((inside / units[:, None, None]).flatten(0, 1).flatten(1))
+        exponent = max(self.least, tail_exponent(mean_size(inside, alone), vary))
+        form = likeness(module.correlation, -exponent / 2) / units / units[:, None]
         size = mean_size(inside, form)
         delta = self.delta * float(size.mean().clamp(min=1e-6))
         stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
@@ -67,11 +65,6 @@ class EdgePrior:
             return {"misfit": module.fidelity(), "edges": edges}
 
         return parts
-
-
-POWER = lambda q: q/2
-METRIC_POWER = POWER
-LAST = 1.
 
 
 def visible_gradients(module: Reconstruction) -> Tensor:
@@ -98,18 +91,18 @@ def differences(weights: Tensor, scale: int) -> Tensor:
 
 
 def likeness(correlation: Tensor, power: float) -> Tensor:
-    """[b, b] R^-power."""
+    """[b, b] R to a power."""
     values, directions = torch.linalg.eigh(correlation)
-    return directions * values.pow(-power) @ directions.T
+    return directions * values.pow(power) @ directions.T
 
 
 def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
-    """[y, x] g of gradients [2, b, y, x]."""
+    """[y, x] g of gradients [2, b, y, x], by the quadratic form [b, b]."""
     return torch.einsum("dbyx,bc,dcyx->yx", gradients, form, gradients).div(len(form)).sqrt()
 
 
 class GradientEnergy(torch.autograd.Function):
-    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x].
+    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; form: [b, b], n g^2 of gradients.
 
     Its gradient is found on the way, a few rows at a time: what is between stays in the cache.
     """
@@ -124,9 +117,8 @@ class GradientEnergy(torch.autograd.Function):
         above: Tensor | float = 0.0  # what flows in from the rows before
         for start in range(0, rows, height):
             d = differences(weights[:, start : start + height + 1], scale)[:, :, :height]
-            pulled = torch.stack([(form @ each.flatten(1)).view_as(each) for each in d])
-            size = (d * pulled).sum((0, 1)).div_(bands).add_(delta**2)
-            d = pulled
+            other, d = d, torch.matmul(form, d.flatten(2)).view(d.shape)
+            size = other.mul_(d).sum((0, 1)).div_(bands).add_(delta**2)
             slope = size.pow(exponent / 2 - 1)
             value += (size * slope - delta**exponent).sum() * (factor * bands / (exponent * scale**2))
             d *= slope * (factor / scale)
@@ -169,4 +161,7 @@ def edge_metric(module: Reconstruction) -> Metric:
     rows, columns = (2 - 2 * torch.cos(2 * math.pi / lattice.scale * f) for f in lattice.frequencies(units.device))
     # 2: the fit is flatter than the posterior mean, and its prior stiffer; 0.1: the mean is free, but for a little
     laplacian = 2 * (lattice.scale**2 * (rows + columns) + 0.1**2)
-    return fourier_metric(module, [laplacian / (unit * lattice.scale) ** 2 for unit in units], likeness(module.correlation, -METRIC_POWER(LAST)))
+    stiffness = [laplacian / (unit * lattice.scale) ** 2 for unit in units]
+    return fourier_metric(
+        module, GaussianPrior(stiffness, likeness(module.correlation, 0.5))
+    )  # 1/2: of q from 0.7 to 2
