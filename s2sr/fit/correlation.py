@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
 
 STEPS = 8
+OWN = 1e-4  # of a band's detail at least: bands may be mixtures of others, and numbers are rounded
 COARSE = 64  # at most so many LR frequencies per axis: thousands of them are enough for a few numbers
 
 
@@ -29,8 +30,9 @@ def coupled_form(module: Reconstruction) -> None:
     """The start of a stage: the closed form of bands that are as alike as the observations say."""
     module.correlation.copy_(torch.eye(len(module.correlation)))
     closed_form(module)
-    module.correlation.copy_(correlation(module))
-    closed_form(module)
+    if len(module.correlation) > 1:
+        module.correlation.copy_(correlation(module))
+        closed_form(module)
 
 
 @torch.no_grad()
@@ -66,5 +68,5 @@ def most_probable(information: Tensor, mean: Tensor, *, observed: float = 1.0) -
         of_rest = torch.einsum("cfii,fi->c", left, counts).real.diag()
         found = mix @ (of_mean + of_rest) @ mix.T
         size = found.diagonal().sqrt()
-        found = found / size / size[:, None]
+        found = (1 - OWN) * found / size / size[:, None] + OWN * torch.eye(len(found)).to(found)
     return found

@@ -5,7 +5,7 @@
 
 An edge of the ground is in all bands, so where one band has one another may have one. Where there are few edges it is
 the bands' correlation R that tells. q = 1 is total variation; where gradients are normally distributed q is 2 and the
-prior that of `posterior`; where a few edges stand out from much that is flat it is less than 1 (Krishnan & Fergus 2009).
+prior Gaussian; where a few edges stand out from much that is flat it is less than 1 (Krishnan & Fergus 2009).
 
 Weight: U_b = 2 pi f sqrt(P_b(f)) at the finest detail that the observations tell more of than the Gaussian prior does,
 G^2 P sum_t g_t^2 / v_t = 1. What is coarser they decide, what is finer they do not show. With c the mean of

@@ -57,7 +57,7 @@ class GaussianPrior:
     @cached_property
     def precision(self) -> Tensor:
         """[b, b] R^-1."""
-        return torch.linalg.inv(self.correlation)
+        return torch.linalg.inv(self.correlation.double()).to(self.correlation)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """-log p(weights [b, y, x]) but for a constant, nats: half of w . g, with its gradient g linear in w."""
