@@ -52,9 +52,7 @@ def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:
     source = build(cfg.data)
     if fetch:
         source.prepare()
-    scene = source.load()
-    if cfg.crop is not None:
-        scene = scene.crop(cfg.crop)
+    scene = source.load(crop=cfg.crop)
     seen = [t for t, observation in enumerate(scene.observations) if observation.clear > 0]
     if len(seen) < len(scene):
         scene = scene.select(seen, "all of its pixels are masked")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,15 +42,17 @@ def run(*arguments: str, cwd: Path, script: str = "train.py", **more: str) -> su
     )
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+def start(command: Sequence[str], *, cwd: Path, **how: Any) -> subprocess.Popen[str]:
+    """A command of the project, left to run in `cwd`; `how` as Popen has it."""
     return subprocess.Popen(
-        command(*arguments),
+        command,
         cwd=cwd,
-        env=environment(cwd),
+        env=environment(cwd, PYTHONPATH=str(ROOT)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         stdin=subprocess.DEVNULL,
+        **how,
     )
 
 

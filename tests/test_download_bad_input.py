@@ -6,19 +6,16 @@ import json
 import resource
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
-from runs import environment
+from runs import ROOT, start
 from stac_catalogue import collection, take
 
 from s2sr import download
 
-ROOT = Path(__file__).resolve().parents[1]
 BBOX = "data.bbox=[5.009,51.248,5.014,51.2514]"
 DATES = ("data.start=2021-12-01", "data.end=2022-01-31")
 PATIENCE = 30  # seconds
@@ -210,16 +207,7 @@ def test_another_area_in_the_same_folder(catalog, tmp_path, monkeypatch):
 
 
 def program(*command, cwd, **how):
-    return subprocess.Popen(
-        [sys.executable, *command, *DATES, "data.root=scene"],
-        cwd=cwd,
-        env=environment(cwd, PYTHONPATH=str(ROOT)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        **how,
-    )
+    return start([sys.executable, *command, *DATES, "data.root=scene"], cwd=cwd, **how)
 
 
 def ended_with_a_line(process):

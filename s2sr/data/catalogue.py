@@ -22,7 +22,7 @@ from typing import Any
 
 from s2sr.data.area import Area
 from s2sr.data.basemap import ESRI, ESRI_ATTRIBUTION, fetch
-from s2sr.data.download import Download
+from s2sr.data.fetching import Fetcher
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.harmonise import Item
 from s2sr.data.selection import Pass, by_cloud, choose, passes
@@ -84,10 +84,10 @@ class Catalogue:
         """
         self._check()
         chosen, scl = self._plan()
-        missing = [one for one in chosen if not self._download.is_whole(one)]
+        missing = [one for one in chosen if not self._fetcher.is_whole(one)]
         if missing:
             self._check_disk(len(missing))
-            self._download.fetch(missing, scl)
+            self._fetcher.fetch(missing, scl)
         if self.basemap:
             scale = self.basemap_scale or max(self.levels)
             fetch(
@@ -98,8 +98,8 @@ class Catalogue:
                 timeout=self.timeout,
             )
 
-    def load(self) -> Scene:
-        """The usable ones of the observations that were chosen. Raises InputError as SceneFolder does."""
+    def load(self, *, crop: int | None = None) -> Scene:
+        """The usable ones of the observations that were chosen. `crop` and errors as SceneFolder has them."""
         chosen = {f"{one.name}.tif" for one in self._planned() or ()}
         others = sorted(path.stem for path in self.folder.glob("*.tif") if path.name not in {*chosen, "basemap.tif"})
         return SceneFolder(
@@ -110,7 +110,7 @@ class Catalogue:
             dilate=self.dilate,
             scl_classes=self.scl_classes,
             mask_snow=self.mask_snow,
-        ).load()
+        ).load(crop=crop)
 
     @cached_property
     def folder(self) -> Path:
@@ -129,9 +129,9 @@ class Catalogue:
         return Season.of(self.start, self.end, self.season)
 
     @cached_property
-    def _download(self) -> Download:
+    def _fetcher(self) -> Fetcher:
         reader = Reader(sign=self.sign, timeout=self.timeout, attempts=self.attempts, backoff=self.backoff)
-        return Download(
+        return Fetcher(
             folder=self.folder,
             area=self._area,
             bands=tuple(self.bands),
@@ -168,7 +168,7 @@ class Catalogue:
             )
 
     def _check_disk(self, n: int) -> None:
-        needed = n * self._download.bytes_of_pass
+        needed = n * self._fetcher.bytes_of_pass
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise InputError(
@@ -233,7 +233,7 @@ class Catalogue:
                 "try other dates, area, data.max_cloud_cover or data.orbits"
             )
         candidates = passes(products, self._area)
-        scl = self._download.clouds(candidates)
+        scl = self._fetcher.clouds(candidates)
         chosen, allowed = choose(
             list(scl),
             max_cloud=self.max_aoi_cloud,

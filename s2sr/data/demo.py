@@ -57,10 +57,11 @@ class Demo:
     def prepare(self) -> None:
         """Nothing to fetch."""
 
-    def load(self) -> Scene:
+    def load(self, *, crop: int | None = None) -> Scene:
         """The scene; samples under a cloud or shadow that the SCL knows are invalid.
 
-        Raises InputError if a field has an impossible value.
+        crop: side of the central square that is kept, LR pixels. Raises InputError if it does not fit, or a field has
+        an impossible value.
         """
         frames, scl, truth = self._acquire()
         clear = ~np.isin(scl, (SHADOW, CLOUD, THICK_CLOUD))
@@ -69,7 +70,7 @@ class Demo:
             Observation(_name(date), date.isoformat(), float(fraction))
             for date, fraction in zip(self._dates(), clear.mean((1, 2)), strict=True)
         )
-        return Scene(
+        scene = Scene(
             frames=torch.from_numpy(np.where(valid, frames, 0).astype(np.float32)),
             valid=torch.from_numpy(valid.copy()),
             grid=self._grid(),
@@ -78,6 +79,7 @@ class Demo:
             truth=truth,
             attribution="simulated by s2sr",
         )
+        return scene if crop is None else scene.crop(crop)
 
     def write(self, folder: str | Path) -> Path:
         """Write the scene as a scene folder, one GeoTIFF per date, clouds left in; returns the folder."""

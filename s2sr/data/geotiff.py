@@ -51,28 +51,33 @@ class SceneFolder:
     def prepare(self) -> None:
         """Nothing to fetch: the files are there."""
 
-    def load(self) -> Scene:
+    def load(self, *, crop: int | None = None) -> Scene:
         """The usable observations in the order of their dates; the others are its `rejected`, each with the reason.
 
-        Raises InputError if the folder, a file, the bands or what is left of the observations cannot be used.
+        crop: side of the central square that is kept, LR pixels; whole frames decide which observations are usable.
+        Raises InputError if it does not fit, or the folder, a file, the bands or what is left of the observations
+        cannot be used.
         """
         self._check_settings()
         files, excluded = self._describe_files()
         _check_one_grid(files)
         bands = self._choose_bands(files)
+        grid, part = files[0].grid, (slice(None), slice(None))
+        if crop is not None:
+            part = grid.centre(crop)
+            grid = grid.crop(part[0].start, part[1].start, (crop, crop))
 
         # Filled in place: a copy of a large stack is not affordable.
-        frames = np.empty((len(files), len(bands), *files[0].grid.shape), np.float32)
+        frames = np.empty((len(files), len(bands), *grid.shape), np.float32)
         valid = np.empty(frames.shape, bool)
         used: list[Observation] = []
         cloudy: list[Observation] = []
         for file in files:
             t = len(used)
-            frames[t], valid[t] = self._read(file, bands)
-            clear = float(valid[t].mean())
+            frames[t], valid[t], clear = self._read(file, bands, part)
             observation = Observation(file.path.stem, file.datetime, clear)
             if clear > 0 and clear >= self.min_clear:
-                used.append(observation)
+                used.append(replace(observation, clear=float(valid[t].mean())))
             else:
                 reason = f"clear fraction {clear:.2f} is below data.min_clear={self.min_clear:g}"
                 cloudy.append(replace(observation, rejected=reason))
@@ -80,12 +85,12 @@ class SceneFolder:
             raise InputError(self._too_few(used, cloudy, excluded))
         if len(used) < 5:
             log.warning("%s: only %d usable observations; 8 or more are advisable", self.root, len(used))
-        if (typical := np.median(frames[0][valid[0]])) > 2:
+        if valid[0].any() and (typical := np.median(frames[0][valid[0]])) > 2:
             log.warning("%s: a median reflectance of %.4g: are scale and offset tags missing?", files[0].name, typical)
         return Scene(
             frames=torch.from_numpy(frames[: len(used)]),
             valid=torch.from_numpy(valid[: len(used)]),
-            grid=files[0].grid,
+            grid=grid,
             bands=bands,
             observations=tuple(used),
             rejected=tuple(sorted([*cloudy, *excluded], key=lambda o: o.datetime)),
@@ -138,8 +143,10 @@ class SceneFolder:
             chosen = tuple(band for band in chosen if band in file.bands)
         return chosen
 
-    def _read(self, file: _File, bands: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """[b, y, x] reflectance, 0 where it is not valid, and validity."""
+    def _read(
+        self, file: _File, bands: Sequence[str], part: tuple[slice, slice]
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """[b, y, x] reflectance of a part, 0 where it is not valid, and validity; the fraction of all that is valid."""
         at = [file.bands.index(band) for band in bands]
         with _opened(file.path) as source:
             stored = source.read([i + 1 for i in at])
@@ -151,7 +158,9 @@ class SceneFolder:
                 valid &= ~scl_mask(scl, classes=classes, dilate=int(self.dilate))
         if np.issubdtype(stored.dtype, np.integer):
             scale = np.where((scale == 1) & (offset == 0), 1e-4, scale)
-        return np.where(valid, stored * scale[:, None, None] + offset[:, None, None], 0), valid
+        clear = float(valid.mean())
+        stored, valid = stored[:, *part], valid[:, *part]
+        return np.where(valid, stored * scale[:, None, None] + offset[:, None, None], 0), valid, clear
 
     def _too_few(self, used: list[Observation], cloudy: list[Observation], excluded: list[Observation]) -> str:
         clear = sorted((o.clear for o in [*used, *cloudy]), reverse=True)

@@ -26,9 +26,8 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import gammaln
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from s2sr.fit.losses import times
+from s2sr.fit.losses import BLOCK, Energy
 from s2sr.fit.posterior import GaussianPrior, departure, fourier_metric
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
@@ -36,8 +35,6 @@ from s2sr.model.psf import transfer
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
-
-BLOCK = 2**19  # samples whose differences are taken at a time
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
     return torch.einsum("dbyx,bc,dcyx->yx", gradients, form, gradients).div(len(form)).sqrt()
 
 
-class GradientEnergy(torch.autograd.Function):
+class GradientEnergy(Energy):
     """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; form: [b, b], n g^2 of gradients.
 
     Its gradient is found on the way, a few rows at a time: what is between stays in the cache.
@@ -129,12 +126,6 @@ class GradientEnergy(torch.autograd.Function):
             above = d[0, :, -1]
         ctx.save_for_backward(gradient)
         return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, output: Tensor):
-        (gradient,) = ctx.saved_tensors
-        return times(gradient, output), None, None, None, None, None
 
 
 def dimensions(samples: Tensor) -> float:

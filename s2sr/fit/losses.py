@@ -47,7 +47,19 @@ class Huber:
         return (inner * (size - inner / 2)).sum()
 
 
-class Misfit(torch.autograd.Function):
+class Energy(torch.autograd.Function):
+    """Of its first argument alone; `forward` finds the gradient on the way to the value, and saves it."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, output: Tensor):
+        (gradient,) = ctx.saved_tensors
+        # mostly 1, and a copy would cost a pass over fresh memory
+        scaled = gradient if output == 1 else gradient * output
+        return scaled, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
+class Misfit(Energy):
     """rho of (predicted - observed) / sqrt(noise^2 excess) at the valid samples, nats in float64.
 
     predicted, observed, valid, excess: [t, b, y, x]; noise: [t, b], which does not move by it. Its gradient along what
@@ -70,19 +82,8 @@ class Misfit(torch.autograd.Function):
         ctx.save_for_backward(slope)
         return value
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, output: Tensor):
-        (slope,) = ctx.saved_tensors
-        return times(slope, output), None, None, None, None, None
 
-
-def times(gradient: Tensor, output: Tensor) -> Tensor:
-    """What a backward pass hands on; mostly `output` is 1, and a copy would cost a pass over fresh memory."""
-    return gradient if output == 1 else gradient * output
-
-
-class HuberTV(torch.autograd.Function):
+class HuberTV(Energy):
     """s^-2 sum over bands and splats of Huber_delta(s |forward difference of w| / G_b), isotropic.
 
     Huber_delta(g) = g^2 / (2 delta) below delta and g - delta / 2 above. The gradient, -div(grad w / max(g, delta)),
@@ -119,12 +120,6 @@ class HuberTV(torch.autograd.Function):
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, output: Tensor):
-        (gradient,) = ctx.saved_tensors
-        return times(gradient, output), None, None, None
 
 
 def total_variation(weights: Tensor, scale: int, *, gradients: Tensor, delta: float) -> Tensor:

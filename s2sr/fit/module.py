@@ -237,7 +237,11 @@ class Reconstruction(lightning.LightningModule):
         self.tv = phase.stage.tv(phase.progress(step))
         if self._done:
             return -1  # Lightning's way to end an epoch
-        optimizer = self._optimizer(phase, block)
+        optimizer = self._optimizer(phase.stage, block)
+        if optimizer is None:
+            with torch.no_grad():
+                self.training_step(block, step)  # tells where the start has led
+            return -1
         if phase.stage.lr:
             for group in optimizer.param_groups:
                 group["lr"] = phase.stage.lr(phase.progress(step))
@@ -247,16 +251,16 @@ class Reconstruction(lightning.LightningModule):
         self.trainer.optimizers = [optimizer]
         return None
 
-    def _optimizer(self, phase: Phase, block: int) -> Optimizer:
+    def _optimizer(self, stage: Stage, block: int) -> Optimizer | None:
         """The block's own, kept until the level ends: its curvature stays useful while other blocks take their turn."""
-        if block not in self.optimizers_of_phase:
+        if stage.optimizer and block not in self.optimizers_of_phase:
             blocks = self.blocks()
-            parameters = [p for name in phase.stage.blocks[block] for p in blocks[name]]
-            metric = {"metric": phase.stage.metric(self)} if phase.stage.metric else {}
-            self.optimizers_of_phase[block] = phase.stage.optimizer(parameters, **metric)
+            parameters = [p for name in stage.blocks[block] for p in blocks[name]]
+            metric = {"metric": stage.metric(self)} if stage.metric else {}
+            self.optimizers_of_phase[block] = stage.optimizer(parameters, **metric)
             if block in self._resumed:
                 self.optimizers_of_phase[block].load_state_dict(self._resumed.pop(block))
-        return self.optimizers_of_phase[block]
+        return self.optimizers_of_phase.get(block)
 
     def _forget_optimizers(self) -> None:
         self.optimizers_of_phase.clear()

@@ -41,14 +41,14 @@ class Stage:
     the optimizer's own) the learning rate, as schedules. After `part` steps a checkpoint is written, also within a
     level.
 
-    start: sets the module's parameters when a level begins. objective: what is minimised, made of the module when a
-    round begins; default: misfit and TV. metric: an approximate inverse of its curvature, made likewise, for optimizers
-    that take one.
+    start: sets the module's parameters when a level begins; without an optimizer the stage is that alone. objective:
+    what is minimised, made of the module when a round begins; default: misfit and TV. metric: an approximate inverse of
+    its curvature, made likewise, for optimizers that take one.
     """
 
-    optimizer: Callable[..., Optimizer]  # parameters -> optimizer
     blocks: Sequence[Sequence[str]]
-    steps: int
+    optimizer: Callable[..., Optimizer] | None = None  # parameters -> optimizer
+    steps: int = 1
     tv: Schedule = Constant(0.0)  # noqa: RUF009
     levels: str = "all"  # one of LEVELS
     rounds: int = 1
@@ -64,6 +64,8 @@ class Stage:
         unknown = {name for block in self.blocks for name in block} - set(BLOCKS)
         if unknown:
             raise InputError(f"a stage's blocks name {', '.join(sorted(unknown))}; choose from {', '.join(BLOCKS)}")
+        if not (self.optimizer or self.start):
+            raise InputError("a stage needs an optimizer, or a start that does it all")
         if self.levels not in LEVELS:
             raise InputError(f"a stage's levels are {self.levels!r}; choose from {', '.join(LEVELS)}")
         if min(self.steps, self.rounds, self.part) < 1:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from s2sr.errors import InputError
+
 Transform = tuple[float, float, float, float, float, float]
 
 
@@ -23,6 +25,17 @@ class Grid:
     def matrix(self) -> np.ndarray:
         """The transform as a 3 x 3 matrix on (column, row, 1)."""
         return np.array([self.transform[:3], self.transform[3:], (0, 0, 1)], dtype=float)
+
+    def centre(self, side: int) -> tuple[slice, slice]:
+        """Rows and columns of the central square, taken at the floor of the centre.
+
+        Raises InputError if the grid is smaller.
+        """
+        height, width = self.shape
+        if side < 1 or side > min(height, width):
+            raise InputError(f"crop={side} does not fit the scene of {height} x {width} pixels")
+        row, column = (height - side) // 2, (width - side) // 2
+        return slice(row, row + side), slice(column, column + side)
 
     def crop(self, row: int, column: int, shape: tuple[int, int]) -> Grid:
         """The window of `shape` (rows, columns) whose first pixel is (row, column)."""

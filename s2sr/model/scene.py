@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 from s2sr.model.sampling import Sampling, samplings
 
@@ -100,11 +99,8 @@ class Scene:
 
         Raises InputError if the scene is smaller.
         """
-        height, width = self.grid.shape
-        if side < 1 or side > min(height, width):
-            raise InputError(f"crop={side} does not fit the scene of {height} x {width} pixels")
-        row, column = (height - side) // 2, (width - side) // 2
-        window = (..., slice(row, row + side), slice(column, column + side))
+        rows, columns = self.grid.centre(side)
+        row, column, window = rows.start, columns.start, (..., rows, columns)
         truth = self.truth
         if truth is not None:
             s = truth.scale

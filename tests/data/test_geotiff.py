@@ -3,6 +3,7 @@
 import datetime
 import logging
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import yaml
 from rasterio.transform import Affine
 
+from s2sr.data.demo import Demo
 from s2sr.data.geotiff import ATTRIBUTION, SceneFolder, clearest
 from s2sr.errors import InputError
 
@@ -65,6 +67,35 @@ def folder(tmp_path):
     for t in range(5):
         write(tmp_path, f"S2_2023-06-{10 + t}.tif", {"B02": counts(1000 + t), "B04": counts(2000 + t)})
     return tmp_path
+
+
+@pytest.mark.parametrize("side", [1, 17, 30])
+def test_a_part_is_read_as_it_is_cut_from_the_whole(tmp_path, side):
+    """Masks reach in from beyond its border, and whole frames decide what is usable."""
+    cloudy = Demo(size=(30, 33), n_dates=6, cloudy=1, cloud_cover=0.2)
+    source = SceneFolder(root=cloudy.write(tmp_path), min_clear=0.5)
+    whole, part = source.load().crop(side), source.load(crop=side)
+    for name in ("frames", "valid"):
+        assert torch.equal(getattr(part, name), getattr(whole, name))
+    assert (part.grid, part.rejected) == (whole.grid, whole.rejected)
+    assert [o.name for o in part.observations] == [o.name for o in whole.observations]
+    assert [o.clear for o in part.observations] == pytest.approx([o.clear for o in whole.observations])
+    assert part.rejected
+    assert side == 1 or not part.valid.all()
+    with pytest.raises(InputError, match="crop=31 does not fit the scene of 30 x 33 pixels"):
+        source.load(crop=31)
+
+
+def test_a_part_of_large_files_needs_the_memory_of_one(tmp_path):
+    for t in range(12):
+        write(tmp_path, f"S2_2023-06-{10 + t}.tif", {"B04": counts(shape=(600, 600))})
+    peaks = []
+    for crop in (20, None):
+        tracemalloc.start()
+        SceneFolder(root=tmp_path).load(crop=crop)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] < 0.1 * peaks[1]
 
 
 def error(folder, **settings):

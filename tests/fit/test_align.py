@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from small_fits import reconstruction, solve, stage
 from test_evidence import DATES, NOISE, SIGMA, simulated
-from test_module import reconstruction, solve, stage
 
 from s2sr.fit.align import AlignmentMetric, alignment
 from s2sr.fit.losses import Quadratic

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_module import SHIFTS, reconstruction, stage
+from small_fits import SHIFTS, reconstruction, stage
 from test_posterior import direct, power_law
 from torch import Tensor
 from torch.nn.functional import avg_pool2d

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_module import SHIFTS, reconstruction, solve, stage
+from small_fits import SHIFTS, reconstruction, solve, stage
 from test_posterior import power_law
 from torch import Tensor
 

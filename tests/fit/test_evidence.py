@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from test_module import reconstruction, solve, stage
+from small_fits import reconstruction, solve, stage
 from test_posterior import power_law
 
 from s2sr.data.simulate import jitter, simulate_scene

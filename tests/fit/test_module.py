@@ -1,103 +1,24 @@
-"""The fit as Lightning runs it: against a plain loop, interrupted anywhere, and when the objective breaks down."""
+"""The fit as Lightning runs it: against a plain loop, to its end, and when the objective breaks down."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
-from functools import partial
-from pathlib import Path
 
-import lightning
 import numpy as np
 import pytest
 import torch
+from small_fits import ADAM, JOINT, LBFGS, SHIFTS, assert_same, reconstruction, solve, stage, state, withheld
 from torch import Tensor
 
-from s2sr.data.holdout import Holdout
-from s2sr.data.simulate import simulate_scene
 from s2sr.errors import InputError
-from s2sr.fit.checkpoint import LevelCheckpoint
-from s2sr.fit.losses import Huber, Quadratic
+from s2sr.fit.losses import Quadratic
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.noise import robust_std
 from s2sr.fit.schedules import Anneal, Constant, Ladder
-from s2sr.fit.stages import Stage
-from s2sr.model.field import SplatField
 from s2sr.model.psf import PSF
-from s2sr.model.scene import Scene
-from s2sr.observations import build, configuration
-from s2sr.reconstruction import quiet, reconstruct
-from s2sr.report.heldout import judge
-
-SHIFTS = np.array([(0.3, -0.2), (-0.2, 0.1), (0.1, 0.3), (-0.2, -0.2)])
-LBFGS = partial(torch.optim.LBFGS, max_iter=5, history_size=5, line_search_fn="strong_wolfe")
-ADAM = partial(torch.optim.Adam, lr=2e-3)
-JOINT = [["weights", "shifts"]]
-
-
-@pytest.fixture(scope="module")
-def scene() -> Scene:
-    """Rectangles of 14 x 17 LR pixels in a 10 m and a 20 m band, a corner of one date masked."""
-    rng = np.random.default_rng(0)
-    sharp = np.full((2, 32 * 8, 35 * 8), 0.15)
-    for y, x, h, w in rng.integers((0, 0, 8, 8), (256, 280, 64, 64), (60, 4)):
-        sharp[:, y : y + h, x : x + w] = rng.uniform(0.05, 0.4, (2, 1, 1))
-    scene = simulate_scene(sharp, 8, bands=("B02", "B11"), shifts=SHIFTS, sigma_psf=0.4, noise=0.002, margin=9)
-    valid = scene.valid.clone()
-    valid[1, :, :4, :5] = False
-    return dataclasses.replace(scene, valid=valid, frames=scene.frames * valid)
-
-
-def stage(**options) -> Stage:
-    defaults = {"optimizer": LBFGS, "blocks": [["weights"], ["shifts"]], "steps": 1, "tv": Constant(0.5)}
-    return Stage(**{**defaults, **options})
-
-
-OFF = SHIFTS + 0.04 * np.array([(1, 0), (-1, 1), (0, -1), (0, 0)])
-
-
-def reconstruction(
-    scene: Scene, *stages: Stage, levels: tuple[int, ...] = (1, 2), start: np.ndarray = OFF, **options
-) -> Reconstruction:
-    """The fit before it starts, from shifts that are off by some hundredths."""
-    model = {name: options.pop(name) for name in ("gain", "offset", "samplings") if name in options}
-    field = SplatField(
-        scene.grid,
-        scene.bands,
-        scale=levels[0],
-        psf=PSF(0.4, learn=options.pop("learn", False)),
-        shifts=torch.as_tensor(start),
-        **model,
-    )
-    named = {f"stage{k}": one for k, one in enumerate(stages)}
-    return Reconstruction(scene, field, stages=named, levels=levels, **{"misfit": Huber(), "tv_delta": 0.1, **options})
-
-
-def solve(module: Reconstruction) -> Reconstruction:
-    with quiet():
-        lightning.Trainer(
-            max_epochs=len(module.phases),
-            reload_dataloaders_every_n_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-        ).fit(module)
-    return module
-
-
-def state(module: Reconstruction) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    """Bit for bit."""
-    assert one.keys() == other.keys()
-    differ = [name for name in one if not torch.equal(one[name], other[name])]
-    assert not differ, [(name, float((one[name] - other[name]).abs().max())) for name in differ]
-
+from s2sr.observations import configuration
+from s2sr.reconstruction import reconstruct
 
 # --- what is minimised
 
@@ -188,6 +109,40 @@ def test_it_finds_the_shifts(scene):
     assert rmse < 0.008, rmse
 
 
+# --- what a stage does
+
+
+def test_a_stage_without_an_optimizer_is_its_start(scene):
+    """Its one evaluation tells where that has led."""
+
+    def halve(module: Reconstruction) -> None:
+        module.field.weights.data.div_(2)
+
+    fit, start = stage(rounds=2), stage(levels="finest", optimizer=None, start=halve)
+    before, after = (solve(reconstruction(scene, *stages)) for stages in ((fit,), (fit, start)))
+    assert torch.equal(after.field.weights, before.field.weights / 2)
+    assert after.evals == before.evals + 1
+    assert after.parts["misfit"] > 2 * before.parts["misfit"]
+
+
+def test_stages_of_one_strategy_serve_another(scene):
+    """lbfgs after register, whose noise stays; sharpen after lbfgs, whose level it keeps."""
+    bayes = configuration("strategy=bayes", "strategy.register.optimizer.max_iter=4")
+    cfg = configuration(
+        "strategy=lbfgs", "strategy.coarse_to_fine.optimizer.max_iter=4", "c2f.levels=[1,2]", "holdout=null"
+    )
+    cfg.strategy = {
+        "register": bayes.strategy.register,
+        "coarse_to_fine": cfg.strategy.coarse_to_fine,
+        "sharpen": bayes.strategy.sharpen,
+    }
+    module = reconstruct(scene, cfg)
+    assert [phase.name for phase in module.phases] == ["register", "coarse_to_fine", "coarse_to_fine", "sharpen"]
+    assert module.field.scale == 2
+    assert module.parts.keys() == {"misfit", "edges"}
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
 # --- what is held fixed
 
 
@@ -241,10 +196,6 @@ def test_a_converged_level_ends_early_and_the_next_begins(scene):
     assert patient.evals > module.evals
 
 
-def withheld(scene: Scene) -> Scene:
-    return Holdout(judged=0.1, validation=0.2, side=3).split(scene, validation=True)
-
-
 def validation_error(module: Reconstruction) -> float:
     with torch.no_grad():
         return float((module.residual_of(module.validation) / module.noise[..., None, None]).square().sum())
@@ -294,64 +245,6 @@ def test_what_is_withheld_does_not_enter_the_fit(scene, part):
     spoilt = dataclasses.replace(split, frames=torch.where(getattr(split, part), 9.0, split.frames))
     one, other = (solve(reconstruction(s, stage(rounds=2), gain=True)) for s in (split, spoilt))
     assert_same(state(one), state(other))
-
-
-# --- what it has not seen, before and after
-
-
-SMOOTH = stage(blocks=[["weights"]], rounds=6, steps=2)
-
-
-def refitted(
-    scene: Scene, judge=None, *, first: Stage = SMOOTH, refit: bool = True, iterations: int = 6, **options
-) -> Reconstruction:
-    again = build(configuration(f"holdout.refit.start.max_iter={iterations}").holdout.refit)
-    stages = (first, again) if refit else (first,)
-    return solve(reconstruction(scene, *stages, start=SHIFTS, noise=0.002, judge=judge, **options))
-
-
-def test_the_judge_is_asked_once_before_the_withheld_samples_are_revealed(scene):
-    asked = []
-
-    def judge(scene, field, noise):
-        asked.append((scene, field.weights.detach().clone()))
-        return {"score": 1.0}
-
-    split = withheld(scene)
-    for refit in (True, False):
-        asked.clear()
-        module = refitted(split, judge, refit=refit)
-        ((given, weights),) = asked
-        assert given is split
-        assert module.judgement == {"score": 1.0}
-        assert torch.equal(weights, module.field.weights) is not refit
-        assert torch.equal(module.valid, scene.valid if refit else split.valid)
-        assert torch.equal(module.scene.valid, module.valid)
-
-
-def test_a_refit_is_the_fit_to_everything(scene):
-    """Of the distance before, with 30 % of the samples withheld, .14 is left under its own prior, .52 under TV."""
-    split = withheld(scene)
-    cfg = configuration("strategy=bayes", "strategy.solve.optimizer.max_iter=40", "strategy.solve.steps=3")
-    for first, left in ((build(cfg.strategy.solve), 0.25), (SMOOTH, 0.7)):
-        fit = partial(refitted, first=first, misfit=Quadratic(), iterations=30)
-        whole = fit(scene, refit=False).field.render()
-        far = [float((fit(split, refit=r).field.render() - whole).square().mean().sqrt()) for r in (False, True)]
-        assert far[1] < left * far[0], far
-
-
-def test_a_refit_without_anything_new_moves_nothing(scene):
-    before, after = (refitted(scene, refit=r).field.weights for r in (False, True))
-    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
-
-
-def test_garbage_in_judged_samples_changes_the_scores_alone(scene):
-    split = withheld(scene)
-    spoilt = dataclasses.replace(split, frames=torch.where(split.judged, 9.0, split.frames))
-    one, other = (refitted(s, judge, refit=False) for s in (split, spoilt))
-    assert_same(state(one), state(other))
-    assert one.judgement["holdout_rmse"] < 0.1
-    assert other.judgement["holdout_rmse"] > 8
 
 
 # --- when the objective breaks down
@@ -432,93 +325,3 @@ def test_a_line_search_that_raises_is_taken_back(scene, caplog):
         solve(module)
     assert_same(state(module), before)
     assert "was taken back" in caplog.text
-
-
-# --- resume
-
-STRATEGIES = {
-    "lbfgs": ["strategy=lbfgs", "strategy.coarse_to_fine.optimizer.max_iter=4"],
-    "adam in parts, lbfgs": [
-        "strategy=adam_lbfgs",
-        "strategy.warm_up.steps=7",
-        "+strategy.warm_up.part=3",
-        "strategy.coarse_to_fine.optimizer.max_iter=4",
-        "psf.learn=true",
-    ],
-    "lbfgs in parts, adam in parts": [
-        "strategy=lbfgs_adam",
-        "strategy.coarse_to_fine.optimizer.max_iter=4",
-        "+strategy.coarse_to_fine.part=3",
-        "strategy.coarse_to_fine.tolerance=0",
-        "strategy.polish.steps=7",
-        "+strategy.polish.part=4",
-    ],
-    "validated, in parts": [
-        "strategy=lbfgs",
-        "strategy.coarse_to_fine.optimizer.max_iter=4",
-        "+strategy.coarse_to_fine.part=3",
-        "strategy.coarse_to_fine.rounds=4",
-        "+strategy.coarse_to_fine.stop_on=validation",
-    ],
-    "bayes, sharpened in parts": [
-        "strategy=bayes",
-        "strategy.register.optimizer.max_iter=4",
-        "strategy.sharpen.steps=3",
-        "+strategy.sharpen.part=2",
-        "strategy.sharpen.optimizer.max_iter=3",
-    ],
-}
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
-def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene, strategy, tmp_path, monkeypatch):
-    cfg = configuration("logger=csv", "c2f.levels=[1,2]", "trainer.accelerator=cpu", *strategy)
-    cfg.threads = torch.get_num_threads()
-    saved: list[Path] = []
-    save = LevelCheckpoint.on_train_epoch_end
-
-    def save_and_keep(self, trainer, module):
-        save(self, trainer, module)
-        saved.append(tmp_path / f"{trainer.current_epoch}.ckpt")
-        shutil.copyfile(self.folder / "last.ckpt", saved[-1])
-
-    monkeypatch.setattr(LevelCheckpoint, "on_train_epoch_end", save_and_keep)
-    whole = reconstruct(scene, cfg, folder=tmp_path / "whole")
-    monkeypatch.undo()
-    assert len(saved) == len(whole.phases)
-    kept = {f"{p.name}_x{p.scale}.ckpt" for p in whole.phases}
-    assert {path.name for path in (tmp_path / "whole" / "checkpoints").iterdir()} == {"last.ckpt", *kept}
-    for number, checkpoint in enumerate(saved):
-        folder = tmp_path / f"from_{number}"
-        (folder / "checkpoints").mkdir(parents=True)
-        shutil.copyfile(checkpoint, folder / "checkpoints" / "last.ckpt")
-        resumed = reconstruct(scene, cfg, folder=folder, resume=True)
-        assert_same(state(resumed), state(whole))
-        assert resumed.evals == whole.evals
-        assert resumed.judgement == whole.judgement != {}
-        shutil.rmtree(folder)
-
-
-def test_stages_of_one_strategy_serve_another(scene):
-    """lbfgs after register, whose noise stays; sharpen after lbfgs, whose level it keeps."""
-    bayes = configuration("strategy=bayes", "strategy.register.optimizer.max_iter=4")
-    cfg = configuration(
-        "strategy=lbfgs", "strategy.coarse_to_fine.optimizer.max_iter=4", "c2f.levels=[1,2]", "holdout=null"
-    )
-    cfg.strategy = {
-        "register": bayes.strategy.register,
-        "coarse_to_fine": cfg.strategy.coarse_to_fine,
-        "sharpen": bayes.strategy.sharpen,
-    }
-    module = reconstruct(scene, cfg)
-    assert [phase.name for phase in module.phases] == ["register", "coarse_to_fine", "coarse_to_fine", "sharpen"]
-    assert module.field.scale == 2
-    assert module.parts.keys() == {"misfit", "edges"}
-    assert all(p.isfinite().all() for p in module.parameters())
-
-
-def test_without_a_folder_nothing_is_written(scene, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cfg = configuration("logger=csv", "c2f.levels=[1]", "strategy=lbfgs", "strategy.coarse_to_fine.rounds=1")
-    reconstruct(scene, cfg)
-    assert list(tmp_path.iterdir()) == []

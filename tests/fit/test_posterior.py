@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from test_module import SHIFTS, reconstruction, solve, stage, state
+from small_fits import SHIFTS, reconstruction, solve, stage, state
 
 from s2sr.data.simulate import simulate_scene
 from s2sr.fit.evidence import Evidence, Information

@@ -35,6 +35,7 @@ def test_blocks_with_nothing_to_fit_are_passed_over():
     [
         ({"blocks": [["weights"], ["shift", "gain"]]}, "blocks name gain, shift; choose from weights, shifts"),
         ({"levels": "last"}, "levels are 'last'; choose from all, coarsest, seen, finer, finest"),
+        ({"optimizer": None}, "a stage needs an optimizer, or a start that does it all"),
         ({"steps": 0}, "at least 1, not 0, 1, 250"),
         ({"rounds": -1}, "at least 1, not 2, -1, 250"),
         ({"part": 0}, "at least 1, not 2, 1, 0"),

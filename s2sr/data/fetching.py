@@ -34,7 +34,7 @@ HOPELESS = 3  # failures in a row and no success: it is not the single file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Download:
+class Fetcher:
     """Where passes come from, and the folder that they go to."""
 
     folder: Path
