@@ -3,7 +3,7 @@
 python benchmarks/bayes.py [--folder DATA] [--images va,sw,se] [--scenes 6] [--side N] [--clouds 3]
     [--strategies bayes,lbfgs,lbfgs_adam] [OVERRIDE ...]
 
-DATA holds the folders hr_naip_va and hr_naip_northdakota_5m (USDA NAIP, public domain). nd (5 m, read as 1/8 pixel) is
+DATA and images: benchmarks/aerial.py. nd (5 m, read as 1/8 pixel) is
 what the method was tuned on; va (1 m, 1/10 pixel) was tuned on once and is no longer; sw and se (1 m, 1/5 pixel) never
 were. Of every scene, sigma (.38 to .55), noise (.001 to .006), jitter (.1 to .3 px), dates (8 to 24) and place are
 drawn; with --side it has so many LR pixels, the image mirrored where it is too small. With --clouds so many dates have
@@ -23,29 +23,14 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from aerial import BANDS, DATA, sharp
 
-IMAGES = {  # file pattern, bands in the order blue, green, red, near infrared, image pixels per LR pixel
-    "nd": ("hr_naip_northdakota_5m/m_4709963_se_14_1_20160816.tif", (3, 2, 1, 4), 8),
-    "va": ("hr_naip_va/NAIP-VA-b{}.tiff", (3, 2, 1, 4), 10),
-    "sw": ("hr_naip_va/m_3607717_sw_18_1_20160620_subset.tif", (3, 2, 1, 4), 5),
-    "se": ("hr_naip_va/m_3607824_se_17_1_20160620_subset.tif", (3, 2, 1, 4), 5),
-}
+SCALES = {"nd": 8, "va": 10, "sw": 5, "se": 5}  # image pixels per LR pixel
 MARGIN = 5  # LR pixels
-
-
-def sharp(folder: Path, image: str) -> np.ndarray:
-    """[b, y, x] reflectance."""
-    import rasterio
-
-    pattern, order, _ = IMAGES[image]
-    bands = []
-    for k in order:
-        with rasterio.open(folder / pattern.format(k)) as file:
-            bands.append(file.read(1 if "{}" in pattern else k))
-    return np.stack(bands).astype(np.float32) / 255 * 0.4
 
 
 def drawn(folder: Path, image: str, seed: int, side: int | None):
@@ -53,13 +38,13 @@ def drawn(folder: Path, image: str, seed: int, side: int | None):
     from s2sr.data.simulate import jitter, simulate_scene
 
     rng = np.random.default_rng(seed)
-    draw = {
+    draw: dict[str, Any] = {
         "sigma": rng.uniform(0.38, 0.55),
         "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
         "jitter": rng.uniform(0.1, 0.3),
         "dates": int(rng.integers(8, 25)),
     }
-    reflectance, scale = sharp(folder, image), IMAGES[image][2]
+    reflectance, scale = sharp(folder, image), SCALES[image]
     sides = [(side + 2 * MARGIN) * scale if side else int(0.8 * n) for n in reflectance.shape[1:]]
     missing = [max(0, m - n) for n, m in zip(reflectance.shape[1:], sides, strict=True)]
     reflectance = np.pad(reflectance, [(0, 0), *[(0, n) for n in missing]], mode="symmetric")
@@ -67,7 +52,7 @@ def drawn(folder: Path, image: str, seed: int, side: int | None):
     scene = simulate_scene(
         reflectance[:, y : y + sides[0], x : x + sides[1]],
         scale,
-        bands=("B02", "B03", "B04", "B08"),
+        bands=BANDS,
         shifts=jitter(draw["dates"], draw["jitter"], rng),
         sigma_psf=draw["sigma"],
         noise=draw["noise"],
@@ -133,8 +118,7 @@ def main() -> None:
     from s2sr.report.metrics import shift_rmse
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    here = Path(__file__).resolve()
-    parser.add_argument("--folder", type=Path, default=here.parents[2] / "shared" / "data")
+    parser.add_argument("--folder", type=Path, default=DATA)
     parser.add_argument("--images", default="va,sw,se")
     parser.add_argument("--scenes", type=int, default=6)
     parser.add_argument("--first", type=int, default=0)
@@ -142,8 +126,6 @@ def main() -> None:
     parser.add_argument("--clouds", type=int, default=0)
     parser.add_argument("--strategies", default="bayes,lbfgs,lbfgs_adam")
     options, overrides = parser.parse_known_args()
-    if not (options.folder / "hr_naip_va").exists():
-        raise SystemExit(f"{options.folder}: no hr_naip_va here; name the folder that has it")
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     columns = ("over oracle dB", "shift / bound", "noise / true", "sigma, per cent", "within", "seconds")
     print(f"{'scene':>5} {'strategy':14}" + "".join(f"{c:>{w}}" for c, w in zip(columns, WIDTHS, strict=True)))
@@ -191,8 +173,8 @@ WIDTHS = (16, 15, 14, 26, 8, 9)
 
 def line(scene: str, strategy: str, row: np.ndarray) -> str:
     gain, shift, noise, *sigma, within, seconds = row
-    cells = (f"{gain:.3f}", f"{shift:.2f}", f"{noise:.3f}", " ".join(f"{s:+.1f}" for s in sigma), f"{within:.2f}")
-    cells = (*cells, f"{seconds:.2f}")
+    away = " ".join(f"{s:+.1f}" for s in sigma)
+    cells = (f"{gain:.3f}", f"{shift:.2f}", f"{noise:.3f}", away, f"{within:.2f}", f"{seconds:.2f}")
     return f"{scene:>5} {strategy:14}" + "".join(f"{c:>{w}}" for c, w in zip(cells, WIDTHS, strict=True))
 
 

@@ -1,11 +1,11 @@
 """What was forecast before the fit against what the fit reached, on scenes drawn from sharp aerial images.
 
-python benchmarks/forecast.py [FOLDER] [--scenes 6] [OVERRIDE ...]
+python benchmarks/forecast.py [--folder DATA] [--scenes 6] [OVERRIDE ...]
 
-Scenes and FOLDER as in benchmarks/bayes.py. The forecast is told sigma and nothing else. Reached: the shift rmse, and
-the lowest frequency at which the error's power reaches a quarter of the truth's (both on rings |f|, both seen through
-the splats, under a Hann window 6 LR pixels off the border), of `strategy=bayes` without and with `sharpen`. Prints
-these per scene, their ratios to the forecast, and the seconds of processor that the forecast took.
+Scenes are those that benchmarks/bayes.py draws from image va. The forecast is told sigma and nothing else. Reached: the
+shift rmse, and the lowest frequency at which the error's power reaches a quarter of the truth's (both on rings |f|,
+both seen through the splats, under a Hann window 6 LR pixels off the border), of `strategy=bayes` without and with
+`sharpen`. Prints these per scene, their ratios to the forecast, and the seconds of processor that the forecast took.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from aerial import DATA
 from bayes import drawn
 from scipy.ndimage import gaussian_filter
 
@@ -55,18 +56,15 @@ def main() -> None:
     from s2sr.report.metrics import shift_rmse
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    here = Path(__file__).resolve()
-    parser.add_argument("folder", nargs="?", type=Path, default=here.parents[2] / "shared" / "data" / "hr_naip_va")
+    parser.add_argument("--folder", type=Path, default=DATA)
     parser.add_argument("--scenes", type=int, default=6)
     options, overrides = parser.parse_known_args()
-    if not (options.folder / "NAIP-VA-b1.tiff").exists():
-        raise SystemExit(f"{options.folder}: no NAIP-VA-b1.tiff here; name the folder that has it")
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     heads = ("shift forecast", "reached", "ratio", "detail forecast", "solve", "sharpen", "ratio", "ratio", "seconds")
     print(f"{'scene':>5}" + "".join(f"{head:>16}" for head in heads))
     ratios = []
     for seed in range(options.scenes):
-        scene, draw = drawn(options.folder, seed)
+        scene, draw = drawn(options.folder, "va", seed, None)
         cfg = configuration("strategy=bayes", f"psf.sigma={draw['sigma']}", "c2f.levels=[4]", *overrides)
         shifts = register(scene)[1]
         start = time.process_time()

@@ -8,9 +8,9 @@ python benchmarks/heldout.py cost   [--strategies lbfgs,lbfgs_adam,bayes] [OVERR
 rank: over the configurations of `CONFIGURATIONS`, Spearman's correlation of the held-out errors and of edge contrast
 with the true error (1 / PSNR) at 4x and at 2x; and, as the most that errors of predicted samples can tell, that of two
 oracles: the rmse at the withheld samples without their noise, and at all samples without noise. sigma: the parabola
-through the least of a held-out error over sigma against the true sigma. real: held-out errors over those of the
-temporal mean, mean and spread of five layouts, and the same of the two other baselines. cost: the share of judgement
-and refit in the fit.
+through the least of a held-out error, mean of five layouts, over sigma against the true sigma. real: held-out errors
+over those of the temporal mean, mean and spread of five layouts, and the same of the two other baselines. cost: the
+share of judgement and refit in the fit.
 
 Scenes: `naip:SEED` (NAIP-VA, 1 m, read as an eighth of a pixel), the forests `sw:SEED` and `se:SEED` (1 m, a fifth),
 `dakota:SEED` (5 m, an eighth; to tune on) and `demo:SEED`, which has clouds, haze and change. --data: the folder that
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from aerial import BANDS, DATA, sharp
 from scipy.stats import spearmanr
 
 SIGMA = 0.45  # of the simulated scenes of `rank`
@@ -38,27 +39,10 @@ CONFIGURATIONS = [
     for tv in weights
     for sigma in (0.35, 0.4, 0.45, 0.5, 0.55)
 ]
-IMAGES = {  # file, and its pixels per LR pixel
-    "naip": ("hr_naip_va/NAIP-VA-b{}.tiff", 8),
-    "sw": ("hr_naip_va/m_3607717_sw_18_1_20160620_subset.tif", 5),
-    "se": ("hr_naip_va/m_3607824_se_17_1_20160620_subset.tif", 5),
-    "dakota": ("hr_naip_northdakota_5m/m_4709963_se_14_1_20160816.tif", 8),
-}
+PLACES = {"naip": ("va", 8), "sw": ("sw", 5), "se": ("se", 5), "dakota": ("nd", 8)}  # image, pixels per LR pixel
 SCORES = ("holdout_rmse", "holdout_median", "oracle_withheld", "oracle_all", "edge_contrast")
 CHOOSERS = {"holdout_rmse": 1, "holdout_median": 1, "psnr": -1}  # score, and the sign that makes the least the best
 COMMON = ("c2f.levels=[2,4]", "holdout.refit=false")
-BANDS = ("B02", "B03", "B04", "B08")
-
-
-def sharp(folder: Path, name: str) -> np.ndarray:
-    """[b, y, x] reflectance, blue to near infrared."""
-    import rasterio
-
-    bands = []
-    for k in (3, 2, 1, 4):
-        with rasterio.open(folder / IMAGES[name][0].format(k)) as file:
-            bands.append(file.read(k if file.count > 1 else 1))
-    return np.stack(bands).astype(np.float32) / 255 * 0.4
 
 
 def simulated(folder: Path, scene: str, sigma: float, side: int = 36, dates: int = 8, noise: float = 0.002):
@@ -69,7 +53,8 @@ def simulated(folder: Path, scene: str, sigma: float, side: int = 36, dates: int
     name, _, seed = scene.partition(":")
     if name == "demo":
         return Demo(size=side, n_dates=dates, seed=int(seed), sigma_psf=sigma, noise=noise).load()
-    image, scale, rng = sharp(folder, name), IMAGES[name][1], np.random.default_rng(int(seed))
+    place, scale = PLACES[name]
+    image, rng = sharp(folder, place), np.random.default_rng(int(seed))
     pixels = scale * (side + 8)
     row, column = (int(rng.integers(n - pixels + 1)) for n in image.shape[1:])
     image = image[:, row : row + pixels, column : column + pixels]
@@ -123,8 +108,13 @@ def sigma(options: argparse.Namespace, overrides: list[str]) -> None:
         true = np.random.default_rng(1000 + int(name.partition(":")[2])).uniform(0.4, 0.5)
         scene = simulated(options.data, name, float(true), side=28)
         tried = np.arange(0.35, 0.56, 0.05)
-        rows = [judged(scene, "strategy=lbfgs", *overrides, f"psf.sigma={value:.2f}") for value in tried]
-        chosen = [lowest(tried, np.array([sign * row[key] for row in rows])) for key, sign in CHOOSERS.items()]
+        layouts = [f"holdout.seed={k}" for k in range(5)]
+        rows = [
+            [judged(scene, "strategy=lbfgs", layout, *overrides, f"psf.sigma={value:.2f}") for layout in layouts]
+            for value in tried
+        ]
+        curves = {key: np.array([np.mean([one[key] for one in row]) for row in rows]) for key in CHOOSERS}
+        chosen = [lowest(tried, sign * curves[key]) for key, sign in CHOOSERS.items()]
         errors.append([value - true for value in chosen])
         texts = (f"{key} {value:.3f}" for key, value in zip(CHOOSERS, chosen, strict=True))
         print(f"{name:10} true {true:.3f}, chosen by " + ", ".join(texts), flush=True)
@@ -180,7 +170,7 @@ def cost(options: argparse.Namespace, overrides: list[str]) -> None:
         cfg = configuration(f"strategy={strategy}", "c2f.levels=[2,4]", *overrides)
         start = time.process_time()
         module = prepare(scene, cfg)
-        judge, asked = module.judge, []
+        judge, asked = module.judge, list[float]()
 
         def timed(*given, judge=judge, asked=asked):
             asked.append(time.process_time())
@@ -198,7 +188,7 @@ def cost(options: argparse.Namespace, overrides: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("rank", "sigma", "real", "cost"))
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--scenes", type=lambda text: text.split(","))
     parser.add_argument("--folders", default="apulia_clear,belgium_monthly")
     parser.add_argument("--strategies", default=None)

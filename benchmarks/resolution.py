@@ -5,7 +5,7 @@ python benchmarks/resolution.py [--data FOLDER] [--set report|develop] [--scenes
 `report`: the demo scene of seed 0, and draws from NAIP-VA (1 m, 45 x 53 LR pixels). `develop`: demo scenes of seeds 100
 and up, and draws from four places of the 5 m North Dakota image, read as 1/8 LR pixel: what the method was made on. Of
 every draw sigma is the published one, and noise (.002 to .012), jitter (.05 to .3 px) and dates (8 to 20) differ.
-FOLDER holds hr_naip_va and hr_naip_northdakota_5m (USDA NAIP, public domain). Prints, per scene, the mean over bands of
+FOLDER: benchmarks/aerial.py. Prints, per scene, the mean over bands of
 the frequencies (cycles per LR pixel) at which the correlation with the truth falls to 1/2: by the truth, as the halves
 tell it, and where the halves' own Fourier ring correlation falls to 1/7.
 """
@@ -15,25 +15,17 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-
-NAMES = ("B02", "B03", "B04", "B08")
+from aerial import BANDS, DATA, sharp
 
 
 def places(folder: Path, which: str) -> list[tuple[np.ndarray, int]]:
     """(reflectance [b, y, x], pixels per LR pixel) of the images to draw from."""
-    import rasterio
-
     if which == "report":
-        bands = []
-        for name in ("b3", "b2", "b1", "b4"):
-            with rasterio.open(folder / "hr_naip_va" / f"NAIP-VA-{name}.tiff") as file:
-                bands.append(file.read(1))
-        return [(np.stack(bands).astype(np.float32) / 255 * 0.4, 10)]
-    with rasterio.open(folder / "hr_naip_northdakota_5m" / "m_4709963_se_14_1_20160816.tif") as file:
-        image = file.read([3, 2, 1, 4]).astype(np.float32) / 255 * 0.4
-    side = 54 * 8
+        return [(sharp(folder, "va"), 10)]
+    image, side = sharp(folder, "nd"), 54 * 8
     return [(image[:, y : y + side, x : x + side], 8) for y, x in ((0, 0), (0, 500), (290, 0), (290, 300))]
 
 
@@ -48,13 +40,13 @@ def scene_of(folder: Path, which: str, k: int):
     if which == "report" and k == 0:
         return "demo 0", Demo().load()
     if which == "develop" and k % 2 == 0:
-        options = {"noise": noise, "jitter": spread, "n_dates": dates}
+        options: dict[str, Any] = {"noise": noise, "jitter": spread, "n_dates": dates}
         return f"demo {100 + k}, {drawn}", Demo(size=48, seed=100 + k, **options).load()
     images = places(folder, which)
     reflectance, scale = images[k // 2 % len(images)]
-    sigma = [sigma_from_mtf(MTF_AT_NYQUIST[band]) for band in NAMES]
+    sigma = [sigma_from_mtf(MTF_AT_NYQUIST[band]) for band in BANDS]
     shifts = jitter(dates, spread, np.random.default_rng(k))
-    scene = simulate_scene(reflectance, scale, bands=NAMES, shifts=shifts, sigma_psf=sigma, noise=noise, seed=k)
+    scene = simulate_scene(reflectance, scale, bands=BANDS, shifts=shifts, sigma_psf=sigma, noise=noise, seed=k)
     return f"NAIP {k}, {drawn}", scene
 
 
@@ -73,20 +65,18 @@ def measured(scene, overrides: list[str]) -> tuple[float, float, float]:
     fields = [solve_again(module, half, cfg) for half in scenes]
     truth = by_truth(scene, field, tuple(offset_to_truth(scene, field.shifts.detach()).tolist()))
     told = by_halves(field, fields, scenes, module.noise.detach())
-    own = ring_correlation(*(half.render().numpy() for half in fields), field.scale, told.widths)
+    first, second = (half.render().numpy() for half in fields)
+    own = ring_correlation(first, second, field.scale, told.widths)
     plain = [crossing(curve * CRITERION * 7) for curve in own]
     return truth.frequencies.mean(), told.frequencies.mean(), float(np.mean(plain / told.widths))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    here = Path(__file__).resolve()
-    parser.add_argument("--data", type=Path, default=here.parents[2] / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--set", choices=("report", "develop"), default="report")
     parser.add_argument("--scenes", type=int, default=8)
     options, overrides = parser.parse_known_args()
-    if not (options.data / "hr_naip_va" / "NAIP-VA-b1.tiff").exists():
-        raise SystemExit(f"{options.data}: no hr_naip_va/NAIP-VA-b1.tiff here; name the folder with --data")
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     print(f"{'':42}{'by truth':>10}{'by halves':>10}{'error':>8}{'plain FRC':>12}")
     errors = []

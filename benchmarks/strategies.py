@@ -1,10 +1,10 @@
 """Every strategy on observations simulated from sharp aerial images, with known truth.
 
-python benchmarks/strategies.py [--folder FOLDER] [--scenes 3] [OVERRIDE ...]
+python benchmarks/strategies.py [--folder DATA] [--scenes 3] [OVERRIDE ...]
 
-FOLDER holds NAIP-VA-b1.tiff ... b4.tiff (red, green, blue, near infrared at 1 m; USDA NAIP, public domain). 8
-observations, jitter std 0.15 px, noise 0.002, sigma 0.45 px; the draws differ from scene to scene. Each run has its
-own process, so that memory is its own peak. Prints means over the scenes, and the difference to `lbfgs`.
+DATA and its image va: benchmarks/aerial.py. 8 observations, jitter std 0.15 px, noise 0.002, sigma 0.45 px; the draws
+differ from scene to scene. Each run has its own process, so that memory is its own peak. Prints means over the scenes,
+and the difference to `lbfgs`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from aerial import BANDS, DATA, sharp
 
 STRATEGIES = ("adam", "lbfgs", "adam_lbfgs", "lbfgs_adam", "published")
 COLUMNS = ("psnr", "psnr_bicubic", "ssim", "edge_contrast", "shift_rmse_px", "evals", "seconds", "memory_mb")
@@ -24,18 +25,11 @@ COLUMNS = ("psnr", "psnr_bicubic", "ssim", "edge_contrast", "shift_rmse_px", "ev
 
 def simulated(folder: Path, seed: int):
     """The scene of one draw."""
-    import rasterio
-
     from s2sr.data.simulate import jitter, simulate_scene
 
-    bands = []
-    for name in ("b3", "b2", "b1", "b4"):
-        with rasterio.open(folder / f"NAIP-VA-{name}.tiff") as file:
-            bands.append(file.read(1))
-    reflectance = np.stack(bands).astype(np.float32) / 255 * 0.4
     shifts = jitter(8, 0.15, np.random.default_rng(seed))
-    names = ("B02", "B03", "B04", "B08")
-    return simulate_scene(reflectance, 10, bands=names, shifts=shifts, sigma_psf=0.45, noise=0.002, seed=seed)
+    image = sharp(folder, "va")
+    return simulate_scene(image, 10, bands=BANDS, shifts=shifts, sigma_psf=0.45, noise=0.002, seed=seed)
 
 
 def run(folder: Path, seed: int, strategy: str, overrides: list[str]) -> dict[str, float]:
@@ -57,12 +51,9 @@ def run(folder: Path, seed: int, strategy: str, overrides: list[str]) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    here = Path(__file__).resolve()
-    parser.add_argument("--folder", type=Path, default=here.parents[2] / "shared" / "data" / "hr_naip_va")
+    parser.add_argument("--folder", type=Path, default=DATA)
     parser.add_argument("--scenes", type=int, default=3)
     options, overrides = parser.parse_known_args()
-    if not (options.folder / "NAIP-VA-b1.tiff").exists():
-        raise SystemExit(f"{options.folder}: no NAIP-VA-b1.tiff here; name the folder that has it with --folder")
     print(f"{'':12}" + "".join(f"{column:>15}" for column in COLUMNS) + f"{'over bicubic':>15}{'over lbfgs':>15}")
     means: dict[str, dict[str, float]] = {}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:

@@ -24,9 +24,11 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from aerial import DATA
 from bayes import drawn
 
 TUNING = (
@@ -52,7 +54,7 @@ def scene_of(folder: Path, name: str):
     if image == "demo":
         scene = Demo(size=side, seed=int(seed)).load()
     elif image == "season":
-        draw = {
+        draw: dict[str, Any] = {
             "sigma_psf": rng.uniform(0.38, 0.55),
             "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
             "jitter": rng.uniform(0.1, 0.3),
@@ -198,14 +200,11 @@ def fit(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    here = Path(__file__).resolve()
     parser.add_argument("what", choices=("report", "fit"))
-    parser.add_argument("--folder", type=Path, default=here.parents[2] / "shared" / "data")
+    parser.add_argument("--folder", type=Path, default=DATA)
     parser.add_argument("--strategies")
     parser.add_argument("--scenes")
     options, overrides = parser.parse_known_args()
-    if not (options.folder / "hr_naip_va").exists():
-        raise SystemExit(f"{options.folder}: no hr_naip_va here; name the folder that has it")
     fits = options.what == "fit"
     options.scenes = options.scenes or ",".join(TUNING if fits else REPORTED)
     options.strategies = options.strategies or ("bayes,lbfgs" if fits else "bayes,lbfgs,lbfgs_adam")

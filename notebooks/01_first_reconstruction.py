@@ -93,13 +93,13 @@ Markdown("\n".join(["| | s2sr | bicubic |", "|---|---|---|", *rows]))
 #
 # ## The observations
 #
-# `shifts.csv`: where each date lay, in pixels; its gain and offset; its noise; and how much of it was clear.
+# `shifts.csv`: where each date lay, in pixels; gain, offset and noise of every band, here the red one's; and how much
+# of it was clear.
 
 # %%
 with (folder / "shifts.csv").open() as file:
     table = list(csv.DictReader(file))
-columns = ["datetime", "dy", "dx", "clear", "used"]
-columns = [c for c in columns if c in table[0]]
+columns = ["datetime", "dy", "dx", "gain_B04", "offset_B04", "noise_B04", "clear_fraction", "used"]
 rows = ["| " + " | ".join(row[c][:10] for c in columns) + " |" for row in table]
 Markdown("\n".join(["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), *rows]))
 

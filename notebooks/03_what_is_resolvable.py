@@ -16,6 +16,8 @@
 
 # %%
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -51,7 +53,8 @@ _ = ax.legend()
 # error is less than half of the signal. This is what `python -m s2sr.forecast` prints, and every run at its start:
 
 # %%
-# !{sys.executable} -m s2sr.forecast n_obs=12 jitter=0.15 noise=0.003
+command = [sys.executable, "-m", "s2sr.forecast", "n_obs=12", "jitter=0.15", "noise=0.003"]
+print(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 # %% [markdown]
 # More dates help slowly; the useful scale is 2, and 4 is comfortable.

@@ -21,6 +21,7 @@
 
 # %%
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -92,7 +93,6 @@ inset = 0.0010
 box = [west + inset, south + inset, east - inset, north - inset]
 area = f"data.bbox=[{','.join(f'{x:.5f}' for x in box)}]"
 where = [f"data.catalog={catalogue / 'items.json'}", area, "data.start=2023-01-01", "data.end=2023-12-31"]
-sys.argv = ["s2sr.download"]
 folder = Path("data/my_area")
 arguments = ["data=planetary_computer", *where, f"data.root={folder}", "data.max_aoi_cloud=30", "data.min_scenes=4"]
 
@@ -101,7 +101,8 @@ arguments = ["data=planetary_computer", *where, f"data.root={folder}", "data.max
 # again reads nothing: what is there and whole is kept.
 
 # %%
-# !{sys.executable} -m s2sr.download {" ".join(arguments)}
+command = [sys.executable, "-m", "s2sr.download", *arguments]
+print(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 # %% [markdown]
 # One GeoTIFF per date, all on one grid, and `scene.json` with the query and what was chosen. Any other stack that

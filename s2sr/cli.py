@@ -125,7 +125,8 @@ def job(cfg: DictConfig) -> None:
         from s2sr.experiment import run  # seconds of imports that a typo in an override should not wait for
 
         run(cfg, folder, group=group_of(folder), resume=settings.output_subdir is None)
-        say(place)
+        if not sweep:  # which names its own files
+            say(place)
     except KeyboardInterrupt:
         print(f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(place))}", file=sys.stderr)
         sys.exit(130)
@@ -170,6 +171,7 @@ def say(folder: Path) -> None:
     """Names the files that were written."""
     for name in (
         *("sr.tif", "sr_std.tif", "sr_count.tif", "sr.png", "comparison.png", "uncertainty.png", "consistency.png"),
-        *("report.html", "metrics.json", "shifts.csv"),
+        *("frc.png", "report.html", "metrics.json", "shifts.csv"),
     ):
-        print(folder / name)
+        if (folder / name).is_file():  # frc.png is made where it is asked for
+            print(folder / name)

@@ -25,9 +25,10 @@ from s2sr.model.scene import Scene
 from s2sr.observations import configuration, observe
 from s2sr.reconstruction import reconstruct, solve_again
 from s2sr.report import intervals
+from s2sr.report.comparison import comparison
 from s2sr.report.consistency import brightness, consistency, maps
 from s2sr.report.dated import dated, observed_on
-from s2sr.report.figures import Stretch, comparison, metres_per_pixel, rgb, save, write_png
+from s2sr.report.figures import Stretch, metres_per_pixel, rgb, save, write_png
 from s2sr.report.loggers import summarise
 from s2sr.report.products import shifts_csv, write_baseline, write_geotiff, write_json, write_truth
 from s2sr.report.resolution import by_halves, by_truth, curves

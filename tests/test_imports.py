@@ -24,8 +24,8 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "observations": {"errors", "overrides", "model", "data"},
     "reconstruction": {"errors", "model", "data", "fit", "report", "observations"},
     "experiment": {"model", "data", "fit", "report", "observations", "reconstruction"},
-    "download": {"errors", "overrides", "model", "data", "fit", "report", "experiment", "cli"},
-    "forecast": {"errors", "overrides", "model", "data", "fit", "observations", "cli"},
+    "download": {"overrides", "cli"},
+    "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
     "cli": {"errors", "overrides", "report", "experiment"},
 }
 HYDRA = {"s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}

@@ -70,12 +70,10 @@ class AlignmentMetric:
     def __init__(self, module: Reconstruction) -> None:
         field, radiometry = module.field, module.field.radiometry
         self.weights = FourierMetric(module)
-        seen = field.observed(field.shifts)
-        moved = [field.observed(field.shifts + STEP * axis) - seen for axis in torch.eye(2).to(field.shifts)]
-        gain = radiometry.gain[..., None, None]
-        slopes = torch.stack([*(gain / STEP * each for each in moved), seen, torch.ones_like(seen)])
-        slopes = slopes * ((module.valid / module.excess).sqrt() / module.noise[..., None, None])
-        gram = torch.einsum("ptbyx,qtbyx->tbpq", slopes, slopes).double()
+        seen, *moved = (
+            field.observed(field.shifts + STEP * axis) for axis in torch.eye(3, 2).roll(1, 0).to(field.shifts)
+        )
+        gram = torch.stack([self._gram(module, t, seen[t], [each[t] for each in moved]) for t in range(len(seen))])
         bands = gram.shape[1]
         columns = 2 + torch.arange(bands)
         place = gram.new_zeros(bands, 4, 2 + 2 * bands)  # of a band's (dy, dx, gain, offset) in those of all
@@ -87,6 +85,18 @@ class AlignmentMetric:
             id(radiometry.raw_gain): columns.tolist(),
             id(radiometry.raw_offset): (columns + bands).tolist(),
         }
+
+    @staticmethod
+    def _gram(module: Reconstruction, t: int, seen: Tensor, moved: Sequence[Tensor]) -> Tensor:
+        """[b, 4, 4] of an observation t's slopes along its dy, dx, gain and offset; what is between stays in the cache.
+
+        seen: [b, y, x] with gain 1 and offset 0; moved: the same with `STEP` more along both axes.
+        """
+        gain = module.field.radiometry.gain[t, :, None, None] / STEP
+        slopes = torch.stack([*(gain * (each - seen) for each in moved), seen, torch.ones_like(seen)], 1)
+        slopes *= ((module.valid[t] / module.excess[t]).sqrt() / module.noise[t, :, None, None])[:, None]
+        flat = slopes.flatten(2)
+        return (flat @ flat.mT).double()
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """Steps for vectors along the weights and some or all of the rest."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import huber_loss
 
 from s2sr.errors import InputError
 
@@ -42,9 +43,7 @@ class Huber:
             raise InputError(f"misfit.threshold={self.threshold}: it counts standard deviations and must be positive")
 
     def __call__(self, z: Tensor) -> Tensor:
-        size = z.abs()
-        inner = size.clamp(max=self.threshold)
-        return (inner * (size - inner / 2)).sum()
+        return huber_loss(z, z.new_zeros(()).expand_as(z), reduction="sum", delta=self.threshold)
 
 
 class Energy(torch.autograd.Function):

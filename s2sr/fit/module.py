@@ -9,8 +9,9 @@ history worth it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from s2sr.errors import InputError
-from s2sr.fit.forecast import Forecast
 from s2sr.fit.losses import Misfit, Rho, mean_gradient, total_variation
 from s2sr.fit.noise import frame_to_frame_std, robust_std, usual
 from s2sr.fit.stages import Objective, Phase, Stage, plan
@@ -26,6 +26,9 @@ from s2sr.model.field import SplatField
 from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
 from s2sr.model.spectrum import BEND, Spectrum
+
+if TYPE_CHECKING:
+    from s2sr.fit.forecast import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -301,7 +304,7 @@ class Reconstruction(lightning.LightningModule):
         before = [p.detach().clone() for p in parameters]
         try:
             super().optimizer_step(epoch, step, optimizer, closure)
-            finite = all(bool(torch.isfinite(p).all()) for p in parameters)
+            finite = all(math.isfinite(torch.linalg.vector_norm(p.detach(), torch.inf)) for p in parameters)
         except (IndexError, RuntimeError) as error:  # strong_wolfe on a NaN or unbounded objective, or where it is flat
             if isinstance(error, RuntimeError) and "overflow" not in str(error):
                 raise

@@ -11,6 +11,7 @@ in which quasi-Newton steps are few.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from s2sr.fit.aliases import backward_solve, forward_solve
 from s2sr.fit.bands import components, factors, mixed, seen
-from s2sr.fit.losses import Quadratic
+from s2sr.fit.losses import Energy, Quadratic
 from s2sr.fit.modes import Modes
 from s2sr.fit.noise import excess
 from s2sr.fit.quasi_newton import Metric
@@ -60,13 +61,23 @@ class GaussianPrior:
         return torch.linalg.inv(self.correlation.double()).to(self.correlation)
 
     def __call__(self, weights: Tensor) -> Tensor:
-        """-log p(weights [b, y, x]) but for a constant, nats: half of w . g, with its gradient g linear in w."""
-        gradient = torch.empty_like(weights)
-        white = torch.stack([torch.fft.rfft2(w).mul_(r) for w, r in zip(weights.detach(), self.roots, strict=True)])
+        """-log p(weights [b, y, x]) but for a constant, nats."""
+        return Deviation.apply(weights, self.roots, self.precision)
+
+
+class Deviation(Energy):
+    """1/2 sum_k z^H R^-1 z, z = roots [b] times the rfft2 of weights [b, y, x], their means left out; precision: R^-1."""
+
+    @staticmethod
+    def forward(ctx, weights: Tensor, roots: Sequence[Tensor], precision: Tensor) -> Tensor:
+        white = torch.stack([torch.fft.rfft2(w).mul_(root) for w, root in zip(weights, roots, strict=True)])
         white[:, 0, 0] = 0
-        for g, z, root in zip(gradient, mixed(self.precision, white), self.roots, strict=True):
-            g.copy_(torch.fft.irfft2(z.mul_(root), s=g.shape))
-        return (weights * gradient).sum() - (weights.detach() * gradient).sum() / 2
+        gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
+        for w, g, z, root in zip(weights, gradient, mixed(precision, white), roots, strict=True):
+            g.copy_(torch.fft.irfft2(z.mul_(root), s=w.shape))
+            value += (w * g).sum() / 2
+        ctx.save_for_backward(gradient)
+        return value
 
 
 def posterior(module: Reconstruction) -> Objective:
@@ -84,8 +95,9 @@ def departure(module: Reconstruction) -> Tensor:
     module.evals += 1
     trusted = module.valid & module.trusted
     misfit = module.misfit_of(module.field(), module.frames, rho=Quadratic(), samples=trusted)
-    (gradient,) = torch.autograd.grad(misfit + GaussianPrior.of(module)(weights), weights)
-    return FourierMetric(module)(gradient)
+    prior = GaussianPrior.of(module)
+    (gradient,) = torch.autograd.grad(misfit + prior(weights), weights)
+    return FourierMetric(module, prior)(gradient)
 
 
 def closed_form(module: Reconstruction) -> None:

@@ -257,7 +257,9 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
 
     Module and image are on the CPU.
     """
-    return torch.stack([one.deviation() for one in errors(module, image, scale)])
+    found = errors(module, image, scale)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return torch.stack(list(pool.map(Errors.deviation, found)))
 
 
 def enlarged(values: np.ndarray, scale: int) -> np.ndarray:

@@ -175,5 +175,5 @@ class SplatField(nn.Module):
             positions = start + pitch * (torch.arange(grid.shape[axis], dtype=torch.float64) + 0.5)
             kernel = partial(pixel_integral, width=abs(pitch), sigma=self.lattice.sigma)
             reach = abs(pitch) / 2 + tail(image.dtype) * self.lattice.sigma
-            image = self.lattice.along(axis, image, positions, kernel, reach, normalise=True).mT
-        return image.contiguous()
+            image = self.lattice.along(axis, image, positions, kernel, reach, normalise=True)
+        return image

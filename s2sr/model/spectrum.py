@@ -46,13 +46,20 @@ class Spectrum(nn.Module):
 
     def basis(self, squared: Tensor) -> Tensor:
         """[..., 3] what the coefficients multiply in log P, at frequencies whose |f|^2 is `squared` [...]."""
-        level = ((CORNER**2 + squared) / (CORNER**2 + 0.25)).log() / 2
+        level = _level(squared)
         return torch.stack((torch.ones_like(level), -level, -level.square()), -1)
 
     def forward(self, band: int, squared: Tensor) -> Tensor:
         """P_b at frequencies whose |f|^2 is `squared`, in their precision."""
-        return (self.basis(squared) @ self.coefficients[band].to(squared.dtype)).exp()
+        power, slope, bend = self.coefficients[band].to(squared.dtype)
+        level = _level(squared)
+        return (power - (slope + bend * level) * level).exp()
 
     def prior(self) -> Tensor:
         """-log p of the bends but for a constant, nats: few scenes are far from a power law."""
         return ((self.coefficients[:, 2] - BEND[0]) / BEND[1]).square().sum() / 2
+
+
+def _level(squared: Tensor) -> Tensor:
+    """l at frequencies whose |f|^2 is `squared`."""
+    return ((CORNER**2 + squared) / (CORNER**2 + 0.25)).log() / 2

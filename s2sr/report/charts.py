@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from s2sr.report.figures import COLOURS, DPI, FAINT, INK, TEXT
+from s2sr.report.figures import COLOURS, DPI, FAINT, INK, TEXT, figure_of
 from s2sr.report.glossary import METRICS
 from s2sr.report.jobs import SIGMA, Job, best, lines
 
@@ -35,13 +35,19 @@ MARKED = {
 
 
 def progress(history: Sequence[Mapping[str, str]]) -> Figure:
-    """The objective and, level by level, the scores of one run; rows as in metrics.csv, `level` where one ended."""
+    """The objective and, level by level, the scores of one run; rows as in metrics.csv, `level` where one ended.
+
+    A level has an objective of its own, by its stage and its noise: no line leads from one to the next.
+    """
     ends = [(float(row["evals"]), row["level"]) for row in history if row.get("level")]
     known = [curve for curve in CURVES if any(row.get(curve[1]) for row in history)]
     figure, panels = _stack([title for title, *_ in known], top=62 if ends else 42, bottom=75, pitch=215)
     for axes, (_, key, base, name) in zip(panels, known, strict=True):
         x, y = _column(history, key)
-        axes.plot(x, y, color=COLOURS[0], marker="o" if len(x) < 30 else "", lw=1.6, ms=5, zorder=3)
+        breaks = np.searchsorted(x, [end for end, _ in ends if key == "fit/loss"], side="right")
+        for part in np.split(np.arange(len(x)), breaks):
+            marker = "o" if len(x) < 30 or len(part) == 1 else ""
+            axes.plot(x[part], y[part], color=COLOURS[0], marker=marker, lw=1.6, ms=5, zorder=3)
         if key == "fit/loss" and y.min() > 0 and y.max() > 20 * y.min():
             axes.set_yscale("log")
         _baseline(axes, *_column(history, base), name)
@@ -107,7 +113,7 @@ def scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
 def _stack(titles: Sequence[str], *, top: int, bottom: int, pitch: int) -> tuple[Figure, list[Axes]]:
     """A panel for each title, from the top; the numbers are screen pixels, `pitch` from panel to panel."""
     height = top + bottom + pitch * max(1, len(titles)) - 55
-    figure = Figure(figsize=((WIDTH + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI, facecolor="white")
+    figure = figure_of(WIDTH, height)
     panels: list[Axes] = []
     for index, title in enumerate(titles):
         low = height - top - pitch * index - (pitch - 55)

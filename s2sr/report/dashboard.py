@@ -21,7 +21,8 @@ from torch.nn.functional import avg_pool2d
 
 from s2sr.model.scene import Scene
 from s2sr.report.charts import MARKED
-from s2sr.report.figures import Stretch, pixels, residual_map, rgb, shift_plot
+from s2sr.report.diagnostics import residual_map, shift_plot
+from s2sr.report.figures import Stretch, pixels, png, rgb
 from s2sr.report.glossary import METRICS, parse
 from s2sr.report.jobs import lines, read_jobs, swept, table
 from s2sr.report.loggers import log_point, wandb_runs, wandb_table
@@ -107,7 +108,7 @@ class Dashboard(Callback):
         rows = observation_rows(
             self.scene, shifts=shifts, gains=radiometry.gain, offsets=radiometry.offset, noise=module.noise
         )
-        media: dict[str, Any] = {name: wandb.Image(picture, caption=level) for name, picture in pictures.items()}
+        media: dict[str, Any] = {name: wandb.Image(png(picture), caption=level) for name, picture in pictures.items()}
         return {**media, "shifts/observations": wandb_table(rows), **_error_and_sharpness(self._levels)}
 
     @torch.no_grad()

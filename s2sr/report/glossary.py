@@ -218,18 +218,19 @@ METRICS = {
     "peak_memory_mb": Metric("run", "peak memory", "MB", "Of the whole process.", ".0f"),
 }
 
-FILES = {
+FILES = {  # by name or pattern
     "report.html": "this page",
     "README.md": "the sweep in words: the command and the table",
     "sweep.csv": "the jobs' overrides and all their metrics",
     "sr.tif": "the product: Cloud-Optimized GeoTIFF, float32 reflectance",
     "sr_std.tif": "its standard deviation, reflectance",
     "sr_count.tif": "how many clear observations each pixel has",
+    "sr_[0-9]*.tif": "the product with the reflectance of that date",
     "sr.png": "the product to look at",
     "comparison.png": "the pictures side by side",
     "sweep.png": "scores against the swept value",
     "pictures": "the product of every job, under one stretch",
-    "uncertainty.png": "where the product is how sure",
+    "uncertainty.png": "how sure the product is, place by place",
     "frc.png": "which frequencies are real, as two halves of the dates tell",
     "consistency.png": "the product, seen by the sensor, against the observations",
     "metrics.json": "all numbers",

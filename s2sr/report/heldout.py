@@ -95,18 +95,18 @@ def matched(prediction: Tensor, frames: Tensor, seen: Tensor) -> Tensor:
 
 def _matched(prediction: Tensor, frame: Tensor, seen: Tensor) -> Tensor:
     """One frame [b, y, x] of `matched`: what is between stays in the cache."""
-    keep = seen
-    for _ in range(2):
-        count = keep.sum((-2, -1), keepdim=True).clamp(min=1)
-        x0, y0 = ((keep * z).sum((-2, -1), keepdim=True) / count for z in (prediction, frame))
-        x, y = prediction - x0, frame - y0
-        seen_x = keep * x
-        gain = (seen_x * y).sum((-2, -1), keepdim=True) / (seen_x * x).sum((-2, -1), keepdim=True).clamp(min=1e-12)
-        fitted = y0 + gain * x
-        size = (frame - fitted).abs()
-        typical = size.masked_fill(~seen, torch.nan).flatten(1).nanmedian(-1).values[..., None, None]
-        keep = seen & (size <= CLIP * 1.4826 * typical)
-    return fitted
+    size = (frame - _fitted(prediction, frame, seen)).abs()
+    typical = size.masked_fill(~seen, torch.nan).flatten(1).nanmedian(-1).values[..., None, None]
+    return _fitted(prediction, frame, seen & (size <= CLIP * 1.4826 * typical))
+
+
+def _fitted(prediction: Tensor, frame: Tensor, keep: Tensor) -> Tensor:
+    count = keep.sum((-2, -1), keepdim=True).clamp(min=1)
+    x0, y0 = ((keep * z).sum((-2, -1), keepdim=True) / count for z in (prediction, frame))
+    x, y = prediction - x0, frame - y0
+    seen_x = keep * x
+    gain = (seen_x * y).sum((-2, -1), keepdim=True) / (seen_x * x).sum((-2, -1), keepdim=True).clamp(min=1e-12)
+    return y0 + gain * x
 
 
 def level_mean(scene: Scene) -> Tensor:

@@ -19,7 +19,9 @@ pixels off, after a least-squares a * image + b per band; the range is P99.5 - P
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -105,6 +107,15 @@ def shift_rmse(estimated: Array, true: Array) -> float:
     return float(np.sqrt(np.mean((difference - difference.mean(0)) ** 2)))
 
 
+def percentile(values: np.ndarray, percent: float) -> float:
+    """That of numpy, linear between the two nearest values, in a quarter of the time: it sorts less."""
+    place = percent / 100 * (values.size - 1)
+    below = math.floor(place)
+    parted = np.partition(values, below, axis=None)
+    low = float(parted[below])
+    return low + (place - below) * (float(parted[below + 1 :].min(initial=np.inf)) - low) if place > below else low
+
+
 def _numpy(x: Array) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
@@ -130,51 +141,66 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
     if not valid.any():
         return dict.fromkeys(SHARPNESS, math.nan)
     level = band.mean(where=valid, dtype=np.float64)
-    modes = fft.dctn(np.where(valid, band - level, 0).astype(np.float32), norm="ortho", overwrite_x=True)
+    modes = _zeros(band.shape)
+    np.subtract(band, level, out=modes, where=valid, casting="same_kind")
+    for axis in (1, 0):
+        modes = fft.dct(modes, axis=axis, norm="ortho", overwrite_x=True)
     if everywhere := bool(valid.all()):
         known = valid
     else:
         known = ndimage.binary_erosion(valid, iterations=math.ceil(1.5 * scale), border_value=1)
 
-    def samples(rate: int, variance: float, rows: int = 0, columns: int = 0) -> np.ndarray:
-        """[n] blurred, derived so many times along rows' and columns' axes, at `rate` per LR pixel and axis.
+    def samples(rate: int, variance: float, *orders: tuple[int, int]) -> np.ndarray:
+        """Blurred and derived, at `rate` per LR pixel and axis.
 
         The rate is what the blur leaves to be sampled; an extremum needs more, or it depends on where an edge meets
         the samples.
         """
-        field = modes
-        for axis, order in enumerate((rows, columns)):
-            size = field.shape[axis]
-            omega = np.arange(min(size, size * rate // scale), dtype=np.float32) * (np.pi * scale / size)
-            factors = (-omega) ** order * np.exp(-variance / 2 * omega**2)
-            field = _series(field, factors, size * rate // scale, axis=axis, sine=order % 2 == 1)
+        field = _series(modes, scale, rate, variance, orders)
         if everywhere:
-            return field.ravel()
+            return field
         centres = (((np.arange(n) + 0.5) * scale / rate).astype(int) for n in field.shape)
         return field[known[np.ix_(*centres)]]
 
-    smooth = samples(2, 1.0)
-    low, high = np.percentile(smooth, [1, 99]) if smooth.size else (0, 0)
-    contrast = float(high - low)
+    smooth = samples(2, 1.0, (0, 0))
+    contrast = percentile(smooth, 99) - percentile(smooth, 1) if smooth.size else 0.0
     if contrast <= 1e-6 * abs(level):  # float32 knows no less
         return dict.fromkeys(SHARPNESS, math.nan)
     variance = (1 - scale**-2) / 12
-    squared = samples(8, variance, rows=1) ** 2
-    squared += samples(8, variance, columns=1) ** 2
-    laplacian = samples(4, variance, rows=2)
-    laplacian += samples(4, variance, columns=2)
+    squared, other = (np.square(slope, out=slope) for slope in map(partial(samples, 8, variance), ((1, 0), (0, 1))))
+    squared += other
+    laplacian = samples(4, variance, (2, 0), (0, 2))
     return {
-        "edge_contrast": math.sqrt(np.percentile(squared, 99)) / contrast,
+        "edge_contrast": math.sqrt(percentile(squared, 99)) / contrast,
         "laplacian_var": float(laplacian.var(dtype=np.float64)) / contrast**2,
         "gradient_energy": float(squared.mean(dtype=np.float64)) / contrast**2,
     }
 
 
-def _series(modes: np.ndarray, factors: np.ndarray, size: int, *, axis: int, sine: bool) -> np.ndarray:
-    """The cosine series of `modes` times `factors` along an axis on `size` samples; `sine`: cosines are sines."""
-    scaled = np.moveaxis(modes, axis, -1)[..., : len(factors)] * (factors * math.sqrt(size / modes.shape[axis]))
-    if sine:  # sines start at the first harmonic; the constant's coefficient is 0 and goes last
-        scaled = fft.idst(np.roll(scaled, -1, -1), n=size, norm="ortho", overwrite_x=True)
-    else:
-        scaled = fft.idct(scaled, n=size, norm="ortho", overwrite_x=True)
-    return np.moveaxis(scaled, -1, axis)
+def _series(modes: np.ndarray, scale: int, rate: int, variance: float, orders: Sequence[tuple[int, int]]) -> np.ndarray:
+    """[y, x] the image of cosine `modes` under N(variance), at `rate` instead of `scale` samples per LR pixel and axis.
+
+    Derived so many times along its rows' and columns' axes; of several `orders`, alike in what is odd, the sum.
+    """
+    shape = [n * rate // scale for n in modes.shape]
+    odd = [order % 2 for order in orders[0]]
+    factors = []
+    for axis, (n, size) in enumerate(zip(modes.shape, shape, strict=True)):
+        omega = np.arange(min(n, size), dtype=np.float32) * (np.pi * scale / n)
+        omega = omega[variance / 2 * omega**2 < 17]  # less than float32 knows is left of the others
+        blur = np.exp(-variance / 2 * omega**2) * math.sqrt(size / n)
+        factors.append(np.stack([(-omega) ** order[axis] * blur for order in orders]))
+    factor = factors[0].T @ factors[1]
+    rows, columns = factor.shape
+    field = _zeros(shape)
+    # odd derivatives are series of sines, which start at the first harmonic
+    used = (slice(odd[0], rows), slice(odd[1], columns))
+    np.multiply(modes[used], factor[used], out=field[: rows - odd[0], : columns - odd[1]])
+    inverse = [fft.idst if is_odd else fft.idct for is_odd in odd]
+    field[:, :columns] = inverse[0](field[:, :columns], axis=0, norm="ortho", overwrite_x=True)
+    return inverse[1](field, axis=1, norm="ortho", overwrite_x=True)
+
+
+def _zeros(shape: Sequence[int]) -> np.ndarray:
+    """[y, x] float32, rows a little apart: the samples of a column else share their place in the cache."""
+    return np.zeros((shape[0], shape[1] + 16), np.float32)[:, : shape[1]]

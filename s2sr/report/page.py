@@ -150,14 +150,11 @@ def tags(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 def listed(folder: Path) -> list[dict[str, str]]:
     """The files of `FILES` beside the page: name, link, what it is, size."""
     found = []
-    for name, meaning in FILES.items():
-        path = folder / name
-        if name == "report.html":
-            continue
-        if path.is_dir():
-            found.append({"name": f"{name}/", "link": f"{name}/", "meaning": meaning, "size": ""})
-        elif path.is_file():
-            found.append({"name": name, "link": name, "meaning": meaning, "size": size(path.stat().st_size)})
+    for pattern, meaning in FILES.items():
+        for path in sorted(folder.glob(pattern)):
+            name, length = (f"{path.name}/", "") if path.is_dir() else (path.name, size(path.stat().st_size))
+            if name != "report.html":
+                found.append({"name": name, "link": name, "meaning": meaning, "size": length})
     return found
 
 

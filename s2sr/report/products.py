@@ -41,9 +41,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove an earlier run's checkpoints, curves and numbers: what a new one would go on from, or be taken for."""
+    """Remove of an earlier run what a new one would go on from, be taken for, or show as its own."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    for name in ("metrics.csv", "metrics.json", "report.html"):
+    for name in ("metrics.csv", "metrics.json", "report.html", "frc.png", "truth.tif"):
         (folder / name).unlink(missing_ok=True)
 
 

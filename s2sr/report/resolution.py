@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from scipy import fft
 from scipy.optimize import isotonic_regression
 from torch import Tensor
@@ -253,7 +254,9 @@ def curves(
     if forecast:
         promised = math.sqrt(1 - 1 / 4)  # C of an estimate whose error has 1/4 of the power
         axes.plot(forecast, promised, "*", color=INK, ms=13, mec="white", zorder=4)
-        axes.annotate("forecast", (forecast, promised), (9, 4), textcoords="offset points", size=TEXT - 2, color=INK)
+        beside: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top"}  # the curves lie above
+        beside["path_effects"] = [withStroke(linewidth=3, foreground="white")]
+        axes.annotate("forecast", (forecast, promised), (-6, -3), size=TEXT - 2, color=INK, **beside)
     axes.set(xlim=(0, EDGES[-1] / found.widths.min()), ylim=(-0.02, 1.02))
     axes.set_xlabel("cycles per LR pixel", size=TEXT)
     axes.set_ylabel("correlation", size=TEXT)

@@ -16,7 +16,8 @@ from markupsafe import Markup
 
 from s2sr.report import page
 from s2sr.report.charts import progress
-from s2sr.report.figures import scores, shift_plot
+from s2sr.report.comparison import scores
+from s2sr.report.diagnostics import shift_plot
 from s2sr.report.glossary import BASELINES, FILES, GROUPS, rows
 from s2sr.report.page import Picture, Raster
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from s2sr.report.figures import Panel, Stretch, fit, rgb, scores, sheet, zoom_window
+from s2sr.report.comparison import scores
+from s2sr.report.figures import Panel, Stretch, fit, rgb, sheet, zoom_window
 from s2sr.report.jobs import Job
 from s2sr.report.metrics import bicubic
 from s2sr.report.page import SIDE, Picture, Raster

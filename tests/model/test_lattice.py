@@ -22,15 +22,14 @@ def test_splats_are_centred_in_their_cells():
 def test_along_is_the_dense_sum_over_all_splats(axis):
     lattice = Lattice((5, 7), 3, 4)
     positions = torch.linspace(-1, lattice.pixels[axis] + 1, 2 * BLOCK + 5, dtype=torch.float64)
-    w = normal(2, lattice.shape[axis], 6)
+    w = normal(2, *lattice.shape)
     reach = 0.35 + tail(torch.float64) * lattice.sigma
     kernel = lambda u: pixel_integral(u, 0.7, lattice.sigma)  # noqa: E731
     dense = kernel(positions[:, None] - lattice.centres(axis))
-    torch.testing.assert_close(lattice.along(axis, w, positions, kernel, reach), dense @ w, rtol=0, atol=1e-13)
-    expected = (dense / dense.sum(-1, keepdim=True)) @ w
-    torch.testing.assert_close(
-        lattice.along(axis, w, positions, kernel, reach, normalise=True), expected, atol=1e-13, rtol=0
-    )
+    for normalise, taps in ((False, dense), (True, dense / dense.sum(-1, keepdim=True))):
+        expected = taps @ w if axis == 0 else w @ taps.mT
+        found = lattice.along(axis, w, positions, kernel, reach, normalise=normalise)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
 def test_a_lattice_of_ones_hardly_ripples():
@@ -55,7 +54,7 @@ def test_refinement_is_a_narrower_lattice_of_the_same_image(coarse, fine):
     def image(lattice, w):
         for axis in (0, 1):
             x = torch.linspace(0, lattice.pixels[axis], 41, dtype=torch.float64)
-            w = lattice.along(axis, w, x, lambda u: gaussian(u, lattice.sigma) / lattice.scale, 5.0).mT
+            w = lattice.along(axis, w, x, lambda u: gaussian(u, lattice.sigma) / lattice.scale, 5.0)
         return w
 
     before, after = image(lattice, weights), image(finer, refined)

@@ -94,6 +94,7 @@ def test_progress_of_a_run():
     objective, heldout = progress(history).axes
     assert objective.get_yscale() == "log"
     assert {text.get_text() for text in objective.texts} == {"first 2x", "first 4x"}
+    assert [len(line.get_xdata()) for line in objective.lines[:2]] == [50, 49], "a line for each level"
     np.testing.assert_allclose(heldout.lines[0].get_xydata(), [[50, 0.02], [99, 0.01]])
     np.testing.assert_allclose(heldout.lines[1].get_xydata(), [[50, 0.03]])
     assert [text.get_text() for text in heldout.texts] == ["temporal mean"]

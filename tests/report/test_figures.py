@@ -1,53 +1,29 @@
-import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import rasterio
 import torch
 from PIL import Image
-from rasterio.transform import Affine
-from scipy import ndimage
 
-from s2sr.data.demo import Demo
 from s2sr.model.grid import Grid
-from s2sr.model.scene import Observation, Scene, Truth
 from s2sr.report.figures import (
     GAP,
     MASKED,
     Panel,
     Stretch,
-    _label_places,
-    aerial,
     channels,
-    comparison,
     detail_window,
     fit,
     metres_per_pixel,
-    residual_map,
     rgb,
     save,
     sheet,
-    shift_plot,
     write_png,
 )
 
 
 def pixels(path):
     return np.asarray(Image.open(path))
-
-
-def make_scene(height=24, width=30, *, truth=True, bands=("B02", "B03", "B04")):
-    rng = np.random.default_rng(0)
-    fine = ndimage.gaussian_filter(rng.normal(size=(len(bands), height * 8, width * 8)), (0, 4, 4)) + 0.2
-    frames = torch.tensor(fine.reshape(len(bands), height, 8, width, 8).mean((2, 4)), dtype=torch.float32)
-    frames = frames + 0.001 * torch.randn(3, *frames.shape, generator=torch.Generator().manual_seed(0))
-    known = Truth(torch.tensor(fine, dtype=torch.float32), 8, torch.zeros(3, 2), torch.full((len(bands),), 0.4))
-    observations = tuple(Observation(f"S2_{t}", f"2023-06-{t + 1:02d}T10:00:00Z", 1.0) for t in range(3))
-    grid = Grid("EPSG:32633", (10.0, 0.0, 499980.0, 0.0, -10.0, 4200000.0), (height, width))
-    valid = torch.ones_like(frames, dtype=torch.bool)
-    return Scene(frames, valid, grid, bands, observations, truth=known if truth else None)
 
 
 def test_channels_are_natural_colours_where_there_are_any():
@@ -125,87 +101,3 @@ def test_metres_per_pixel():
     assert metres_per_pixel(Grid("EPSG:2263", transform, (2, 2))) == pytest.approx(3.048, rel=1e-4)  # US survey feet
     assert metres_per_pixel(Grid("EPSG:4326", transform, (2, 2))) is None
     assert metres_per_pixel(Grid(None, transform, (2, 2))) is None
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "scale"), [(24, 30, 4), (61, 113, 8), (70, 20, 2), (6, 6, 3), (100, 100, 8)]
-)
-@pytest.mark.parametrize("truth", [True, False])
-def test_comparison_is_large_enough_for_any_scene(tmp_path, height, width, scale, truth):
-    scene = make_scene(height, width, truth=truth)
-    product = torch.rand(3, height * scale, width * scale)
-    figure = comparison(scene, product, scale, metrics={"psnr": 24.5, "edge_contrast": None})
-    save(figure, tmp_path / "comparison.png")
-    drawn = pixels(tmp_path / "comparison.png")
-    assert len(figure.axes) == (8 if truth else 6)
-    if height <= width:
-        assert drawn.shape[1] >= 1600
-    assert max(drawn.shape) < 2600
-    texts = [text.get_text() for text in figure.texts]
-    assert "PSNR 24.50" in texts
-    assert ("Truth" in texts) == truth
-
-
-def test_comparison_shows_the_observation_the_baseline_and_the_product_with_one_stretch():
-    scene = make_scene(24, 24, truth=False)
-    product = torch.rand(3, 96, 96)
-    stretch = Stretch((0.0,) * 3, (1.0,) * 3)
-    panels = comparison(scene, product, 4, stretch=stretch).axes
-    drawn = np.asarray(panels[2].images[0].get_array())
-    zoom = drawn.shape[0] // 96
-    np.testing.assert_array_equal(drawn[::zoom, ::zoom], rgb(product, scene.bands, stretch))
-    observed = np.asarray(panels[0].images[0].get_array())[:: 4 * zoom, :: 4 * zoom]
-    assert any(np.array_equal(observed, rgb(frame, scene.bands, stretch)) for frame in scene.frames)
-
-
-def test_comparison_of_one_band_without_a_crs(tmp_path):
-    scene = make_scene(20, 20, bands=("B08",))
-    save(comparison(scene, torch.rand(1, 40, 40), 2), tmp_path / "comparison.png")
-    assert pixels(tmp_path / "comparison.png").shape[1] >= 1600
-
-
-@pytest.mark.parametrize("count", [1, 2, 8, 30, 60])
-def test_shift_plot_names_every_observation(tmp_path, count):
-    shifts = np.random.default_rng(0).normal(0, 0.1, (count, 2))
-    dates = [f"2023-{1 + t // 28:02d}-{1 + t % 28:02d}T10:00:00Z" for t in range(count)]
-    figure = shift_plot(torch.tensor(shifts), dates, shifts + 0.01)
-    assert {date[:10] for date in dates} <= {text.get_text() for text in figure.texts}
-    low, high = figure.axes[0].get_xlim()
-    assert low < -0.5
-    assert high > 0.5
-    save(figure, tmp_path / "shifts.png")
-    assert pixels(tmp_path / "shifts.png").shape[0] == 840
-
-
-def test_labels_of_shifts_do_not_overlap():
-    points = np.random.default_rng(0).normal(0, 60, (30, 2))
-    labels = points + _label_places(points)
-    assert min(math.dist(a, b) for a, b in itertools.combinations(labels, 2)) > 15
-    assert min(math.dist(a, b) for a, b in itertools.product(labels, points)) > 12
-
-
-def test_residual_map_is_centred_on_zero(tmp_path):
-    residual = np.random.default_rng(0).normal(0, 1, (3, 20, 30)) + 0.3
-    residual[:, 4, 5] = np.nan
-    figure = residual_map(residual)
-    low, high = figure.axes[0].images[0].get_clim()
-    assert low == -high
-    save(figure, tmp_path / "residual.png")
-    assert pixels(tmp_path / "residual.png").shape[1] > 600
-    save(residual_map(np.zeros((4, 4))), tmp_path / "zero.png")
-
-
-def test_a_basemap_is_shown_where_the_scene_is(tmp_path):
-    scene = Demo(size=32, n_dates=3, cloudy=0).load()
-    fine = scene.grid.scaled(4)
-    picture = np.random.default_rng(0).integers(1, 255, (3, *fine.shape)).astype(np.uint8)
-    place = {"height": fine.shape[0], "width": fine.shape[1], "crs": fine.crs, "transform": Affine(*fine.transform)}
-    with rasterio.open(tmp_path / "basemap.tif", "w", driver="GTiff", count=3, dtype="uint8", **place) as out:
-        out.write(picture)
-        out.update_tags(attribution="somebody")
-    scene = replace(scene, basemap=tmp_path / "basemap.tif").crop(16)
-    shown, credit = aerial(scene, 4)
-    np.testing.assert_array_equal(shown, np.moveaxis(picture[:, 32:96, 32:96], 0, -1))
-    assert credit == "Aerial picture: somebody"
-    (tmp_path / "basemap.tif").write_text("<html>")
-    assert aerial(scene, 4) == (None, "")

@@ -7,7 +7,7 @@ from scipy import ndimage
 from scipy.special import erf
 from skimage.metrics import peak_signal_noise_ratio
 
-from s2sr.report.metrics import SHARPNESS, area_average, bicubic, fidelity, sharpness, shift_rmse
+from s2sr.report.metrics import SHARPNESS, area_average, bicubic, fidelity, percentile, sharpness, shift_rmse
 
 WIDTH = 32  # LR pixels
 
@@ -76,6 +76,13 @@ def test_sharpness_does_not_see_invalid_pixels():
 def test_sharpness_of_a_constant_or_of_nothing_is_unknown():
     assert all(math.isnan(value) for value in sharpness(np.full((1, 16, 16), 0.1), 2).values())
     assert all(math.isnan(value) for value in sharpness(np.full((1, 16, 16), np.nan), 2).values())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (40, 50)])
+def test_percentile_is_that_of_numpy(shape):
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    for percent in (0, 0.5, 50, 99, 100):
+        assert percentile(values, percent) == pytest.approx(np.percentile(values, percent), rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 8])

@@ -15,6 +15,7 @@ from s2sr.model.scene import Observation, Scene
 from s2sr.report.products import (
     atomic,
     check_disk,
+    clear,
     clearest,
     read_geotiff,
     shifts_csv,
@@ -166,6 +167,14 @@ def test_shifts_csv_lists_used_and_rejected_observations_by_date(tmp_path, scene
         assert (float(row["weight"]) if row["weight"] else None) == pytest.approx(
             by_name.get(row["observation"]), abs=1e-4
         )
+
+
+def test_a_new_run_shows_nothing_of_an_earlier_one(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("checkpoints/last.ckpt", "metrics.json", "report.html", "frc.png", "truth.tif", "notes.txt"):
+        (tmp_path / name).touch()
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_baseline_is_the_clearest_observation_nearest_to_the_mean(tmp_path, scene):

@@ -1,6 +1,6 @@
 """The separable operator against the dense reference A_y @ W @ A_x.T and against what the machine could do, in one run.
 
-python benchmarks/operator.py [--size 256] [--observations 8] [--bands 4] [--scale 8] [--more 16,30,60]
+python benchmarks/observe.py [--size 256] [--observations 8] [--bands 4] [--scale 8] [--more 16,30,60]
 
 Forward and backward. Prints seconds (median of the repetitions, taken in turn), how they compare with the dense
 reference and with the floor: the useful arithmetic at the measured rate of a matrix product, or the bytes that must be
@@ -85,10 +85,66 @@ def with_shifts(field: SplatField, cotangent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def evaluation(field: SplatField, forward: Callable[[], Tensor], cotangent: Tensor) -> tuple[Tensor, Tensor]:
+    """The frames, and the gradient of the weights."""
     field.zero_grad(set_to_none=True)
     frames = forward()
     frames.backward(cotangent)
+    assert field.weights.grad is not None
     return frames.detach(), field.weights.grad
+
+
+def made(size: int, observations: int, bands: int, scale: int) -> tuple[SplatField, Tensor]:
+    """A field of white noise, and what a backward pass begins with: [t, b, y, x]."""
+    grid = Grid(None, (10, 0, 0, 0, -10, 0), (size, size))
+    shifts = 0.15 * torch.randn(observations, 2)
+    field = SplatField(grid, ("B02", "B03", "B04", "B08")[:bands], scale=scale, psf=PSF(0.45), shifts=shifts)
+    torch.nn.init.normal_(field.weights)
+    return field, torch.randn(observations, bands, *grid.shape)
+
+
+def memory(field: SplatField, cotangent: Tensor) -> float:
+    """The most held by an evaluation on top of the weights, in units of the weights."""
+    before = peak()
+    with_shifts(field, cotangent)
+    return (peak() - before) / field.weights.nbytes
+
+
+def against_dense(field: SplatField, cotangent: Tensor, repetitions: int) -> None:
+    """Prints seconds beside those of the dense reference and of the floor, and how far the results are apart."""
+    square, large = torch.randn(1024, 1024), torch.randn(field.weights.numel())
+    product, copy = torch.empty_like(square), torch.empty_like(large)
+    fixed, both, whole, gemm, moving = medians(
+        repetitions,
+        lambda: weights_only(field, cotangent),
+        lambda: with_shifts(field, cotangent),
+        lambda: evaluation(field, lambda: dense(field), cotangent),
+        lambda: torch.mm(square, square, out=product),
+        lambda: copy.copy_(large),
+    )
+    flops, rate = useful(field), 2 * 1024**3 / gemm
+    moved, speed = 2 * (field.weights.nbytes + cotangent.nbytes), 2 * large.nbytes / moving
+    floor = max(flops / rate, moved / speed)
+    print(f"floor: {flops / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s take {flops / rate:.3f} s,", end=" ")
+    print(f"{moved / 1e6:.0f} MB at {speed / 1e9:.1f} GB/s {moved / speed:.3f} s")
+    print("forward + backward              seconds   dense / this   this / floor")
+    rows = {"dense, weights and shifts": whole, "separable, weights and shifts": both, "separable, weights only": fixed}
+    for name, value in rows.items():
+        print(f"{name:30}{value:9.3f}{whole / value:15.1f}{value / floor:15.1f}")
+    found, expected = with_shifts(field, cotangent), evaluation(field, lambda: dense(field), cotangent)
+    errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True)]
+    print(f"largest relative difference: frames {errors[0]:.1e}, gradient {errors[1]:.1e}")
+
+
+def interpolated(field: SplatField, cotangent: Tensor, repetitions: int) -> None:
+    """Prints the seconds of every observation by itself, and of interpolation."""
+    chosen = "interpolated" if field.footprints(field.shifts).interpolated() else "direct"
+    each, between = medians(
+        repetitions,
+        lambda: weights_only(field, cotangent, pays=0.0),
+        lambda: weights_only(field, cotangent, pays=math.inf),
+    )
+    kernels.PAYS = PAYS
+    print(f"{len(field.shifts):36}{each:9.3f}{between:15.3f}   {chosen}")
 
 
 def main() -> None:
@@ -98,67 +154,18 @@ def main() -> None:
     parser.add_argument("--more", default="16,30,60")
     options = parser.parse_args()
     torch.manual_seed(0)
-    grid = Grid(None, (10, 0, 0, 0, -10, 0), (options.size, options.size))
-    bands = ("B02", "B03", "B04", "B08")[: options.bands]
+    size, observations, bands, scale = options.size, options.observations, options.bands, options.scale
 
-    def made(observations: int, grid: Grid = grid, bands: tuple[str, ...] = bands) -> tuple[SplatField, Tensor]:
-        shifts = 0.15 * torch.randn(observations, 2)
-        field = SplatField(grid, bands, scale=options.scale, psf=PSF(0.45), shifts=shifts)
-        torch.nn.init.normal_(field.weights)
-        return field, torch.randn(observations, len(bands), *grid.shape)
-
-    with_shifts(*made(options.observations, Grid(None, grid.transform, (32, 32))))  # libraries have taken their memory
-    field, cotangent = made(options.observations)
-    before = peak()
-    with_shifts(field, cotangent)
-    memory = (peak() - before) / field.weights.nbytes
-
-    square = torch.randn(1024, 1024)
-    large = torch.randn(field.weights.numel())
-    copy = torch.empty_like(large)
-    product = torch.empty_like(square)
-    *seconds, gemm, moving = medians(
-        options.repetitions,
-        lambda: weights_only(field, cotangent),
-        lambda: with_shifts(field, cotangent),
-        lambda: evaluation(field, lambda: dense(field), cotangent),
-        lambda: torch.mm(square, square, out=product),
-        lambda: copy.copy_(large),
-    )
-    fixed, both, whole = seconds
-    flops, rate = useful(field), 2 * 1024**3 / gemm
-    moved, speed = 2 * (field.weights.nbytes + cotangent.nbytes), 2 * large.nbytes / moving
-    floor = max(flops / rate, moved / speed)
-    found, expected = with_shifts(field, cotangent), evaluation(field, lambda: dense(field), cotangent)
-    errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True)]
-
-    print(
-        f"{options.size} x {options.size} LR pixels, {options.observations} observations, {len(bands)} bands,", end=" "
-    )
-    print(f"{options.scale} splats per pixel, {torch.get_num_threads()} threads")
-    print(f"floor: {flops / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s take {flops / rate:.3f} s,", end=" ")
-    print(f"{moved / 1e6:.0f} MB at {speed / 1e9:.1f} GB/s {moved / speed:.3f} s")
-    print("forward + backward              seconds   dense / this   this / floor")
-    for name, value in {
-        "dense, weights and shifts": whole,
-        "separable, weights and shifts": both,
-        "separable, weights only": fixed,
-    }.items():
-        print(f"{name:30}{value:9.3f}{whole / value:15.1f}{value / floor:15.1f}")
-    print(f"largest relative difference: frames {errors[0]:.1e}, gradient {errors[1]:.1e}")
-    print(f"peak memory on top of the weights ({field.weights.nbytes / 1e6:.0f} MB): {memory:.1f} times the weights")
-
+    with_shifts(*made(32, observations, bands, scale))  # libraries have taken their memory
+    field, cotangent = made(size, observations, bands, scale)
+    held = memory(field, cotangent)
+    print(f"{size} x {size} LR pixels, {observations} observations, {bands} bands,", end=" ")
+    print(f"{scale} splats per pixel, {torch.get_num_threads()} threads")
+    against_dense(field, cotangent, options.repetitions)
+    print(f"peak memory on top of the weights ({field.weights.nbytes / 1e6:.0f} MB): {held:.1f} times the weights")
     print("weights only, one band: observations   direct   interpolated   chosen")
-    for observations in sorted({options.observations, *map(int, options.more.split(","))}):
-        field, cotangent = made(observations, bands=bands[:1])
-        chosen = "interpolated" if field.footprints(field.shifts).interpolated() else "direct"
-        direct, interpolated = medians(
-            options.repetitions,
-            lambda f=field, c=cotangent: weights_only(f, c, pays=0.0),
-            lambda f=field, c=cotangent: weights_only(f, c, pays=math.inf),
-        )
-        kernels.PAYS = PAYS
-        print(f"{observations:36}{direct:9.3f}{interpolated:15.3f}   {chosen}")
+    for more in sorted({observations, *map(int, options.more.split(","))}):
+        interpolated(*made(size, more, 1, scale), options.repetitions)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""comparison.png: the product beside one observation, the bicubic mean and, where known, the truth.
+
+All panels share one percentile stretch, so that what looks brighter or sharper is.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from s2sr.model.scene import Scene
+from s2sr.report.figures import Array, Panel, Stretch, Window, fit, metres_per_pixel, rgb, sheet, zoom_window
+from s2sr.report.metrics import area_average, bicubic
+from s2sr.report.products import clearest_frame
+
+log = logging.getLogger(__name__)
+
+
+def scores(metrics: Mapping[str, Any], keys: Sequence[str], suffix: str = "") -> str:
+    """One short line of those of `keys` that are known, for a panel."""
+    texts = {
+        "edge_contrast": "edge {:.3f}",
+        "psnr": "PSNR {:.2f}",
+        "ssim": "SSIM {:.3f}",
+        "holdout_rmse": "held-out {:.4f}",
+    }
+    found = [(texts[key], metrics.get(key + suffix)) for key in keys]
+    return "  ".join(text.format(value) for text, value in found if value is not None and math.isfinite(value))
+
+
+def comparison(
+    scene: Scene,
+    product: Array,  # [b, y * scale, x * scale]
+    scale: int,
+    *,
+    stretch: Stretch | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> Figure:
+    """One observation | bicubic of the temporal mean | reconstruction | truth and basemap if any, above a zoom of each.
+
+    The stretch is the product's unless given; `metrics` (keys of metrics.json) go into the titles; `shift` as in
+    `metrics.fidelity` puts the truth where the product is.
+    """
+    stretch = stretch or Stretch.of(product, scene.bands)
+    metrics = metrics or {}
+    shown = ("edge_contrast", "psnr", "ssim")
+    t, observed = clearest_frame(scene)
+    mean = scene.temporal_mean()
+    dates = sorted(o.datetime[:10] for o in scene.observations)
+    images = [
+        (observed, 1, "One observation", scene.observations[t].datetime[:10]),
+        (
+            bicubic(mean, scale),
+            scale,
+            "Bicubic of the mean",
+            scores(metrics, shown, "_bicubic") or f"{len(dates)} observations",
+        ),
+        (product, scale, f"Reconstruction, {scale}x", scores(metrics, shown) or f"{dates[0]} to {dates[-1]}"),
+    ]
+    if scene.truth is not None:
+        level = min(scale, scene.truth.scale)
+        truth = area_average(scene.truth.reflectance, scene.truth.scale, level, shift)
+        images.append((truth, level, "Truth", f"averaged to {level}x"))
+    picture, credit = aerial(scene, scale)
+    if picture is not None:
+        images.append((picture, scale, "Aerial picture", "another sensor, another day"))
+    side = 520 if len(images) >= 4 else 640
+    height, width = scene.grid.shape
+    pictures = [image if image is picture else rgb(image, scene.bands, stretch) for image, _, _, _ in images]
+    window: Window | None = None
+    metre = metres_per_pixel(scene.grid)
+    rows: list[list[Panel]] = [[], []]
+    for picture, (_, factor, title, facts) in zip(pictures, images, strict=True):
+        overview, size = fit(picture, factor, scale, (0, 0, height, width), side)
+        window = window or zoom_window(mean, scale, max(overview.shape))
+        row, column, rows_shown, _ = window
+        detail, detail_size = fit(picture, factor, scale, window, max(overview.shape))
+        first = not rows[0]
+        frame = (row * size, column * size, rows_shown * size)
+        rows[0].append(Panel(overview, title, facts, size / metre if metre and first else None, frame))
+        rows[1].append(Panel(detail, metre=detail_size / metre if metre and first else None))
+    return sheet(rows, credit)
+
+
+def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
+    """(the scene's basemap, uint8 [y * scale, x * scale, 3]; whose it is). None where there is none to be read."""
+    if scene.basemap is None:
+        return None, ""
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.transform import Affine
+    from rasterio.vrt import WarpedVRT
+
+    grid = scene.grid.scaled(scale)
+    place = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": grid.shape[0], "width": grid.shape[1]}
+    try:
+        with (
+            rasterio.open(scene.basemap, driver="GTiff") as source,
+            WarpedVRT(source, **place, resampling=Resampling.bilinear) as warped,
+        ):
+            picture = np.moveaxis(warped.read([1, 2, 3]), 0, -1)
+            return picture, f"Aerial picture: {source.tags().get('attribution', scene.basemap.name)}"
+    except (rasterio.errors.RasterioError, IndexError, ValueError) as error:
+        log.warning("%s: not shown (%s)", scene.basemap, error)
+        return None, ""
