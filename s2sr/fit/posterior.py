@@ -66,7 +66,7 @@ class GaussianPrior:
 
 
 class Deviation(Energy):
-    """1/2 sum_k z^H R^-1 z, z = roots [b] times the rfft2 of weights [b, y, x], their means left out; precision: R^-1."""
+    """1/2 sum_k z^H R^-1 z, z the rfft2 of weights [b, y, x] times roots [b], their means left out; precision: R^-1."""
 
     @staticmethod
     def forward(ctx, weights: Tensor, roots: Sequence[Tensor], precision: Tensor) -> Tensor:
