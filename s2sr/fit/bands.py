@@ -9,18 +9,24 @@ restoration: Hunt & Kuebler 1984).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from s2sr.fit.aliases import Rows, cholesky
 
+BLOCK = 2**17  # numbers of all bands that are mixed at a time: they stay in the cache
 
-def mixed(matrix: Tensor, spectra: Tensor) -> Tensor:
-    """[c, y, x] the real combinations [c, b] of complex spectra [b, y, x]."""
-    parts = torch.view_as_real(spectra)
-    return torch.view_as_complex((matrix @ parts.flatten(1)).view(len(matrix), *parts.shape[1:]))
+
+def mix(matrix: Tensor, spectra: Tensor) -> Tensor:
+    """Complex spectra [b, y, x], in place, by their real combinations [b, b]."""
+    height = max(1, BLOCK // spectra[:, 0].numel())
+    for part in spectra.split(height, 1):
+        parts = torch.view_as_real(part)
+        parts.copy_((matrix @ parts.flatten(1)).view(parts.shape))
+    return spectra
 
 
 def seen(information: Tensor) -> Tensor:
@@ -35,15 +41,12 @@ def components(correlation: Tensor, level: Tensor) -> Tensor:
     return root @ directions
 
 
-def factors(information: Sequence[Rows], mix: Tensor) -> list[Rows]:
+def factors(information: Sequence[Rows], components: Tensor) -> list[Rows]:
     """[c] the Cholesky factor of 1 and what is known of a component, sum_b C_bc^2 of the information on the bands."""
+    found = mix(components.T.square(), torch.stack([torch.cat([*chain(*rows)]) for rows in information]))
+    size = len(information[0][0][0])
 
-    def factor(shares: Tensor) -> Rows:
-        rows = [[_sum(shares, each) for each in zip(*row, strict=True)] for row in zip(*information, strict=True)]
-        return cholesky([[entry + (a == c) for c, entry in enumerate(row)] for a, row in enumerate(rows)])
+    def factor(entries: Iterator[Tensor]) -> Rows:
+        return cholesky([[next(entries) + (a == c) for c in range(a + 1)] for a in range(len(information[0]))])
 
-    return [factor(shares) for shares in mix.T.square()]
-
-
-def _sum(shares: Tensor, fields: Sequence[Tensor]) -> Tensor:
-    return torch.stack([share * field for share, field in zip(shares, fields, strict=True)]).sum(0)
+    return [factor(iter(each.split(size))) for each in found]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from s2sr.fit.aliases import backward_solve, forward_solve
-from s2sr.fit.bands import components, factors, mixed, seen
+from s2sr.fit.bands import components, factors, mix, seen
 from s2sr.fit.losses import Energy, Quadratic
 from s2sr.fit.modes import Modes
 from s2sr.fit.noise import excess
@@ -66,18 +66,26 @@ class GaussianPrior:
 
 
 class Deviation(Energy):
-    """1/2 sum_k z^H R^-1 z, z the rfft2 of weights [b, y, x] times roots [b], their means left out; precision: R^-1."""
+    """1/2 sum_k z^H R^-1 z, z the `spectra` of weights [b, y, x], their means left out; precision: R^-1 [b, b]."""
 
     @staticmethod
     def forward(ctx, weights: Tensor, roots: Sequence[Tensor], precision: Tensor) -> Tensor:
-        white = torch.stack([torch.fft.rfft2(w).mul_(root) for w, root in zip(weights, roots, strict=True)])
+        white = spectra(weights, roots)
         white[:, 0, 0] = 0
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
-        for w, g, z, root in zip(weights, gradient, mixed(precision, white), roots, strict=True):
-            g.copy_(torch.fft.irfft2(z.mul_(root), s=w.shape))
+        for w, g, z, root in zip(weights, gradient, mix(precision, white), roots, strict=True):
+            g.copy_(torch.fft.irfft2(z.mul_(root), s=w.shape, norm="ortho"))
             value += (w * g).sum() / 2
         ctx.save_for_backward(gradient)
         return value
+
+
+def spectra(images: Tensor, roots: Sequence[Tensor]) -> Tensor:
+    """[b, y, x / 2 + 1] the unitary rfft2 of images [b, y, x], times the roots."""
+    found = torch.empty(len(images), *roots[0].shape, dtype=images.dtype.to_complex(), device=images.device)
+    for image, root, one in zip(images, roots, found, strict=True):
+        torch.mul(torch.fft.rfft2(image, norm="ortho"), root, out=one)
+    return found
 
 
 def posterior(module: Reconstruction) -> Objective:
@@ -130,19 +138,19 @@ class FourierMetric:
         self.roots = [one.rsqrt() for one in prior.stiffness]
         information = [self.modes.information(module, b, root) for b, root in enumerate(self.roots)]
         level, single = seen(torch.stack([rows[0][0].real for rows in information])), field.weights.dtype
-        mix = components(prior.correlation.to(level), level)
+        found = components(prior.correlation.to(level), level)
         self.factors = [
-            [[entry.to(single.to_complex()) for entry in row] for row in factor] for factor in factors(information, mix)
+            [[entry.to(single.to_complex()) for entry in row] for row in factor]
+            for factor in factors(information, found)
         ]
-        self.mix = mix.to(single)
+        self.components = found.to(single)
 
     def __call__(self, gradient: Tensor) -> Tensor:
         step, shape = torch.empty_like(gradient), gradient.shape[1:]
-        spectra = [torch.fft.rfft2(g, norm="ortho").mul_(r) for g, r in zip(gradient, self.roots, strict=True)]
-        white = mixed(self.mix.T, torch.stack(spectra))
+        white = mix(self.components.T, spectra(gradient, self.roots))
         for component, factor in zip(white, self.factors, strict=True):
             self.modes.put(backward_solve(factor, forward_solve(factor, self.modes.of(component))), component)
-        for to, z, root in zip(step, mixed(self.mix, white), self.roots, strict=True):
+        for to, z, root in zip(step, mix(self.components, white), self.roots, strict=True):
             to.copy_(torch.fft.irfft2(z.mul_(root), s=shape, norm="ortho"))
         return step
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from s2sr.data.simulate import simulate_scene
-from s2sr.fit.bands import components, factors, mixed
+from s2sr.fit.bands import components, factors, mix
 from s2sr.fit.correlation import correlation, coupled_form
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.posterior import FourierMetric, GaussianPrior, closed_form, fourier_metric, posterior
@@ -51,22 +51,23 @@ def fit(scene: Scene, alike: Tensor | None = None, *, level: int = 2, noise: flo
 
 def test_components_are_white_and_what_is_seen_of_them_is_independent():
     level = torch.tensor([30.0, 5.0, 0.1], dtype=torch.float64)
-    mix = components(R, level)
-    torch.testing.assert_close(mix @ mix.T, R)
-    seen = mix.T * level @ mix
+    found = components(R, level)
+    torch.testing.assert_close(found @ found.T, R)
+    seen = found.T * level @ found
     torch.testing.assert_close(seen, seen.diagonal().diag(), atol=1e-12, rtol=0)
 
 
-def test_spectra_are_mixed_as_the_images_are():
-    image, matrix = normal(3, 6, 7), normal(2, 3)
+def test_spectra_are_mixed_as_the_images_are(monkeypatch):
+    monkeypatch.setattr("s2sr.fit.bands.BLOCK", 24)
+    image, matrix = normal(3, 6, 7), normal(3, 3)
     expected = torch.fft.rfft2(torch.einsum("cb,byx->cyx", matrix, image))
-    torch.testing.assert_close(mixed(matrix, torch.fft.rfft2(image)), expected)
+    torch.testing.assert_close(mix(matrix, torch.fft.rfft2(image)), expected)
 
 
 def test_a_component_is_known_as_well_as_the_bands_it_is_in():
     information = [[[torch.full((2, 2), float(value), dtype=torch.complex128)]] for value in (3, 5)]
-    mix = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
-    found = [float(factor[0][0][0, 0].real) ** 2 for factor in factors(information, mix)]
+    shares = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
+    found = [float(factor[0][0][0, 0].real) ** 2 for factor in factors(information, shares)]
     assert found == pytest.approx([1 + 3 + 0.36 * 5, 1 + 0.64 * 5])
 
 
