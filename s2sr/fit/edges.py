@@ -95,7 +95,8 @@ def likeness(correlation: Tensor, power: float) -> Tensor:
 
 def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
     """[y, x] g of gradients [2, b, y, x], by the quadratic form [b, b]."""
-    return torch.einsum("dbyx,bc,dcyx->yx", gradients, form, gradients).div(len(form)).sqrt()
+    other = torch.matmul(form, gradients.flatten(2)).view(gradients.shape)
+    return other.mul_(gradients).sum((0, 1)).div_(len(form)).clamp_(min=0).sqrt_()  # rounding
 
 
 class GradientEnergy(Energy):
