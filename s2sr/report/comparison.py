@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from s2sr.model.scene import Scene
-from s2sr.report.figures import Array, Panel, Stretch, Window, fit, metres_per_pixel, rgb, sheet, zoom_window
-from s2sr.report.metrics import area_average, bicubic
+from s2sr.report.figures import Panel, Stretch, Window, fit, metres_per_pixel, rgb, sheet, zoom_window
+from s2sr.report.metrics import Array, area_average, bicubic
 from s2sr.report.products import clearest_frame
 
 log = logging.getLogger(__name__)

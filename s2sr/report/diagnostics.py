@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from s2sr.report.figures import COLOURS, DPI, FAINT, GAP, INK, MASKED, TEXT, Array, figure_of
+from s2sr.report.figures import COLOURS, DPI, FAINT, GAP, INK, MASKED, TEXT, figure_of
+from s2sr.report.metrics import Array, as_numpy
 
 
 def residual_map(residual: Array, title: str = "Mean residual") -> Figure:
     """A map of frame - model in units of the noise, [y, x] or [b, y, x] (mean over bands); red: brighter frames."""
-    values = np.asarray(residual).astype(float)
+    values = as_numpy(residual).astype(float)
     values = values.mean(0) if values.ndim == 3 else values
     finite = values[np.isfinite(values)]
     limit = max(float(np.percentile(abs(finite), 99)) if finite.size else 0.0, 1e-9)
@@ -36,9 +37,9 @@ def residual_map(residual: Array, title: str = "Mean residual") -> Figure:
 
 def shift_plot(shifts: Array, dates: Sequence[str], true: Array | None = None) -> Figure:
     """Shifts [t, 2] (dy, dx; LR pixels) in the outline of one LR pixel, numbered by date; rings are the true shifts."""
-    found = np.asarray(shifts)
+    found = as_numpy(shifts)
     order = sorted(range(len(dates)), key=lambda t: dates[t])
-    points = [found] if true is None else [found, np.asarray(true)]
+    points = [found] if true is None else [found, as_numpy(true)]
     reach = max(0.5, *(float(abs(p).max()) for p in points)) * 1.12
     columns = math.ceil(len(dates) / 24)
     side, width = 720, 720 + 130 * columns

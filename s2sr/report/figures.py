@@ -16,16 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from torch import Tensor
 
 from s2sr.model.grid import Grid
-from s2sr.report.metrics import area_average, percentile
+from s2sr.report.metrics import Array, area_average, as_numpy, percentile
 from s2sr.report.products import atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Array = Tensor | np.ndarray
 Window = tuple[int, int, int, int]  # first row, first column, rows, columns: LR pixels
 
 DPI = 100  # only the ratio of text to pixels
@@ -55,7 +53,7 @@ class Stretch:
     @classmethod
     def of(cls, image: Array, bands: Sequence[str], percentiles: tuple[float, float] = (0.5, 99.5)) -> Stretch:
         """The percentiles of an image [b, y, x]."""
-        known = [band[np.isfinite(band)] for band in _numpy(image)[channels(bands)]]
+        known = [band[np.isfinite(band)] for band in as_numpy(image)[channels(bands)]]
         limits = [[percentile(band, p) for p in percentiles] if band.size else (0.0, 1.0) for band in known]
         low, high = zip(*limits, strict=True)
         return cls(low, high)
@@ -64,7 +62,7 @@ class Stretch:
 def rgb(image: Array, bands: Sequence[str], stretch: Stretch | None = None) -> np.ndarray:
     """uint8 [y, x, 3], or [y, x] if there are fewer than three bands, of an image [b, y, x]; no data is light grey."""
     stretch = stretch or Stretch.of(image, bands)
-    shown = _numpy(image)[channels(bands)]
+    shown = as_numpy(image)[channels(bands)]
     coded = np.empty((*shown.shape[1:], len(shown)), np.uint8)
     finite = np.ones(shown.shape[1:], bool)
     for k, (channel, low, high) in enumerate(zip(shown, stretch.low, stretch.high, strict=True)):
@@ -181,7 +179,7 @@ def zoom_window(image: Array, scale: int, side: int, pixels: int = 24) -> Window
 
 def detail_window(image: Array, side: int) -> Window:
     """The square of `side` LR pixels with the most detail in an image [b, y, x] on the LR grid."""
-    bands = _numpy(image).astype(float)
+    bands = as_numpy(image).astype(float)
     contrast = bands.std((1, 2), keepdims=True) + 1e-12
     # the root, so that one bright roof does not win against a village
     detail = np.sqrt(np.hypot(*np.gradient(bands / contrast, axis=(1, 2)))).sum(0)
@@ -217,7 +215,3 @@ def _scale_bar(axes: Axes, metre: float, width: int, height: int) -> None:
 def figure_of(width: int, height: int) -> Figure:
     """A white figure of so many screen pixels; the rest keeps the floor of matplotlib from losing one."""
     return Figure(figsize=((width + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI, facecolor="white")
-
-
-def _numpy(x: Array) -> np.ndarray:
-    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)

@@ -44,8 +44,8 @@ def sharpness(image: Array, scale: int, valid: Array | None = None) -> dict[str,
     valid: [y, x] or [b, y, x] bool, the pixels that count; those within 1.5 LR pixels of an invalid one do not either.
     A band without contrast has no sharpness and makes the scores NaN.
     """
-    bands = _numpy(image)
-    mask = np.isfinite(bands) if valid is None else np.isfinite(bands) & _numpy(valid)
+    bands = as_numpy(image)
+    mask = np.isfinite(bands) if valid is None else np.isfinite(bands) & as_numpy(valid)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         scores = list(pool.map(_band_sharpness, bands, mask, [scale] * len(bands)))
     return {name: float(np.mean([score[name] for score in scores])) for name in SHARPNESS}
@@ -62,7 +62,7 @@ def area_average(image: Array, scale: int, to: int, shift: tuple[float, float] =
 
     A positive shift moves it to larger row and column coordinates; beyond the image its border pixels go on.
     """
-    return np.stack([_band_average(band, scale, to, shift) for band in _numpy(image)])
+    return np.stack([_band_average(band, scale, to, shift) for band in as_numpy(image)])
 
 
 def fidelity(
@@ -103,7 +103,7 @@ def fidelity(
 
 def shift_rmse(estimated: Array, true: Array) -> float:
     """Root mean square difference of [t, 2] shifts over all components, LR pixels, less the mean one (the gauge)."""
-    difference = _numpy(estimated).astype(float) - _numpy(true).astype(float)
+    difference = as_numpy(estimated).astype(float) - as_numpy(true).astype(float)
     return float(np.sqrt(np.mean((difference - difference.mean(0)) ** 2)))
 
 
@@ -116,7 +116,7 @@ def percentile(values: np.ndarray, percent: float) -> float:
     return low + (place - below) * (float(parted[below + 1 :].min(initial=np.inf)) - low) if place > below else low
 
 
-def _numpy(x: Array) -> np.ndarray:
+def as_numpy(x: Array) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
 

@@ -24,9 +24,7 @@ from torch import Tensor
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
-from s2sr.report.metrics import area_average
-
-Array = Tensor | np.ndarray
+from s2sr.report.metrics import Array, area_average, as_numpy
 
 
 @contextmanager
@@ -79,7 +77,7 @@ def write_geotiff(
 
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
-    own = _numpy(image[:1]).dtype
+    own = as_numpy(image[:1]).dtype
     counts = np.issubdtype(own, np.integer)
     dtype = own if counts else np.dtype(np.float32)
     profile = {
@@ -101,7 +99,7 @@ def write_geotiff(
         plain = target.with_suffix(".plain.tif")
         with rasterio.open(plain, "w", **profile) as file:
             for index, (name, band) in enumerate(zip(bands, image, strict=True), start=1):
-                file.write(_numpy(band).astype(dtype, copy=False), index)
+                file.write(as_numpy(band).astype(dtype, copy=False), index)
                 file.set_band_description(index, name)
             file.update_tags(**{key: str(value) for key, value in (tags or {}).items()})
         rasterio.shutil.copy(
@@ -193,8 +191,8 @@ def observation_rows(
     """
     shape = (len(scene), len(scene.bands))
     tables = {"gain": gains, "offset": offsets, "noise": noise}
-    per_band = {name: np.broadcast_to(_numpy(table), shape) for name, table in tables.items()}
-    moved = _numpy(shifts)
+    per_band = {name: np.broadcast_to(as_numpy(table), shape) for name, table in tables.items()}
+    moved = as_numpy(shifts)
     clear = np.array([observation.clear for observation in scene.observations])
     weight = clear * ((per_band["gain"] / per_band["noise"]) ** 2).mean(1)
     weight = weight / weight.sum()
@@ -215,10 +213,6 @@ def observation_rows(
 def shifts_csv(path: Path, scene: Scene, *, shifts: Array, gains: Array, offsets: Array, noise: Array) -> None:
     """The table of `observation_rows` as a file."""
     write_csv(path, observation_rows(scene, shifts=shifts, gains=gains, offsets=offsets, noise=noise))
-
-
-def _numpy(x: Array) -> np.ndarray:
-    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
 def _plain(value: Any) -> Any:
