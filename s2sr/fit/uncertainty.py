@@ -148,9 +148,9 @@ def departure(module: Reconstruction, scale: int) -> Tensor:
     field = module.field
     for p in module.parameters():
         p.requires_grad_(p is field.weights)
-    prior = GaussianPrior(module)
+    prior = GaussianPrior.of(module)
     (gradient,) = torch.autograd.grad(module.fidelity() + prior(field.weights), field.weights)
-    own, field.weights.data = field.weights.data, FourierMetric(module, prior.stiffness)(gradient)
+    own, field.weights.data = field.weights.data, FourierMetric(module, prior)(gradient)
     step = field.render(field.grid.scaled(scale))
     field.weights.data = own
     return step
