@@ -96,7 +96,11 @@ def oracle(scene, draw: dict[str, float]):
     from s2sr.reconstruction import train
 
     cfg = configuration(
-        "strategy=bayes", "~strategy.align", "~strategy.sharpen", "strategy.register.blocks=[[spectrum]]"
+        "strategy=bayes",
+        "~strategy.align",
+        "~strategy.sharpen",
+        "strategy.register.blocks=[[spectrum]]",
+        "strategy.solve.start.path=s2sr.fit.posterior.closed_form",  # every band for itself
     )
     psf = PSF(draw["sigma"])
     field = SplatField(scene.grid, scene.bands, scale=4, psf=psf, shifts=scene.truth.shifts)

@@ -9,8 +9,9 @@ rank: over the configurations of `CONFIGURATIONS`, Spearman's correlation of the
 with the true error (1 / PSNR) at 4x and at 2x; and, as the most that errors of predicted samples can tell, that of two
 oracles: the rmse at the withheld samples without their noise, and at all samples without noise. sigma: the parabola
 through the least of a held-out error, mean of five layouts, over sigma against the true sigma. real: held-out errors
-over those of the temporal mean, mean and spread of five layouts, and the same of the two other baselines. cost: the
-share of judgement and refit in the fit.
+over those of the temporal mean, mean and spread of five layouts: of the scene alone and with each date's change; of the
+mean itself with the change that is left of its frames, under the same prior; and of the scene over the two other
+baselines. cost: the share of judgement and refit in the fit.
 
 Scenes: `naip:SEED` (NAIP-VA, 1 m, read as an eighth of a pixel), the forests `sw:SEED` and `se:SEED` (1 m, a fifth),
 `dakota:SEED` (5 m, an eighth; to tune on) and `demo:SEED`, which has clouds, haze and change. --data: the folder that
@@ -80,12 +81,24 @@ def judged(scene, *overrides: str, clean=None) -> dict[str, float]:
         moved = {"truth_scale": truth.scale, "shift": offset_to_truth(scene, shifts)}
         found |= scores(scene, field.render(), field.scale, shifts)
         found["psnr_2x"] = fidelity(coarse, truth.reflectance, scale=2, **moved)["psnr"]
+    if field.changed.any():
+        found |= scores_of_mean(module)
     if clean:
         seen, frames = module.scene, {o.name: frame for o, frame in zip(clean.observations, clean.frames, strict=True)}
         squared = (field().detach() - torch.stack([frames[o.name] for o in seen.observations])).square()
         found["oracle_withheld"] = float(squared[seen.judged].mean().sqrt())
         found["oracle_all"] = float(squared[seen.valid | seen.judged].mean().sqrt())
     return found
+
+
+def scores_of_mean(module) -> dict[str, float]:
+    """Held-out errors of the temporal mean with the change that is left of its frames."""
+    from s2sr.fit.change import change
+    from s2sr.report.heldout import level_mean, matched, scores
+
+    scene = module.scene
+    predicted = matched(level_mean(scene).expand_as(scene.frames), scene.frames, scene.valid)
+    return scores("mean_with_change", scene, {"": predicted + change(module, scene.frames - predicted)})
 
 
 def rank(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -135,30 +148,27 @@ def lowest(x: np.ndarray, y: np.ndarray) -> float:
 def real(options: argparse.Namespace, overrides: list[str]) -> None:
     from s2sr.experiment import load_scene
 
-    print(
-        f"{'':42}"
-        + "".join(f"{name:>20}" for name in ("rmse / mean", "median / mean", "rmse / bicubic", "rmse / Wiener"))
-    )
+    ratios = {  # of what over what
+        "scene / mean": ("holdout_{}", "holdout_{}_temporal_mean"),
+        "with change / mean": ("holdout_{}_with_change", "holdout_{}_temporal_mean"),
+        "mean with change / mean": ("mean_with_change_{}", "holdout_{}_temporal_mean"),
+        "scene / bicubic": ("holdout_{}", "holdout_{}_bicubic"),
+        "scene / Wiener": ("holdout_{}", "holdout_{}_wiener"),
+    }
     for folder in options.folders.split(","):
         scene = load_scene(options.data / folder, **({"bands": list(BANDS)} if "belgium" in folder else {}))
         scene = scene.crop(64) if "belgium" in folder else scene
         for strategy in options.strategies.split(","):
             found = [judged(scene, f"strategy={strategy}", f"holdout.seed={k}", *overrides) for k in range(5)]
-            for band in scene.bands:
-                ratios = [
-                    [
-                        f[f"holdout_{score}_{band}"] / f[f"holdout_{score}_{base}_{band}"]
-                        for score, base in (
-                            ("rmse", "temporal_mean"),
-                            ("median", "temporal_mean"),
-                            ("rmse", "bicubic"),
-                            ("rmse", "wiener"),
-                        )
-                    ]
-                    for f in found
-                ]
-                texts = (f"{m:.3f} +- {s:.3f}" for m, s in zip(np.mean(ratios, 0), np.std(ratios, 0), strict=True))
-                print(f"{folder:20} {strategy:16} {band:4}" + "".join(f"{text:>20}" for text in texts), flush=True)
+            print(f"{f'{folder}, {strategy}':34}" + "".join(f"{band:>16}" for band in scene.bands))
+            for score in ("rmse", "median"):
+                for name, keys in ratios.items():
+                    one, other = (f"{key.format(score)}_{{}}" for key in keys)
+                    if one.format(scene.bands[0]) not in found[0]:
+                        continue
+                    over = [[f[one.format(b)] / f[other.format(b)] for b in scene.bands] for f in found]
+                    texts = (f"{m:.3f} +- {s:.3f}" for m, s in zip(np.mean(over, 0), np.std(over, 0), strict=True))
+                    print(f"{score:7} {name:26}" + "".join(f"{text:>16}" for text in texts), flush=True)
 
 
 def cost(options: argparse.Namespace, overrides: list[str]) -> None:

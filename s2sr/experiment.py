@@ -91,7 +91,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
 def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any]:
     """What metrics.json says of a fit and of its image [b, y * scale, x * scale]."""
     scene, field = module.scene, module.field
-    predicted, sigma = field(), field.sigma_by_band()
+    predicted, sigma = field() - field.changed, field.sigma_by_band()  # by the product, whatever a date shows beside it
     residual = (predicted - module.frames) * module.valid
     learnt = field.blocks()["psf"]
     # once nothing is withheld the last level's image and baseline are these

@@ -128,6 +128,13 @@ def backward_solve(factor: Rows, right: Sequence[Tensor]) -> list[Tensor]:
     return [found[i] for i in range(len(factor))]
 
 
+def dense(matrix: Rows) -> Tensor:
+    """[..., n, n] of the lower triangle of a Hermitian matrix."""
+    n = len(matrix)
+    rows = [[matrix[i][j] if j <= i else matrix[j][i].conj() for j in range(n)] for i in range(n)]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
 def information(aliases: Aliases, amplitude: Tensor, shifts: Tensor, weights: Tensor) -> Rows:
     """The Cholesky factor of B = I + U Q U; amplitude: [a, y, x, b] U; weights: [y or 1, x or 1, t, b] g^2 / v."""
     coupling = aliases.coupling(shifts, weights)

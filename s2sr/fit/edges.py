@@ -1,11 +1,11 @@
 """An edge-preserving prior, common to the bands; none of its numbers is chosen by eye.
 
-    lambda integral n rho(g) dA,    g^2 = mean over the n bands of |grad w_b|^2 / U_b^2
+    lambda integral n rho(g) dA,    n g^2 = sum over bands of (grad w_b / U_b) . (R^(-q/2))_bc (grad w_c / U_c)
     rho(g) = ((g^2 + delta^2)^(q/2) - delta^q) / (q c)
 
-An edge of the ground is in all bands, so where one band has one another may have one. q = 1 is total variation; where
-gradients are normally distributed q is 2 and the prior Gaussian; where a few edges stand out from much that is flat it
-is less than 1 (Krishnan & Fergus 2009).
+An edge of the ground is in all bands, so where one band has one another may have one. Where there are few edges it is
+the bands' correlation R that tells. q = 1 is total variation; where gradients are normally distributed q is 2 and the
+prior Gaussian; where a few edges stand out from much that is flat it is less than 1 (Krishnan & Fergus 2009).
 
 Weight: U_b = 2 pi f sqrt(P_b(f)) at the finest detail that the observations tell more of than the Gaussian prior does,
 G^2 P sum_t g_t^2 / v_t = 1. What is coarser they decide, what is finer they do not show. With c the mean of
@@ -28,7 +28,7 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from s2sr.fit.losses import BLOCK, Energy
-from s2sr.fit.posterior import departure, fourier_metric
+from s2sr.fit.posterior import GaussianPrior, departure, fourier_metric
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
 from s2sr.model.psf import transfer
@@ -46,17 +46,19 @@ class EdgePrior:
 
     def __call__(self, module: Reconstruction) -> Objective:
         field, units = module.field, visible_gradients(module)
-        gradients = differences(field.weights.detach() - departure(module), field.scale, units)
+        gradients = differences(field.weights.detach() - departure(module), field.scale)
         cut = field.lattice.margin * field.scale
         inside = gradients[..., cut:-cut, cut:-cut]
-        size = inside.square().sum((0, 1)).div(len(units)).sqrt()
-        exponent = max(self.least, tail_exponent(size, dimensions(inside.flatten(0, 1).flatten(1))))
+        alone, vary = units.pow(-2).diag(), dimensions((inside / units[:, None, None]).flatten(0, 1).flatten(1))
+        exponent = max(self.least, tail_exponent(mean_size(inside, alone), vary))
+        form = likeness(module.correlation, -exponent / 2) / units / units[:, None]
+        size = mean_size(inside, form)
         delta = self.delta * float(size.mean().clamp(min=1e-6))
         stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
 
         def parts() -> dict[str, Tensor]:
             factor = module.tv / stiffness
-            edges = GradientEnergy.apply(field.weights, field.scale, units, exponent, delta, factor)
+            edges = GradientEnergy.apply(field.weights, field.scale, form, exponent, delta, factor)
             return {"misfit": module.fidelity(), "edges": edges}
 
         return parts
@@ -77,34 +79,47 @@ def visible_gradients(module: Reconstruction) -> Tensor:
     return torch.stack(found).to(field.weights)
 
 
-def differences(weights: Tensor, scale: int, units: Tensor) -> Tensor:
-    """[2, b, y, x] forward differences along both axes per LR pixel, in `units` [b]; 0 in the last row or column."""
+def differences(weights: Tensor, scale: int) -> Tensor:
+    """[2, b, y, x] forward differences along both axes per LR pixel; 0 in the last row or column."""
     found = weights.new_zeros(2, *weights.shape)
     torch.sub(weights[:, 1:], weights[:, :-1], out=found[0, :, :-1])
     torch.sub(weights[:, :, 1:], weights[:, :, :-1], out=found[1, :, :, :-1])
-    return found.mul_((scale / units)[:, None, None])
+    return found.mul_(scale)
+
+
+def likeness(correlation: Tensor, power: float) -> Tensor:
+    """[b, b] R to a power."""
+    values, directions = torch.linalg.eigh(correlation)
+    return directions * values.pow(power) @ directions.T
+
+
+def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
+    """[y, x] g of gradients [2, b, y, x], by the quadratic form [b, b]."""
+    other = torch.matmul(form, gradients.flatten(2)).view(gradients.shape)
+    return other.mul_(gradients).sum((0, 1)).div_(len(form)).clamp_(min=0).sqrt_()  # rounding
 
 
 class GradientEnergy(Energy):
-    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x].
+    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; form: [b, b], n g^2 of gradients.
 
     Its gradient is found on the way, a few rows at a time: what is between stays in the cache.
     """
 
     @staticmethod
     def forward(
-        ctx, weights: Tensor, scale: int, units: Tensor, exponent: float, delta: float, factor: float = 1.0
+        ctx, weights: Tensor, scale: int, form: Tensor, exponent: float, delta: float, factor: float = 1.0
     ) -> Tensor:
         bands, rows, columns = weights.shape
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         height = max(1, BLOCK // (bands * columns))
         above: Tensor | float = 0.0  # what flows in from the rows before
         for start in range(0, rows, height):
-            d = differences(weights[:, start : start + height + 1], scale, units)[:, :, :height]
-            size = d.square().sum((0, 1)).div_(bands).add_(delta**2)
+            d = differences(weights[:, start : start + height + 1], scale)[:, :, :height]
+            other, d = d, torch.matmul(form, d.flatten(2)).view(d.shape)
+            size = other.mul_(d).sum((0, 1)).div_(bands).add_(delta**2)
             slope = size.pow(exponent / 2 - 1)
             value += (size * slope - delta**exponent).sum() * (factor * bands / (exponent * scale**2))
-            d *= slope * (factor / (scale * units))[:, None, None]
+            d *= slope * (factor / scale)
             g = torch.add(d[0], d[1], out=gradient[:, start : start + height]).neg_()
             g[:, 1:] += d[0, :, :-1]
             g[:, 0] += above
@@ -138,4 +153,7 @@ def edge_metric(module: Reconstruction) -> Metric:
     rows, columns = (2 - 2 * torch.cos(2 * math.pi / lattice.scale * f) for f in lattice.frequencies(units.device))
     # 2: the fit is flatter than the posterior mean, and its prior stiffer; 0.1: the mean is free, but for a little
     laplacian = 2 * (lattice.scale**2 * (rows + columns) + 0.1**2)
-    return fourier_metric(module, [laplacian / (unit * lattice.scale) ** 2 for unit in units])
+    stiffness = [laplacian / (unit * lattice.scale) ** 2 for unit in units]
+    return fourier_metric(
+        module, GaussianPrior(stiffness, likeness(module.correlation, 0.5))
+    )  # 1/2: of q from 0.7 to 2

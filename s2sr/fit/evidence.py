@@ -6,9 +6,8 @@ are when a round begins), so that all frames fade the same ground.
 
 A band is seen on the grid of its own measurements: where a file repeats each 20 m sample, on that of 20 m.
 
-Places change. An observation differs from the scene by noise, and by what is in no other and has the spectrum D of
-change: v_t(f) = noise_t^2 + c_t sum_a G_a^2 D. Without it change would pass for noise of all frequencies; with the
-scene's own spectrum for D, change of whole fields would pass for fine detail, and sigma be too small.
+Places change. An observation differs from the scene by noise, and by a share c_t of the scene's own power spectrum that
+is in no other: v_t(f) = noise_t^2 + c_t sum_a U_a^2. Without it change would pass for noise of all frequencies.
 
 What tells sigma from the scene's spectrum is what is known of both beforehand: spectra are nearly power laws, and a
 sensor's PSF is nearly what was published of it.
@@ -119,22 +118,13 @@ class Moments:
         """The arguments of the evidence at the present parameters, in double precision and pixels of the own grid."""
         module, field, bands = self.module, self.module.field, self.bands
         gain, noise, change = (x[:, bands].double() for x in (field.radiometry.gain, module.noise, module.change))
-        shifts = field.shifts.double() / self.pitch
+        shifts, sigma, widths = (
+            x.double() / self.pitch for x in (field.shifts, field.sigma_psf[bands], field.widths[bands])
+        )
         density = (self.basis @ module.spectrum.coefficients[bands].double().T).exp()
-        amplitude = self.transfer() * density.sqrt() / self.pitch
-        variance = noise.square() + change * self.changing()
-        return {"shifts": shifts, "gain": gain, "variance": variance, "amplitude": amplitude}
-
-    def changing(self) -> Tensor:
-        """[y, x, 1, b] what as much change as there is scene would add to the variance."""
-        power = self.module.spectrum.changing(self.squared)[..., self.bands]
-        return (self.transfer().square() * power).sum(0)[:, :, None] / self.pitch**2
-
-    def transfer(self) -> Tensor:
-        """[a, y, x, b] G."""
-        field, bands = self.module.field, self.bands
-        sigma, widths = (x[bands].double() / self.pitch for x in (field.sigma_psf, field.widths))
-        return self.aliases.transfer(sigma, widths)
+        amplitude = self.aliases.transfer(sigma, widths) * density.sqrt() / self.pitch
+        scene = amplitude.square().sum(0)[:, :, None]
+        return {"shifts": shifts, "gain": gain, "variance": noise.square() + change * scene, "amplitude": amplitude}
 
     @torch.no_grad()
     def model(self) -> Model:
@@ -226,7 +216,7 @@ class Information:
             power = model.amplitude.square()
             alone = moments.clear * (1 - leverage) / model.variance  # C^-1 of one observation
             noise = 2 * module.noise[:, bands].double().square().expand_as(model.variance)
-            change = module.change[:, bands].double() * moments.changing()
+            change = module.change[:, bands].double() * power.sum(0)[:, :, None]
             slopes = torch.stack((noise, change))
             both = alone * (1 - leverage) / model.variance
             of_noise[:, bands] = torch.einsum("yx,yxtb,pyxtb,qyxtb->tbpq", counts, both, slopes, slopes) / 2

@@ -63,6 +63,7 @@ class Reconstruction(lightning.LightningModule):
     validation: Tensor
     trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
     gradients: Tensor  # [b] reflectance per LR pixel
+    correlation: Tensor  # [b, b] of the bands' detail; that of bands that have nothing in common until a stage finds it
     excess: Tensor  # [t, b, y, x] variance of an observation there, of that of its noise; 1 until a stage finds more
     forecast: Forecast | None = None  # where one was made before the fit
 
@@ -96,6 +97,7 @@ class Reconstruction(lightning.LightningModule):
         self.register_buffer("valid", scene.valid & scene.measured, persistent=False)
         self.register_buffer("validation", scene.validation & scene.measured, persistent=False)
         self.register_buffer("excess", torch.ones_like(scene.frames))
+        self.register_buffer("correlation", torch.eye(len(field.bands)))
         self._prepare(scene.temporal_mean(), noise, spectrum)
         self.fits_noise = noise is None
         self.fits_spectrum = spectrum is None

@@ -1,23 +1,28 @@
 """The weights given the observations: the scene's power spectrum as a Gaussian prior on the lattice.
 
-    1/2 sum valid * rho(r^2 / v)  +  1/2 sum_k |W(k)|^2 S(k)^2 / (s^2 P(k))
+    1/2 sum valid * rho(r^2 / v)  +  1/2 sum_k z(k)^H R^-1 z(k),    z_b = W_b S / (s sqrt(P_b))
 
-W is the unitary DFT of the weights, S the splat's transfer function, so that W S is the scene; the mean is free. With
-a quadratic rho the minimum is the posterior mean, exact in masks and borders. Without those the normal equations fall
-into the blocks of `evidence`, whose inverse is the metric in which quasi-Newton steps are few.
+W is the unitary DFT of the weights, S the splat's transfer function, so that W S is the scene, and R the correlation of
+the bands; the mean is free. With a quadratic rho the minimum is the posterior mean, exact in masks and borders. Without
+those the normal equations of a component of the bands fall into the blocks of `evidence`, whose inverse is the metric
+in which quasi-Newton steps are few.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information
+from s2sr.fit.aliases import backward_solve, forward_solve
+from s2sr.fit.bands import components, factors, mix, seen
 from s2sr.fit.losses import Energy, Quadratic
+from s2sr.fit.modes import Modes
 from s2sr.fit.noise import excess
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
@@ -27,41 +32,65 @@ if TYPE_CHECKING:
     from s2sr.model.field import SplatField
 
 
+@dataclass(frozen=True)
 class GaussianPrior:
-    """As a module's spectrum is now, of its field or another; `stiffness` [b]: S^2 / (s^2 P) of every mode of rfft2."""
+    """Of weights [b, y, x]: S^2 / (s^2 P) of every band, and the bands' correlation R."""
 
-    def __init__(self, module: Reconstruction, field: SplatField | None = None) -> None:
+    stiffness: list[Tensor]  # [b] of every mode of rfft2
+    correlation: Tensor  # [b, b]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, module: Reconstruction, field: SplatField | None = None) -> GaussianPrior:
+        """As a module's spectrum and correlation are now, of its field or another."""
         lattice = (field or module.field).lattice
         rows, columns = lattice.frequencies(module.frames.device)
         squared = rows.square() + columns.square()
         splat = torch.exp(-2 * (math.pi * lattice.sigma) ** 2 * squared)
-        with torch.no_grad():
-            power = [module.spectrum(b, squared) for b in range(len(module.field.bands))]
-        self.stiffness = [(splat / lattice.scale).square() / p for p in power]
+        power = [module.spectrum(b, squared) for b in range(len(module.field.bands))]
+        return cls([(splat / lattice.scale).square() / p for p in power], module.correlation)
+
+    @cached_property
+    def roots(self) -> list[Tensor]:
+        """[b] of the stiffness."""
+        return [one.sqrt() for one in self.stiffness]
+
+    @cached_property
+    def precision(self) -> Tensor:
+        """[b, b] R^-1."""
+        return torch.linalg.inv(self.correlation.double()).to(self.correlation)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """-log p(weights [b, y, x]) but for a constant, nats."""
-        return Deviation.apply(weights, self.stiffness)
+        return Deviation.apply(weights, self.roots, self.precision)
 
 
 class Deviation(Energy):
-    """1/2 sum_k |W(k)|^2 stiffness(k) of weights [b, y, x], their means left out."""
+    """1/2 sum_k z^H R^-1 z, z the `spectra` of weights [b, y, x], their means left out; precision: R^-1 [b, b]."""
 
     @staticmethod
-    def forward(ctx, weights: Tensor, stiffness: Sequence[Tensor]) -> Tensor:
+    def forward(ctx, weights: Tensor, roots: Sequence[Tensor], precision: Tensor) -> Tensor:
+        white = spectra(weights, roots)
+        white[:, 0, 0] = 0
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
-        for w, g, one in zip(weights, gradient, stiffness, strict=True):
-            spectrum = torch.fft.rfft2(w).mul_(one)
-            spectrum[0, 0] = 0
-            g.copy_(torch.fft.irfft2(spectrum, s=w.shape))
+        for w, g, z, root in zip(weights, gradient, mix(precision, white), roots, strict=True):
+            g.copy_(torch.fft.irfft2(z.mul_(root), s=w.shape, norm="ortho"))
             value += (w * g).sum() / 2
         ctx.save_for_backward(gradient)
         return value
 
 
+def spectra(images: Tensor, roots: Sequence[Tensor]) -> Tensor:
+    """[b, y, x / 2 + 1] the unitary rfft2 of images [b, y, x], times the roots."""
+    found = torch.empty(len(images), *roots[0].shape, dtype=images.dtype.to_complex(), device=images.device)
+    for image, root, one in zip(images, roots, found, strict=True):
+        torch.mul(torch.fft.rfft2(image, norm="ortho"), root, out=one)
+    return found
+
+
 def posterior(module: Reconstruction) -> Objective:
     """Misfit and Gaussian prior."""
-    prior = GaussianPrior(module)
+    prior = GaussianPrior.of(module)
     return lambda: {"misfit": module.fidelity(), "prior": prior(module.field.weights)}
 
 
@@ -74,9 +103,9 @@ def departure(module: Reconstruction) -> Tensor:
     module.evals += 1
     trusted = module.valid & module.trusted
     misfit = module.misfit_of(module.field(), module.frames, rho=Quadratic(), samples=trusted)
-    prior = GaussianPrior(module)
+    prior = GaussianPrior.of(module)
     (gradient,) = torch.autograd.grad(misfit + prior(weights), weights)
-    return FourierMetric(module, prior.stiffness)(gradient)
+    return FourierMetric(module, prior)(gradient)
 
 
 def closed_form(module: Reconstruction) -> None:
@@ -93,53 +122,40 @@ def local_noise(module: Reconstruction, *, about_mean: bool = True) -> None:
 class FourierMetric:
     """The inverse of the posterior's curvature, were the lattice periodic and clear: a gradient -> a step, [b, y, x].
 
-    The four aliases of every LR frequency are solved for together; all others are held by the prior alone. stiffness:
-    [b] of the prior, for every mode of rfft2; default: the Gaussian one's. field: default: the module's.
+    The four aliases of every LR frequency are solved for together, component by component of the bands; all others are
+    held by the prior alone. What observations say of two components at once is left out: it is nothing where the bands
+    are seen alike, but for a factor, and where they have nothing in common. prior: default: the module's. field:
+    default: the module's.
     """
 
     @torch.no_grad()
     def __init__(
-        self, module: Reconstruction, stiffness: Sequence[Tensor] | None = None, *, field: SplatField | None = None
+        self, module: Reconstruction, prior: GaussianPrior | None = None, *, field: SplatField | None = None
     ) -> None:
         field = field or module.field
-        s, m = field.scale, field.lattice.margin
-        dtype = field.weights.dtype
-        cells = (field.grid.shape[0] + 2 * m, field.grid.shape[1] + 2 * m)
-        aliases = Aliases.of(cells, scale=min(s, 2), device=module.frames.device)
-        splat = torch.exp(-2 * (math.pi * field.lattice.sigma) ** 2 * aliases.squared())
-        # what rfft2 leaves out are the conjugates at the opposite frequencies
-        rows, columns = ((f * n).round().long() for f, n in zip((aliases.rows, aliases.columns), cells, strict=True))
-        self.near = []
-        for a, c in aliases.pairs:
-            mirrored = columns[c][None] < 0
-            row = torch.where(mirrored, -rows[a][:, None], rows[a][:, None]) % field.lattice.shape[0]
-            self.near.append((row, columns[c][None].abs().expand_as(row), mirrored))
-        self.roots = [one.rsqrt() for one in stiffness or GaussianPrior(module, field).stiffness]
-        share = (module.valid / module.excess).double().mean((-2, -1))  # of a clear observation's information
-        weights = (field.radiometry.gain / module.noise).double().square() * share
-        from_first = (s - 1) / (2 * s)  # a cell's first splat is that far before its centre
-        self.factors = []
-        for b in range(len(field.bands)):
-            transfer = aliases.transfer(field.sigma_psf[b, None].double(), field.widths[b, None].double())[..., 0]
-            free = torch.stack([self.roots[b][row, column] for row, column, _ in self.near])
-            amplitude = (transfer * splat * free / s)[..., None]
-            shifts = field.shifts.double() - field.beside[b].double() - from_first
-            factor = information(aliases, amplitude, shifts, weights[None, None, :, b, None])
-            self.factors.append([[entry[..., 0].to(dtype.to_complex()) for entry in row] for row in factor])
+        prior = prior or GaussianPrior.of(module, field)
+        self.modes = Modes(field)
+        self.roots = [one.rsqrt() for one in prior.stiffness]
+        information = [self.modes.information(module, b, root) for b, root in enumerate(self.roots)]
+        level, single = seen(torch.stack([rows[0][0].real for rows in information])), field.weights.dtype
+        found = components(prior.correlation.to(level), level)
+        self.factors = [
+            [[entry.to(single.to_complex()) for entry in row] for row in factor]
+            for factor in factors(information, found)
+        ]
+        self.components = found.to(single)
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        step = torch.empty_like(gradient)
-        for b, (root, factor) in enumerate(zip(self.roots, self.factors, strict=True)):
-            spectrum = torch.fft.rfft2(gradient[b], norm="ortho").mul_(root)
-            near = [torch.where(flip, x.conj(), x) for row, column, flip in self.near if [x := spectrum[row, column]]]
-            solved = backward_solve(factor, forward_solve(factor, near))
-            for (row, column, flip), x in zip(self.near, solved, strict=True):
-                spectrum[row, column] = torch.where(flip, x.conj(), x)
-            step[b] = torch.fft.irfft2(spectrum.mul_(root), s=gradient.shape[1:], norm="ortho")
+        step, shape = torch.empty_like(gradient), gradient.shape[1:]
+        white = mix(self.components.T, spectra(gradient, self.roots))
+        for component, factor in zip(white, self.factors, strict=True):
+            self.modes.put(backward_solve(factor, forward_solve(factor, self.modes.of(component))), component)
+        for to, z, root in zip(step, mix(self.components, white), self.roots, strict=True):
+            to.copy_(torch.fft.irfft2(z.mul_(root), s=shape, norm="ortho"))
         return step
 
 
-def fourier_metric(module: Reconstruction, stiffness: Sequence[Tensor] | None = None) -> Metric:
+def fourier_metric(module: Reconstruction, prior: GaussianPrior | None = None) -> Metric:
     """FourierMetric as a quasi-Newton method takes it."""
-    metric = FourierMetric(module, stiffness)
+    metric = FourierMetric(module, prior)
     return lambda _, vectors: [metric(vector) for vector in vectors]

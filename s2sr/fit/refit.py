@@ -47,7 +47,7 @@ class Refit:
         nothing = torch.zeros_like(missing).requires_grad_()
         (slope,) = torch.autograd.grad(module.misfit_of(nothing, missing), nothing)
         module.reveal()
-        prior = GaussianPrior(module, change)
+        prior = GaussianPrior.of(module, change)
 
         def closure() -> Tensor:
             module.evals += 1

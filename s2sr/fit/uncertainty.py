@@ -87,7 +87,9 @@ def settle(module: Reconstruction) -> None:
     """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
 
     From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
+    Change counts as local noise: a scene that was solved for from frames without it is no surer where places change.
     """
+    module.field.changed.zero_()
     with torch.no_grad():
         if module.fits_noise:
             module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
@@ -146,9 +148,9 @@ def departure(module: Reconstruction, scale: int) -> Tensor:
     field = module.field
     for p in module.parameters():
         p.requires_grad_(p is field.weights)
-    prior = GaussianPrior(module)
+    prior = GaussianPrior.of(module)
     (gradient,) = torch.autograd.grad(module.fidelity() + prior(field.weights), field.weights)
-    own, field.weights.data = field.weights.data, FourierMetric(module, prior.stiffness)(gradient)
+    own, field.weights.data = field.weights.data, FourierMetric(module, prior)(gradient)
     step = field.render(field.grid.scaled(scale))
     field.weights.data = own
     return step
@@ -213,7 +215,7 @@ class Errors:
 
 def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
     """Those of every band of the product `image` [b, y * scale, x * scale]. Module and image are on the CPU."""
-    known = (module.log_noise, module.log_change, module.excess)
+    known = (module.log_noise, module.log_change, module.excess, module.field.changed)
     fitted, spectrum = [x.detach().clone() for x in known], module.spectrum
     settle(module)
     departed = departure(module, scale).square().numpy()

@@ -1,12 +1,13 @@
 """The scene as a field of Gaussian splats, and how every observation sees it.
 
     y[t,b,i,j] = o[t,b] + g[t,b] s^-2 sum_k w[k,b] E(i + 1/2 - dy[t] - mu_ky; b) E(j + 1/2 - dx[t] - mu_kx; b)
+                 + c[t,b,i,j]
 
-with E of `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width. Where a file repeats a
-20 m sample, i and j are those of the first LR pixel of its block and 1 stands for 1/2 (`sampling`). The weights are
-reflectance: a constant field observes, and renders, as the constant. A positive shift means that the observation's
-footprints lie at smaller row and column coordinates of the field. Gauge: the shifts have zero mean, so the field's
-grid is the mean geolocation of the observations.
+with E of `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width; c is what has changed, 0
+until a stage finds it. Where a file repeats a 20 m sample, i and j are those of the first LR pixel of its block and 1
+stands for 1/2 (`sampling`). The weights are reflectance: a constant field observes, and renders, as the constant. A
+positive shift means that the observation's footprints lie at smaller row and column coordinates of the field. Gauge:
+the shifts have zero mean, so the field's grid is the mean geolocation of the observations.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class SplatField(nn.Module):
 
     weights: nn.Parameter
     widths: Tensor  # [b] detector pixels, LR pixels
+    changed: Tensor  # [t, b, y, x] c: what an observation shows beside the scene, reflectance; 0 until a stage finds it
     beside: Tensor  # [b] from the centre of a measurement's LR pixel to its detector's, along both axes, LR pixels
     log_sigma_start: Tensor
 
@@ -67,6 +69,7 @@ class SplatField(nn.Module):
         self.log_sigma = nn.Parameter(psf.of(bands).to(dtype).log())
         self.register_buffer("log_sigma_start", self.log_sigma.detach().clone(), persistent=False)
         self.radiometry = Radiometry(len(shifts), len(bands), gain=gain, offset=offset).to(dtype)
+        self.register_buffer("changed", torch.zeros(len(shifts), len(bands), *grid.shape, dtype=dtype))
         radiometry = {"radiometry.raw_gain": gain, "radiometry.raw_offset": offset}
         self.fitted = {
             "weights": ["weights"],
@@ -116,7 +119,7 @@ class SplatField(nn.Module):
 
     def forward(self) -> Tensor:
         """The predicted frames [t, b, y, x], reflectance."""
-        return self.radiometry(self.observed(self.shifts))
+        return self.radiometry(self.observed(self.shifts)).add_(self.changed)
 
     def observed(self, shifts: Tensor) -> Tensor:
         """[t, b, y, x] what any frames at `shifts` [t, 2] would see with gain 1 and offset 0, reflectance.

@@ -7,8 +7,6 @@ f in cycles per LR pixel. A power law of slope p_b that may bend by q_b, with ri
 power at the LR pixels' Nyquist frequency: at a frequency that is seen, so that slope and power can be found
 independently. Bands differ in all: a slope that is not the band's own biases its PSF (by 9 to 12 % in the green of
 aerial images). So do rows of trees or crops, whose period no power law has: without ripples sigma passes for too sure.
-
-What differs between dates is whole fields more than the texture within: its power falls as A_b (2 f)^-2.5.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from torch import Tensor, nn
 CORNER = 0.02  # f0, cycles per LR pixel: larger than any frame shows; it keeps P finite
 RIPPLES = (0.15, 0.22, 0.32, 0.47, 0.69, 1.01)  # cycles per LR pixel; frames show few finer, and count no coarser ones
 BEND, RIPPLE = 0.2, 0.15  # standard deviations of q and r over scenes, about 0
-CHANGE = 2.5  # slope of the power of what changes: fields of one brightness each have 3, light and haze the scene's
 
 
 class Spectrum(nn.Module):
@@ -62,11 +59,6 @@ class Spectrum(nn.Module):
         rippled = squared < (2 * RIPPLES[-1]) ** 2  # of a fine lattice's frequencies few
         log[rippled] += _ripples(level[rippled]) @ coefficients[3:]
         return log.exp()
-
-    def changing(self, squared: Tensor) -> Tensor:
-        """[..., b] the power of as much change as there is scene at the Nyquist frequency, in their precision."""
-        power = self.coefficients[:, 0].to(squared.dtype) - CHANGE * _level(squared)[..., None]
-        return power.exp()
 
     def precision(self) -> Tensor:
         """[3 + k] of the coefficients over scenes: few are far from a power law."""

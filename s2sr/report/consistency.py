@@ -10,7 +10,8 @@ and, where there are B04 and B08, ndvi_bias and ndvi_rmse of (B08 - B04) / (B08 
 observed samples. The map is the mean over the dates of the normalised residuals in units of its own standard error,
 sum_t(r / sigma) / sqrt(n). The product was fitted to these samples and takes up part of their noise: noise alone stays
 well below 1 there, and what stands out is where the model is wrong (change between dates, a cloud that the mask has
-missed, a wrong PSF along edges).
+missed, a wrong PSF along edges). The numbers are those of the product; on the map each date's change, where a fit has
+found it, is taken off.
 """
 
 from __future__ import annotations

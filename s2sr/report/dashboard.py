@@ -95,7 +95,8 @@ class Dashboard(Callback):
             return {}
         gain, offset = (x[..., None, None] for x in (module.field.radiometry.gain, module.field.radiometry.offset))
         mean = gain * module.scene.temporal_mean().to(gain) + offset
-        errors = {"": residual * judged, "_temporal_mean": (mean - module.frames) * judged}
+        scene_alone = residual - module.field.changed
+        errors = {"": scene_alone * judged, "_temporal_mean": (mean - module.frames) * judged}
         return {f"holdout_rmse{name}": float((e.square().sum() / judged.sum()).sqrt()) for name, e in errors.items()}
 
     def _media(self, module: Any, residual: Tensor, image: Tensor | None, shifts: Tensor, level: str) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def dated(field: SplatField, scene: Scene, t: int) -> SplatField:
     gain, offset = (x[t, :, None, None] for x in (field.radiometry.gain, field.radiometry.offset))
     found = copy.deepcopy(field)
     found.radiometry = Radiometry(len(scene), len(scene.bands)).to(field.weights)
+    found.changed.zero_()  # the average below is to find it at the product's resolution
     found.weights.copy_(gain * field.weights + offset)
     lattice, shift = field.lattice, field.shifts[t].double()
     rows, columns = (

@@ -1,7 +1,7 @@
 """What the numbers of metrics.json and the files of a folder mean: one table each, for reports and documentation.
 
-A key of metrics.json is a key of `METRICS`, then what it is about if not the product of all bands: a baseline, a band,
-and `std` for its standard error; `holdout_rmse_wiener_B02`, `psf_sigma_B04_std`.
+A key of metrics.json is a key of `METRICS`, then what it is about if not the product of all bands: a baseline or the
+product with each date's change, a band, `std` for its standard error; `holdout_rmse_wiener_B02`, `psf_sigma_B04_std`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ GROUPS = {
     "shifts": "Shifts",
     "run": "The run",
 }
-BASELINES = {"temporal_mean": "temporal mean", "bicubic": "bicubic of the mean", "wiener": "Wiener"}
+BASELINES = {
+    "with_change": "with each date's change",
+    "temporal_mean": "temporal mean",
+    "bicubic": "bicubic of the mean",
+    "wiener": "Wiener",
+}
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ def test_the_energy_is_that_of_all_rows_at_once(monkeypatch):
 
 
 def energy(weights: Tensor, scale: int, exponent: float, delta: float) -> float:
-    units = torch.ones(len(weights), dtype=weights.dtype)
-    return float(GradientEnergy.apply(weights, scale, units, exponent, delta))
+    form = torch.eye(len(weights), dtype=weights.dtype)
+    return float(GradientEnergy.apply(weights, scale, form, exponent, delta))
 
 
 # --- its energy
@@ -45,9 +45,9 @@ def energy(weights: Tensor, scale: int, exponent: float, delta: float) -> float:
 def test_the_energy_has_its_gradient(exponent, delta, rows, monkeypatch):
     """However many rows are taken at a time."""
     monkeypatch.setattr(edges, "BLOCK", 2 * 6 * rows)
-    units = torch.tensor([0.4, 0.7], dtype=torch.float64)
+    form = torch.tensor([[6.0, -2.0], [-2.0, 3.0]], dtype=torch.float64)
     w = normal(2, 5, 6).requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: GradientEnergy.apply(w, 3, units, exponent, delta), (w,))
+    assert torch.autograd.gradcheck(lambda w: GradientEnergy.apply(w, 3, form, exponent, delta), (w,))
 
 
 def test_bands_that_are_alike_cost_the_sum_of_their_own():
@@ -155,7 +155,7 @@ def test_the_metric_is_symmetric_and_positive(scale):
 def test_the_metric_with_the_gaussian_stiffness_is_the_posteriors():
     module = reconstruction(scene(edged()), stage(), levels=(4,), noise=0.003).double()
     a = normal(*module.field.weights.shape)
-    same = FourierMetric(module, GaussianPrior(module).stiffness)
+    same = FourierMetric(module, GaussianPrior.of(module))
     assert torch.equal(same(a), FourierMetric(module)(a))
 
 

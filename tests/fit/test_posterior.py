@@ -92,7 +92,7 @@ def test_the_metric_is_symmetric_and_positive(scene):
 def test_a_scene_of_the_prior_has_its_energy(scene):
     """Half a nat per degree of freedom."""
     module = reconstruction(scene, stage(), levels=(4,)).double()
-    prior, lattice = GaussianPrior(module), module.field.lattice
+    prior, lattice = GaussianPrior.of(module), module.field.lattice
     torch.manual_seed(0)
     spectrum = torch.fft.rfft2(torch.randn(lattice.shape, dtype=torch.float64), norm="ortho")
     weights = torch.fft.irfft2(spectrum / prior.stiffness[0].sqrt(), s=lattice.shape, norm="ortho")

@@ -212,6 +212,17 @@ def test_the_noise_is_found_and_more_of_it_makes_it_larger(solved, scene):
     assert float(standard_deviation(other, image, 2).mean()) > 1.1 * float(found.mean())
 
 
+def test_change_that_was_taken_off_counts_as_if_it_were_there(solved):
+    image = solved.field.render()
+    expected = standard_deviation(solved, image, 2)
+    change = 0.01 * torch.randn(solved.field.changed.shape, generator=torch.Generator().manual_seed(0))
+    solved.field.changed.copy_(change)
+    found = standard_deviation(solved, image, 2)
+    assert torch.equal(solved.field.changed, change)
+    solved.field.changed.zero_()
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_posterior_mean_does_not_depart_from_itself_and_ringing_does(solved):
     settle(solved)
     still = float(departure(solved, 2).square().mean().sqrt())

@@ -37,6 +37,14 @@ def test_flux(shape, scale, dtype):
 # --- the forward operator
 
 
+def test_what_has_changed_is_added_to_its_frame_and_belongs_to_no_other_field():
+    field = field_of((7, 9), scale=2)
+    before = field().detach()
+    field.changed.normal_(generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(field().detach(), before + field.changed)
+    assert not field.unsolved(2).changed.any()
+
+
 @pytest.mark.parametrize(
     ("shape", "scale", "shifts"),
     [

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from s2sr.model.spectrum import BEND, CHANGE, CORNER, RIPPLE, RIPPLES, Spectrum
+from s2sr.model.spectrum import BEND, CORNER, RIPPLE, RIPPLES, Spectrum
 
 
 def bent(log_power: float, slope: float, bend: float) -> Spectrum:
@@ -46,13 +46,6 @@ def test_a_ripple_is_where_it_belongs_and_costs_nats():
     torch.testing.assert_close(rippled(0, at).detach().log(), basis)
     torch.testing.assert_close(found, expected, atol=0.02 * RIPPLE, rtol=0)
     assert float(rippled.prior().detach()) == pytest.approx(4.5)
-
-
-def test_change_falls_by_its_own_slope_whatever_the_scenes():
-    spectrum = bent(-3.0, 1.5, 0.2)
-    half, whole = spectrum.changing(torch.tensor([0.25, 1.0], dtype=torch.float64))[:, 0].tolist()
-    assert half == pytest.approx(math.exp(-3))
-    assert half / whole == pytest.approx(2**CHANGE, rel=0.005)
 
 
 def test_power_is_finite_at_zero():

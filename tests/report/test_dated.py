@@ -36,6 +36,16 @@ def test_the_date_observed_again_is_the_date(changed):
     assert after < 0.08 * before  # measured .03
 
 
+def test_change_that_the_fit_has_found_does_not_count_twice(changed):
+    field, scene, change = changed
+    before = dated(field, scene, T).weights
+    field.changed[T] = change
+    after = dated(field, scene, T)
+    field.changed.zero_()
+    assert torch.equal(after.weights, before)
+    assert not after.changed.any()
+
+
 def test_the_detail_stays_the_stacks(changed):
     field, scene, change = changed
     added = (dated(field, scene, T).weights - field.weights).detach().numpy()

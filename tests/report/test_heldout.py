@@ -111,6 +111,18 @@ def test_the_median_does_not_mind_a_change_in_a_fifth_of_the_samples(field, scen
     assert after["holdout_median"] < 1.5 * before["holdout_median"]
 
 
+def test_the_scene_is_judged_without_the_change_that_the_fit_has_found(field, scene):
+    change = 0.03 * normal(scene.frames.shape, 7)
+    moved = dataclasses.replace(scene, frames=scene.frames + change)
+    plain = judge(moved, field, noise_of(scene))
+    field.changed.copy_(change)
+    found = judge(moved, field, noise_of(scene))
+    field.changed.zero_()
+    assert found["holdout_rmse"] == pytest.approx(plain["holdout_rmse"]) == pytest.approx(0.03, rel=0.1)
+    assert found["holdout_rmse_with_change"] == pytest.approx(NOISE, rel=0.1)
+    assert plain["holdout_rmse_with_change"] == pytest.approx(plain["holdout_rmse"])
+
+
 def test_only_judged_samples_count_and_the_baselines_see_the_others_alone(field, scene):
     """Garbage in the judged samples changes their errors by just that: no prediction moves."""
     offset = dataclasses.replace(scene, frames=torch.where(scene.judged, scene.frames + 5, scene.frames))

@@ -1,0 +1,52 @@
+"""What the bands of a scene have in common: an edge of the ground, or the shadow of a tree, is in all of them.
+
+Detail z_b that is white in the spectrum of its own band has between bands the correlation R, the same at all
+frequencies (in aerial images it hardly changes from .05 to 1 cycles per LR pixel). R = C C^T makes components
+y = C^-1 z white and independent. Observations tell of z, in the mean over frequencies, D = diag(D_b): C is chosen so
+that of the components they tell C^T D C, diagonal too, the maximum noise fractions of Green et al. 1988 (in
+restoration: Hunt & Kuebler 1984).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from s2sr.fit.aliases import Rows, cholesky
+
+BLOCK = 2**17  # numbers of all bands that are mixed at a time: they stay in the cache
+
+
+def mix(matrix: Tensor, spectra: Tensor) -> Tensor:
+    """Complex spectra [b, y, x], in place, by their real combinations [b, b]."""
+    height = max(1, BLOCK // spectra[:, 0].numel())
+    for part in spectra.split(height, 1):
+        parts = torch.view_as_real(part)
+        parts.copy_((matrix @ parts.flatten(1)).view(parts.shape))
+    return spectra
+
+
+def seen(information: Tensor) -> Tensor:
+    """[b] D of the information [b, ...] on a band's first aliases: its geometric mean."""
+    return information.flatten(1).clamp(min=1e-30).log().mean(1).exp()
+
+
+def components(correlation: Tensor, level: Tensor) -> Tensor:
+    """[b, c] C of the correlation R [b, b] and D = level [b]."""
+    root = torch.linalg.cholesky(correlation)
+    _, directions = torch.linalg.eigh(root.T * level @ root)
+    return root @ directions
+
+
+def factors(information: Sequence[Rows], components: Tensor) -> list[Rows]:
+    """[c] the Cholesky factor of 1 and what is known of a component, sum_b C_bc^2 of the information on the bands."""
+    found = mix(components.T.square(), torch.stack([torch.cat([*chain(*rows)]) for rows in information]))
+    size = len(information[0][0][0])
+
+    def factor(entries: Iterator[Tensor]) -> Rows:
+        return cholesky([[next(entries) + (a == c) for c in range(a + 1)] for a in range(len(information[0]))])
+
+    return [factor(iter(each.split(size))) for each in found]

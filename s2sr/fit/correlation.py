@@ -1,0 +1,72 @@
+"""How much the bands of a scene are alike in detail: R of `bands`, from the observations.
+
+By expectation-maximisation (Dempster, Laird & Rubin 1977): R is the covariance of white detail given the frames, that
+of its mean and what is left of it, in the mean over frequencies; and is scaled to a correlation, as the spectra have
+the power. A frequency counts by the square of what is seen of it: what is not seen says of R what was assumed. Noise is
+independent between bands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from s2sr.fit.aliases import dense
+from s2sr.fit.bands import components, seen
+from s2sr.fit.modes import Modes
+from s2sr.fit.posterior import GaussianPrior, closed_form
+
+if TYPE_CHECKING:
+    from s2sr.fit.module import Reconstruction
+
+STEPS = 8
+OWN = 1e-4  # of a band's detail at least: bands may be mixtures of others, and numbers are rounded
+COARSE = 64  # at most so many LR frequencies per axis: thousands of them are enough for a few numbers
+
+
+def coupled_form(module: Reconstruction) -> None:
+    """The start of a stage: the closed form of bands that are as alike as the observations say."""
+    module.correlation.copy_(torch.eye(len(module.correlation)))
+    closed_form(module)
+    if len(module.correlation) > 1:
+        module.correlation.copy_(correlation(module))
+        closed_form(module)
+
+
+@torch.no_grad()
+def correlation(module: Reconstruction) -> Tensor:
+    """[b, b] R, from weights that are the posterior mean of bands that have nothing in common."""
+    field, modes, roots = module.field, Modes(module.field), GaussianPrior.of(module).roots
+    every = tuple(slice(None, None, -(-n // COARSE)) for n in modes.places[0][0].shape)
+    information, mean = [], []
+    for b, (w, root) in enumerate(zip(field.weights, roots, strict=True)):
+        information.append(dense([[x[every] for x in row] for row in modes.information(module, b, root.reciprocal())]))
+        white = torch.fft.rfft2(w, norm="ortho").mul_(root)
+        white[0, 0] = 0  # the mean is free
+        mean.append(torch.stack([x[every] for x in modes.of(white)], -1))
+    found = [torch.stack(each).flatten(1, 2).to(torch.complex128) for each in (information, mean)]
+    observed = module.valid.any(0).any(0).sum() * field.scale**2 / field.weights[0].numel()
+    return most_probable(*found, observed=float(observed))
+
+
+def most_probable(information: Tensor, mean: Tensor, *, observed: float = 1.0) -> Tensor:
+    """[b, b] R of white detail whose posterior, were bands independent, has the mean [b, f, a] and the precision
+    1 + information [b, f, a, a]; of modes only the fraction `observed` of whose area has a mean.
+    """
+    one = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+    right = ((one + information) @ mean[..., None])[..., 0]
+    shown = 1 - torch.linalg.inv(one + information).diagonal(dim1=-2, dim2=-1).real
+    counts, level = shown.mean(0).square().to(mean.dtype), seen(information[..., 0, 0].real)
+    found = torch.eye(len(mean), dtype=level.dtype, device=mean.device)
+    for _ in range(STEPS):
+        mix = components(found, level)
+        left = torch.linalg.inv(one + torch.einsum("bc,bfij->cfij", mix.square().to(mean.dtype), information))
+        white = torch.einsum("cfij,bc,bfj->cfi", left, mix.to(mean.dtype), right)
+        of_mean = torch.einsum("bfi,cfi,fi->bc", white, white.conj(), counts).real / observed
+        of_rest = torch.einsum("cfii,fi->c", left, counts).real.diag()
+        found = mix @ (of_mean + of_rest) @ mix.T
+        size = found.diagonal().sqrt()
+        found = (1 - OWN) * found / size / size[:, None] + OWN * torch.eye(len(found)).to(found)
+    return found
