@@ -8,6 +8,9 @@ A band is seen on the grid of its own measurements: where a file repeats each 20
 
 Places change. An observation differs from the scene by noise, and by a share c_t of the scene's own power spectrum that
 is in no other: v_t(f) = noise_t^2 + c_t sum_a U_a^2. Without it change would pass for noise of all frequencies.
+
+What tells sigma from the scene's spectrum is what is known of both beforehand: spectra are nearly power laws, and a
+sensor's PSF is nearly what was published of it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,6 @@ from torch.nn import functional
 
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
-from s2sr.model.spectrum import BEND
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -56,7 +58,8 @@ class Evidence:
     The border fades over `taper` LR pixels; frequencies below `lowest` (cycles per LR pixel) do not count. Of frames
     larger than `side` LR pixels the clearest part of that side is taken. At every round anew, samples that are masked,
     or further than `outlier` standard deviations from what all others predict, are set to that prediction, by `fill`
-    quasi-Newton steps from the one before (expectation-maximisation).
+    quasi-Newton steps from the one before (expectation-maximisation). `spread` is the standard deviation of log sigma,
+    over sensors, about where it starts.
     """
 
     taper: float = 5.0
@@ -64,6 +67,7 @@ class Evidence:
     side: int = 128
     fill: int = 4
     outlier: float = 5.0
+    spread: float = 0.2
 
     def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
         """The objective on the frames as they are filled now."""
@@ -72,7 +76,9 @@ class Evidence:
 
         def parts() -> dict[str, Tensor]:
             nats = [negative_log_evidence(f, **each.now()) for f, each in zip(frames, moments, strict=True)]
-            return {"evidence": torch.stack(nats).sum(), "bend": module.spectrum.prior()}
+            away = (module.field.log_sigma - module.field.log_sigma_start) / self.spread
+            prior = module.spectrum.prior() + away.square().sum() / 2
+            return {"evidence": torch.stack(nats).sum(), "prior": prior}
 
         return parts
 
@@ -185,7 +191,8 @@ class Moments:
         n, slopes = len(model.amplitude), self.slopes()
         alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
         both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
-        known = torch.diag(slopes.new_tensor([0, 0, 0, BEND[1] ** -2]))
+        precision = self.module.spectrum.precision().to(slopes)
+        known = torch.cat((precision.new_tensor([self.evidence.spread**-2]), precision)).diag()
         return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.worth, both, slopes, slopes) + known
 
 
@@ -201,7 +208,8 @@ class Information:
         field, log_noise, coefficients = module.field, module.log_noise, module.spectrum.coefficients
         shifts = field.shifts.new_zeros(field.shifts.shape, dtype=torch.float64)
         gain = torch.zeros_like(log_noise, dtype=torch.float64)
-        of_noise, of_scene = gain.new_zeros(*gain.shape, 2, 2), gain.new_zeros(len(coefficients), 4, 4)
+        of_noise = gain.new_zeros(*gain.shape, 2, 2)
+        of_scene = gain.new_zeros(len(coefficients), *[1 + coefficients.shape[1]] * 2)
         for moments in evidence.moments(module):
             bands, counts, model = moments.bands, moments.worth, moments.model()
             _, covariance, leverage, _ = model.uncertainty(moments.clear)

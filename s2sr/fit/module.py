@@ -25,7 +25,7 @@ from s2sr.fit.stages import Objective, Phase, Stage, plan
 from s2sr.model.field import SplatField
 from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
-from s2sr.model.spectrum import BEND, Spectrum
+from s2sr.model.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from s2sr.fit.forecast import Forecast
@@ -135,7 +135,7 @@ class Reconstruction(lightning.LightningModule):
         )
         self.log_noise = nn.Parameter(std.log())
         self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
-        self.spectrum = spectrum or Spectrum(mean.var((-2, -1)), bend=BEND[0])
+        self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
 
     @property
     def noise(self) -> Tensor:

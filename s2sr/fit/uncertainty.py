@@ -42,7 +42,7 @@ from s2sr.fit.evidence import Evidence, Information, sigma_errors
 from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import FourierMetric, GaussianPrior, local_noise
 from s2sr.fit.quasi_newton import QuasiNewton
-from s2sr.model.spectrum import BEND, Spectrum
+from s2sr.model.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -94,7 +94,7 @@ def settle(module: Reconstruction) -> None:
         if module.fits_noise:
             module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
             module.log_change.fill_(math.log(CHANGE))
-        module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)), bend=BEND[0])
+        module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)))
     module.filled, module.trusted = {}, module.valid.clone()
     free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
     for p in module.parameters():

@@ -1,11 +1,12 @@
 """How much detail a scene has at every scale: its power spectrum, isotropic, per band.
 
-    log P_b(f) = log A_b - p_b l - q_b l^2,   l = 1/2 log((f0^2 + |f|^2) / (f0^2 + 1/4)),   f in cycles per LR pixel
+    log P_b(f) = log A_b - p_b l - q_b l^2 + sum_k r_bk h_k(l),   l = 1/2 log((f0^2 + |f|^2) / (f0^2 + 1/4))
 
-a power law of slope p_b that may bend by q_b. P is the expected |X|^2 of a unitary DFT over samples one LR pixel apart.
-A_b, reflectance squared, is the power at the LR pixels' Nyquist frequency: at a frequency that is seen, so that slope
-and power can be found independently. Bands differ in all three: a slope that is not the band's own biases its PSF (by
-9 to 12 % in the green of aerial images).
+f in cycles per LR pixel. A power law of slope p_b that may bend by q_b, with ripples: h_k is a raised cosine at one of
+`RIPPLES`. P is the expected |X|^2 of a unitary DFT over samples one LR pixel apart. A_b, reflectance squared, is the
+power at the LR pixels' Nyquist frequency: at a frequency that is seen, so that slope and power can be found
+independently. Bands differ in all: a slope that is not the band's own biases its PSF (by 9 to 12 % in the green of
+aerial images). So do rows of trees or crops, whose period no power law has: without ripples sigma passes for too sure.
 """
 
 from __future__ import annotations
@@ -16,25 +17,26 @@ import torch
 from torch import Tensor, nn
 
 CORNER = 0.02  # f0, cycles per LR pixel: larger than any frame shows; it keeps P finite
-BEND = (0.1, 0.15)  # mean and standard deviation of q over scenes: aerial images steepen from 2 at f = .2 to 2.5 at .9
+RIPPLES = (0.15, 0.22, 0.32, 0.47, 0.69, 1.01)  # cycles per LR pixel; frames show few finer, and count no coarser ones
+BEND, RIPPLE = 0.2, 0.15  # standard deviations of q and r over scenes, about 0
 
 
 class Spectrum(nn.Module):
-    """`coefficients` [b, 3]: log A, p and q."""
+    """`coefficients` [b, 3 + k]: log A, p, q and r."""
 
     coefficients: nn.Parameter
 
-    def __init__(self, variance: Tensor, *, slope: float | Tensor = 2.5, bend: float = 0.0) -> None:
+    def __init__(self, variance: Tensor, *, slope: float | Tensor = 2.5) -> None:
         """A first guess; slope: one or [b]; variance: [b] of the scene in LR pixels, P's integral over |f| < 1/2."""
         super().__init__()
         zero = torch.zeros_like(variance)
-        self.coefficients = nn.Parameter(torch.stack((zero, slope + zero, bend + zero), -1))
+        self.coefficients = nn.Parameter(torch.stack((zero, slope + zero, zero, *[zero] * len(RIPPLES)), -1))
         with torch.no_grad():
             self.coefficients[:, 0] = (variance.clamp(min=1e-10) / self.variance()).log()
 
     @property
     def slope(self) -> Tensor:
-        """[b] at the LR pixels' Nyquist frequency."""
+        """[b] at the LR pixels' Nyquist frequency, but for the ripples."""
         return self.coefficients[:, 1]
 
     def variance(self) -> Tensor:
@@ -45,21 +47,35 @@ class Spectrum(nn.Module):
         return torch.trapezoid(rings, f.log(), dim=0).to(self.coefficients)
 
     def basis(self, squared: Tensor) -> Tensor:
-        """[..., 3] what the coefficients multiply in log P, at frequencies whose |f|^2 is `squared` [...]."""
+        """[..., 3 + k] what the coefficients multiply in log P, at frequencies whose |f|^2 is `squared` [...]."""
         level = _level(squared)
-        return torch.stack((torch.ones_like(level), -level, -level.square()), -1)
+        return torch.cat((torch.stack((torch.ones_like(level), -level, -level.square()), -1), _ripples(level)), -1)
 
     def forward(self, band: int, squared: Tensor) -> Tensor:
         """P_b at frequencies whose |f|^2 is `squared`, in their precision."""
-        power, slope, bend = self.coefficients[band].to(squared.dtype)
+        power, slope, bend, *_ = coefficients = self.coefficients[band].to(squared.dtype)
         level = _level(squared)
-        return (power - (slope + bend * level) * level).exp()
+        log = power - (slope + bend * level) * level
+        rippled = squared < (2 * RIPPLES[-1]) ** 2  # of a fine lattice's frequencies few
+        log[rippled] += _ripples(level[rippled]) @ coefficients[3:]
+        return log.exp()
+
+    def precision(self) -> Tensor:
+        """[3 + k] of the coefficients over scenes: few are far from a power law."""
+        return self.coefficients.new_tensor([0, 0, BEND**-2, *[RIPPLE**-2] * len(RIPPLES)])
 
     def prior(self) -> Tensor:
-        """-log p of the bends but for a constant, nats: few scenes are far from a power law."""
-        return ((self.coefficients[:, 2] - BEND[0]) / BEND[1]).square().sum() / 2
+        """-log p of bend and ripples but for a constant, nats."""
+        return (self.coefficients.square() @ self.precision()).sum() / 2
 
 
 def _level(squared: Tensor) -> Tensor:
     """l at frequencies whose |f|^2 is `squared`."""
     return ((CORNER**2 + squared) / (CORNER**2 + 0.25)).log() / 2
+
+
+def _ripples(level: Tensor) -> Tensor:
+    """[..., k] h_k at l: 1 at one of `RIPPLES`, 0 from the next on."""
+    centres = _level(level.new_tensor(RIPPLES).square())
+    apart = (centres[-1] - centres[0]) / (len(RIPPLES) - 1)
+    return torch.cos(math.pi / 2 * ((level[..., None] - centres) / apart).clamp(-1, 1)).square()

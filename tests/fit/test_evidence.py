@@ -139,6 +139,37 @@ def test_change_is_not_taken_for_noise():
     assert_sigma(module)
 
 
+def textured(seed: int, row: float = 0.0) -> np.ndarray:
+    """[1, y, x] for 50 x 50 LR pixels: power of slope 1.8, standard deviation .05, by exp(row) more at .5 cycles."""
+    rng = np.random.default_rng(seed)
+    f = np.hypot(*np.meshgrid(*[np.fft.fftfreq(400, 1 / 8)] * 2)).clip(1e-9)
+    power = f**-1.8 * np.exp(row * np.exp(-(np.log(f / 0.5) ** 2) / (2 * 0.25**2)))
+    image = np.fft.ifft2(np.fft.fft2(rng.normal(size=f.shape)) * np.sqrt(power) * (f > 1e-3)).real
+    return 0.2 + 0.05 * image[None] / image.std()
+
+
+def test_rows_of_half_the_power_more_are_within_what_sigma_is_sure_of():
+    away = []
+    for seed in range(3):
+        shifts = jitter(DATES, 0.2, np.random.default_rng(seed))
+        image = textured(seed, 0.5)
+        options = {"bands": ("B02",), "shifts": shifts, "sigma_psf": SIGMA, "noise": NOISE, "seed": seed, "margin": 5}
+        module = register(simulate_scene(image, 8, **options))
+        away.append(float((module.field.sigma_psf.detach() - SIGMA) / sigma_errors(module)))
+    assert np.sqrt(np.mean(np.square(away))) < 1.5, away
+
+
+def test_a_psf_that_is_known_beforehand_stays_nearly_so(scene, clear):
+    known = Evidence(spread=0.02)
+    module = register(scene, evidence=known)
+    relative = sigma_errors(module, known) / module.field.sigma_psf.detach()
+    assert 0.015 < float(relative.min()) < float(relative.max()) < 0.02
+    start = module.field.log_sigma_start
+    away, further = ((m.field.log_sigma.detach() - start).abs() for m in (module, clear))
+    assert (away < 0.04).all()
+    assert (away < further).all()
+
+
 @pytest.mark.parametrize(("dates", "bands", "spread"), [(2, ("B02",), 0.3), (5, ("B04", "B11"), 1.2)])
 def test_few_dates_wide_shifts_and_a_20_m_band(dates, bands, spread):
     scene = simulated(dates, bands, spread)
@@ -173,7 +204,7 @@ def test_the_information_is_the_curvature_of_a_scene_of_the_model(clear):
         return found[0][0].double()
 
     step, rows = 0.02, []
-    for k in range(3):
+    for k in range(clear.spectrum.coefficients.shape[1]):
         ends = []
         for sign in (1, -1):
             with torch.no_grad():

@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from s2sr.model.spectrum import BEND, CORNER, Spectrum
+from s2sr.model.spectrum import BEND, CORNER, RIPPLE, RIPPLES, Spectrum
 
 
 def bent(log_power: float, slope: float, bend: float) -> Spectrum:
     spectrum = Spectrum(torch.ones(1))
     with torch.no_grad():
-        spectrum.coefficients.copy_(torch.tensor([[log_power, slope, bend]]))
+        spectrum.coefficients[0, :3] = torch.tensor([log_power, slope, bend])
     return spectrum
 
 
@@ -30,8 +30,22 @@ def test_the_slope_is_that_at_nyquist_and_bends(bend, slopes):
 
 
 def test_a_bend_costs_nats():
-    assert float(bent(0.0, 2.5, BEND[0]).prior().detach()) == 0
-    assert float(bent(0.0, 2.5, BEND[0] - 2 * BEND[1]).prior().detach()) == pytest.approx(2)
+    assert float(bent(0.0, 2.5, 0.0).prior().detach()) == 0
+    assert float(bent(0.0, 2.5, -2 * BEND).prior().detach()) == pytest.approx(2)
+
+
+def test_a_ripple_is_where_it_belongs_and_costs_nats():
+    rippled, plain = bent(0.0, 2.5, 0.0), bent(0.0, 2.5, 0.0)
+    with torch.no_grad():
+        rippled.coefficients[0, 3 + 2] = 3 * RIPPLE
+    at = torch.tensor(RIPPLES, dtype=torch.float64).square()
+    expected = torch.zeros(len(RIPPLES), dtype=torch.float64)
+    expected[2] = 3 * RIPPLE
+    found = (rippled(0, at) / plain(0, at)).log().detach()
+    basis = rippled.basis(at) @ rippled.coefficients[0].detach().double()
+    torch.testing.assert_close(rippled(0, at).detach().log(), basis)
+    torch.testing.assert_close(found, expected, atol=0.02 * RIPPLE, rtol=0)
+    assert float(rippled.prior().detach()) == pytest.approx(4.5)
 
 
 def test_power_is_finite_at_zero():
