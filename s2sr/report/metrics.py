@@ -21,11 +21,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from scipy import fft, ndimage
+from scipy import fft, ndimage, sparse
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -62,7 +62,9 @@ def area_average(image: Array, scale: int, to: int, shift: tuple[float, float] =
 
     A positive shift moves it to larger row and column coordinates; beyond the image its border pixels go on.
     """
-    return np.stack([_band_average(band, scale, to, shift) for band in as_numpy(image)])
+    bands = as_numpy(image).astype(np.float64)
+    down, across = (_coverage(n, scale, to, moved) for n, moved in zip(bands.shape[1:], shift, strict=True))
+    return np.stack([(across @ (down @ band).T).T for band in bands])
 
 
 def fidelity(
@@ -120,21 +122,14 @@ def as_numpy(x: Array) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
-def _band_average(band: np.ndarray, scale: int, to: int, shift: tuple[float, float]) -> np.ndarray:
-    means = band.astype(np.float64)
-    for moved in shift:  # rows, then columns, each turned to be axis 0
-        size = len(means)
-        if moved == 0 and scale % to == 0:
-            means = means.reshape(size * to // scale, scale // to, -1).mean(1).T
-            continue
-        edges = (np.arange(size * to // scale + 1) / to - moved) * scale
-        beyond = math.ceil(abs(moved) * scale) + 1
-        padded = np.pad(means, [(beyond + 1, beyond), (0, 0)], mode="edge")  # one more before: the integral starts at 0
-        integral = np.cumsum(padded, axis=0, out=padded)
-        whole = np.floor(edges).astype(int)
-        left, right = integral[whole + beyond], integral[whole + beyond + 1]
-        means = np.diff(left + (edges - whole)[:, None] * (right - left), axis=0).T * (to / scale)
-    return means
+@lru_cache(maxsize=4)  # bands are alike
+def _coverage(size: int, scale: int, to: int, moved: float) -> sparse.csr_array:
+    """[size * to / scale, size] the share of each old pixel in each new one; border pixels go on for ever."""
+    first, last = np.arange(size, dtype=float), np.arange(1.0, size + 1)
+    first[0], last[-1] = -np.inf, np.inf
+    edges = (np.arange(size * to // scale + 1) / to - moved) * scale
+    overlap = np.minimum(edges[1:, None], last) - np.maximum(edges[:-1, None], first)
+    return sparse.csr_array(np.maximum(overlap, 0) * (to / scale))
 
 
 def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str, float]:
