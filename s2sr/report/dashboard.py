@@ -8,6 +8,7 @@ company where a fit starts to invent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -67,22 +68,31 @@ class Dashboard(Callback):
         phase, field = module.phase, module.field
         if not phase.ends_level:
             return
-        level, shifts = f"{phase.name} {field.scale}x", field.shifts.detach().cpu()
+        level, runs = f"{phase.name} {field.scale}x", wandb_runs(trainer.loggers)
+        shifts = field.shifts.detach().cpu()
         image = field.render().cpu() if phase.stage.fits("weights") else None  # else it is what it was
-        if image is not None:
-            module.scores = scores(self.scene, image, field.scale, shifts, baseline=self._baseline(field.scale))
-        elif self.scene.truth:
-            module.scores["shift_rmse_px"] = shift_rmse(shifts, self.scene.truth.shifts)
         with torch.no_grad():
             residual = field() - module.frames
+        with ThreadPoolExecutor(1) as aside:  # scores keep both cores busy, drawing keeps one
+            scored = aside.submit(self._scores, module, image, shifts)
+            media = self._media(module, residual, image, shifts, level) if runs else {}
+            module.scores = scored.result()
         found = module.scores | self._heldout(module, residual)
         sections = {key: METRICS[parts[0]].group for key in found if (parts := parse(key))}
         point = {f"{section}/{key}": found[key] for key, section in sections.items()}
         point |= {f"psf/sigma_{band}": sigma for band, sigma in field.sigma_by_band().items()}
         self._levels.append({"evals": module.evals, **point})
         log_point(trainer.loggers, module.evals, {**point, "level": level})
-        for run in wandb_runs(trainer.loggers):
-            run.log({**self._media(module, residual, image, shifts, level), "evals": module.evals})
+        for run in runs:
+            run.log({**media, **_error_and_sharpness(self._levels), "evals": module.evals})
+
+    def _scores(self, module: Any, image: Tensor | None, shifts: Tensor) -> dict[str, float]:
+        """Of the image [b, y, x] that a level ends with; with none, those of the last one and of the shifts."""
+        if image is not None:
+            scale = module.field.scale
+            return scores(self.scene, image, scale, shifts, baseline=self._baseline(scale))
+        truth = self.scene.truth
+        return module.scores | ({"shift_rmse_px": shift_rmse(shifts, truth.shifts)} if truth else {})
 
     @torch.no_grad()
     def _heldout(self, module: Any, residual: Tensor) -> dict[str, float]:
@@ -110,7 +120,7 @@ class Dashboard(Callback):
             self.scene, shifts=shifts, gains=radiometry.gain, offsets=radiometry.offset, noise=module.noise
         )
         media: dict[str, Any] = {name: wandb.Image(png(picture), caption=level) for name, picture in pictures.items()}
-        return {**media, "shifts/observations": wandb_table(rows), **_error_and_sharpness(self._levels)}
+        return {**media, "shifts/observations": wandb_table(rows)}
 
     @torch.no_grad()
     def _figures(self, module: Any, residual: Tensor, shifts: Tensor, level: str) -> dict[str, np.ndarray]:
