@@ -63,7 +63,7 @@ def useful(field: SplatField) -> float:
     kernels = field.footprints(field.shifts).direct().values
     (y, x), columns = field.grid.shape, field.lattice.shape[1]
     return sum(
-        4.0 * y * (rows.numel() * columns + along.numel() * x)
+        4.0 * y * (rows[0].numel() * columns + along[0].numel() * x)
         for rows, along in zip(kernels[::2], kernels[1::2], strict=True)
     )
 
