@@ -76,7 +76,7 @@ class Footprints:
         splats = torch.arange(first * s, (last + 1) * s, dtype=centres.dtype, device=centres.device)
         u = centres[:, None] - (splats + 0.5) / s
         footprint = u, self.widths[band].to(u), self.sigma[band].to(u)
-        slopes = compress(pixel_integral_slopes(*footprint), self._free)
+        slopes = compress(pixel_integral_slopes(*footprint), self._free) if any(self._free) else ()
         return _normalised(torch.stack((pixel_integral(*footprint), *slopes))).unflatten(-1, (-1, s))
 
     def direct(self) -> Kernels:

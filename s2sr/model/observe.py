@@ -58,6 +58,12 @@ def _row_windows(w: Tensor, n: int, first: int, cells: int, s: int) -> Tensor:
     return w.as_strided((n, cells * s, columns), (s * columns, columns, 1), w.storage_offset() + first * s * columns)
 
 
+def _pixel_windows(z: Tensor, cells: int) -> Tensor:
+    """[n, cells * t, columns] view of z [n + cells - 1, t, columns]: the pixels that see each of n cells."""
+    rows, t, columns = z.shape
+    return z.as_strided((rows - cells + 1, cells * t, columns), (t * columns, columns, 1), z.storage_offset())
+
+
 def _column_windows(z: Tensor, start: int, count: int, step: int, length: int) -> Tensor:
     """[count, rows, length] view of z [rows, columns] (rows may be strided)."""
     return z.as_strided((count, z.shape[0], length), (step, z.stride(0), 1), z.storage_offset() + start)
@@ -73,10 +79,16 @@ def along_rows(w: Tensor, taps: Taps, z: Tensor) -> None:
 def along_rows_adjoint(z: Tensor, taps: Taps, w: Tensor) -> None:
     """Fills w [rows, columns], contiguous, from z [rows / s + Q - 1, t, columns]: the pixels that see its first cell on."""
     t, cells, s = taps.values.shape
-    columns, count = z.shape[-1], w.shape[0] // s
-    windows = z.as_strided((count, cells * t, columns), (t * columns, columns, 1), z.storage_offset())
+    windows = _pixel_windows(z, cells)
     kernel = taps.values.flip(1).permute(2, 1, 0).reshape(1, s, cells * t)
-    torch.bmm(kernel.expand(count, -1, -1), windows, out=w.view(count, s, columns))
+    torch.bmm(kernel.expand(len(windows), -1, -1), windows, out=w.unflatten(0, (-1, s)))
+
+
+def row_taps_gradient(z: Tensor, taps: Taps, w: Tensor) -> Tensor:
+    """[t, Q, s] inner products of what each tap saw of w with the pixels z that saw it, both as for the adjoint."""
+    t, cells, s = taps.values.shape
+    gradient = torch.bmm(w.unflatten(0, (-1, s)), _pixel_windows(z, cells).mT).sum(0)
+    return gradient.view(s, cells, t).permute(2, 1, 0).flip(1)
 
 
 def padding(taps: Taps, n: int, cells: int) -> tuple[int, int]:
@@ -97,10 +109,10 @@ def _columns(x: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
         torch.bmm(windows, block.flatten(0, 1).T.expand(count, -1, -1), out=target)
 
 
-def along_columns(z: Tensor, taps: Taps, y: Tensor) -> None:
-    """Fills y [t, rows, n] from z [rows, t, columns]."""
-    for k, kernel in enumerate(taps.values):
-        _columns(z[:, k], kernel[None], taps.first, y[k])
+def along_columns(z: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
+    """Fills y [t, rows, n * a] from z [rows, t, columns] with `a` kernels for each, taps [a, t, Q, s]."""
+    for k in range(len(y)):
+        _columns(z[:, k], taps[:, k], first, y[k])
 
 
 def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
@@ -112,9 +124,10 @@ def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
 class Observe(torch.autograd.Function):
     """weights [b, rows, columns] and 2 b kernels (along rows and columns, band by band) -> frames [t, b, y, x].
 
-    kernels: [1 + d, t, Q, s], each followed by its derivatives by `parameters` [d, t, b, 2] of both axes; constants.
-    `firsts` are their first cells, `pixels` is (y, x). Gradients to the weights and to the parameters: as these are few,
-    the frames' derivatives are made beside the frames, from what lies between the axes, which need not be kept.
+    kernels: [1 + d, t, Q, s], each with its derivatives by `parameters` [d, t, b, 2], constants themselves. `firsts` are
+    their first cells, `pixels` is (y, x). Gradients to the weights and to the parameters: those along columns from the
+    derivatives of the frames, made beside them, so that what lies between the axes need not be kept; those along rows
+    from the gradient of the taps, once the adjoint has what lies between the axes.
     """
 
     @staticmethod
@@ -123,43 +136,45 @@ class Observe(torch.autograd.Function):
     ) -> Tensor:
         d, t, bands, _ = parameters.shape
         frames = weights.new_empty(t, bands, *pixels)
-        slopes = weights.new_empty(2, d, t, bands, *pixels)
-        between = weights.new_empty(min(ROWS, pixels[0]), (1 + d) * t, weights.shape[2])
+        slopes = weights.new_empty(d, t, bands, *pixels)
+        between = weights.new_empty(min(ROWS, pixels[0]), t, weights.shape[2])
+        made = weights.new_empty(t, len(between), pixels[1], 1 + d)
         for b, w in enumerate(weights):
             rows, columns, top, left = *kernels[2 * b : 2 * b + 2], *firsts[2 * b : 2 * b + 2]
             for start, size in _runs(pixels[0]):
-                z = between[:size]
-                along_rows(w, Taps(rows.flatten(0, 1), start + top), z)
-                seen, *changed = z.split(t, 1)
-                run = slice(start, start + size)
-                along_columns(seen, Taps(columns[0], left), frames[:, b, run])
-                for k in range(d):
-                    along_columns(changed[k], Taps(columns[0], left), slopes[0, k, :, b, run])
-                    along_columns(seen, Taps(columns[1 + k], left), slopes[1, k, :, b, run])
-        ctx.shape, ctx.firsts = weights.shape, firsts
-        ctx.save_for_backward(slopes, *(k[0] for k in kernels))
+                z, y, run = between[:size], made[:, :size], slice(start, start + size)
+                along_rows(w, Taps(rows[0], start + top), z)
+                along_columns(z, columns, left, y.flatten(2))
+                frames[:, b, run] = y[..., 0]
+                slopes[:, :, b, run] = y[..., 1:].movedim(-1, 0)
+        ctx.firsts = firsts
+        ctx.save_for_backward(weights, slopes, *kernels)
         return frames
 
     @staticmethod
     @once_differentiable
     def backward(ctx, frames: Tensor):
-        slopes, *kernels = ctx.saved_tensors
-        parameters = torch.linalg.vecdot(slopes.flatten(4), frames.flatten(2)).movedim(0, -1)
-        if not ctx.needs_input_grad[0]:
-            return None, parameters, None, None, *[None] * len(kernels)
-        weights = frames.new_empty(ctx.shape)
-        longest = max(k.shape[1] for k in kernels)
-        between = weights.new_empty(ROWS + longest - 1, len(frames), ctx.shape[2])
+        weights, slopes, *kernels = ctx.saved_tensors
+        to_weights, to_parameters = ctx.needs_input_grad[:2]
+        gradient = torch.empty_like(weights) if to_weights else None
+        along = torch.linalg.vecdot(slopes.flatten(3), frames.flatten(2))
+        parameters = torch.stack((torch.empty_like(along), along), -1)
+        between = frames.new_empty(ROWS + max(k.shape[2] for k in kernels) - 1, len(frames), weights.shape[2])
         for b, w in enumerate(weights):
-            rows, columns = (Taps(kernels[k], ctx.firsts[k]) for k in (2 * b, 2 * b + 1))
-            t, cells, s = rows.values.shape
+            rows, columns = (Taps(kernels[k][0], ctx.firsts[k]) for k in (2 * b, 2 * b + 1))
+            _, cells, s = rows.values.shape
             margins = padding(columns, frames.shape[3], w.shape[1] // s) + padding(rows, frames.shape[2], len(w) // s)
             y = F.pad(frames[:, b], margins)
+            taps = torch.zeros_like(rows.values)
             for start, size in _runs(len(w) // s):
-                z = between[: size + cells - 1]
+                z, run = between[: size + cells - 1], slice(start * s, (start + size) * s)
                 along_columns_adjoint(y[:, start : start + len(z)], columns, z)
-                along_rows_adjoint(z, rows, w[start * s : (start + size) * s])
-        return weights, parameters, None, None, *[None] * len(kernels)
+                if gradient is not None:
+                    along_rows_adjoint(z, rows, gradient[b, run])
+                if to_parameters:
+                    taps += row_taps_gradient(z, rows, w[run])
+            parameters[:, :, b, 0] = (kernels[2 * b][1:] * taps).sum((-2, -1))
+        return gradient, parameters, None, None, *[None] * len(kernels)
 
 
 class Blur(torch.autograd.Function):
