@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import resource
 import statistics
 import time
@@ -153,6 +154,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--more", default="16,30,60")
     options = parser.parse_args()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
     torch.manual_seed(0)
     size, observations, bands, scale = options.size, options.observations, options.bands, options.scale
 

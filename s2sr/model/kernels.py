@@ -63,7 +63,8 @@ class Footprints:
     def parameters(self) -> Tensor:
         """[d, t, b, 2] what the kernels are differentiated by: of the centres and S those that are free."""
         both = self.centres, self.sigma[:, None].expand_as(self.centres)
-        return torch.stack(list(compress(both, self._free))) if any(self._free) else self.centres.new_empty(0, *both[0].shape)
+        free = list(compress(both, self._free))
+        return torch.stack(free) if free else self.centres.new_empty(0, *self.centres.shape)
 
     @property
     def _free(self) -> tuple[bool, bool]:
@@ -119,7 +120,7 @@ class Footprints:
 
     @torch.no_grad()
     def _between(self, axis: int, band: int, inside: Tensor, around: tuple[int, int], span: tuple[int, int]) -> Tensor:
-        """[1 + d, t, q, r] the taps c. Their derivative by S is that of the observations' kernels: positions' are fixed."""
+        """[1 + d, t, q, r] the taps c. Of S only the observations' kernels are a function: the positions' are fixed."""
         whole = (around[0] + span[0], around[1] + span[1])
         cells = torch.arange(around[0], around[1] + 1, device=inside.device)
         known = self.taps((cells[:, None] + inside).flatten(), band, *whole)[0].flatten(1)
@@ -129,7 +130,7 @@ class Footprints:
 
 
 def _normalised(taps: Tensor) -> Tensor:
-    """[1 + d, m, k] taps that sum to 1, so that a constant sees itself, and their derivatives, from those of any sum."""
+    """[1 + d, m, k] taps of sum 1, so that a constant sees itself, and derivatives, from those of any sum."""
     total = taps[0].sum(-1, keepdim=True)
     shares = taps[0] / total
     return torch.stack((shares, *((slope - shares * slope.sum(-1, keepdim=True)) / total for slope in taps[1:])))

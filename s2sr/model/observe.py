@@ -77,7 +77,7 @@ def along_rows(w: Tensor, taps: Taps, z: Tensor) -> None:
 
 
 def along_rows_adjoint(z: Tensor, taps: Taps, w: Tensor) -> None:
-    """Fills w [rows, columns], contiguous, from z [rows / s + Q - 1, t, columns]: the pixels that see its first cell on."""
+    """Fills w [rows, columns], contiguous, from z [rows / s + Q - 1, t, columns], the pixels that see w."""
     t, cells, s = taps.values.shape
     windows = _pixel_windows(z, cells)
     kernel = taps.values.flip(1).permute(2, 1, 0).reshape(1, s, cells * t)
@@ -116,7 +116,7 @@ def along_columns(z: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
 
 
 def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
-    """Fills z [rows, t, columns] from y [t, rows, columns / s + Q - 1]: the pixels that see its first cell on."""
+    """Fills z [rows, t, columns] from y [t, rows, columns / s + Q - 1], the pixels that see z."""
     for k, kernel in enumerate(taps.values.flip(1)):
         _columns(y[k], kernel.T[..., None], 0, z[:, k])
 
@@ -124,10 +124,9 @@ def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
 class Observe(torch.autograd.Function):
     """weights [b, rows, columns] and 2 b kernels (along rows and columns, band by band) -> frames [t, b, y, x].
 
-    kernels: [1 + d, t, Q, s], each with its derivatives by `parameters` [d, t, b, 2], constants themselves. `firsts` are
-    their first cells, `pixels` is (y, x). Gradients to the weights and to the parameters: those along columns from the
-    derivatives of the frames, made beside them, so that what lies between the axes need not be kept; those along rows
-    from the gradient of the taps, once the adjoint has what lies between the axes.
+    kernels: [1 + d, t, Q, s], each with its derivatives by `parameters` [d, t, b, 2]; constants. `firsts` are their
+    first cells, `pixels` is (y, x). Gradients to the weights and to the parameters. Nothing between the axes is kept:
+    the derivatives along columns are made beside the frames, the gradient of the taps along rows beside the adjoint.
     """
 
     @staticmethod
@@ -140,7 +139,7 @@ class Observe(torch.autograd.Function):
         between = weights.new_empty(min(ROWS, pixels[0]), t, weights.shape[2])
         made = weights.new_empty(t, len(between), pixels[1], 1 + d)
         for b, w in enumerate(weights):
-            rows, columns, top, left = *kernels[2 * b : 2 * b + 2], *firsts[2 * b : 2 * b + 2]
+            (rows, columns), (top, left) = kernels[2 * b : 2 * b + 2], firsts[2 * b : 2 * b + 2]
             for start, size in _runs(pixels[0]):
                 z, y, run = between[:size], made[:, :size], slice(start, start + size)
                 along_rows(w, Taps(rows[0], start + top), z)
