@@ -109,10 +109,10 @@ def _columns(x: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
         torch.bmm(windows, block.flatten(0, 1).T.expand(count, -1, -1), out=target)
 
 
-def along_columns(z: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
-    """Fills y [t, rows, n * a] from z [rows, t, columns] with `a` kernels for each, taps [a, t, Q, s]."""
-    for k in range(len(y)):
-        _columns(z[:, k], taps[:, k], first, y[k])
+def along_columns(z: Tensor, taps: Taps, y: Tensor) -> None:
+    """Fills y [t, rows, n] from z [rows, t, columns]."""
+    for k, kernel in enumerate(taps.values):
+        _columns(z[:, k], kernel[None], taps.first, y[k])
 
 
 def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
@@ -137,15 +137,13 @@ class Observe(torch.autograd.Function):
         frames = weights.new_empty(t, bands, *pixels)
         slopes = weights.new_empty(d, t, bands, *pixels)
         between = weights.new_empty(min(ROWS, pixels[0]), t, weights.shape[2])
-        made = weights.new_empty(t, len(between), pixels[1], 1 + d)
         for b, w in enumerate(weights):
             (rows, columns), (top, left) = kernels[2 * b : 2 * b + 2], firsts[2 * b : 2 * b + 2]
             for start, size in _runs(pixels[0]):
-                z, y, run = between[:size], made[:, :size], slice(start, start + size)
+                z, run = between[:size], slice(start, start + size)
                 along_rows(w, Taps(rows[0], start + top), z)
-                along_columns(z, columns, left, y.flatten(2))
-                frames[:, b, run] = y[..., 0]
-                slopes[:, :, b, run] = y[..., 1:].movedim(-1, 0)
+                for kernel, images in zip(columns, (frames, *slopes), strict=True):
+                    along_columns(z, Taps(kernel, left), images[:, b, run])
         ctx.firsts = firsts
         ctx.save_for_backward(weights, slopes, *kernels)
         return frames
