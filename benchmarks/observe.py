@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import resource
 import statistics
 import time
@@ -63,7 +64,7 @@ def useful(field: SplatField) -> float:
     kernels = field.footprints(field.shifts).direct().values
     (y, x), columns = field.grid.shape, field.lattice.shape[1]
     return sum(
-        4.0 * y * (rows.numel() * columns + along.numel() * x)
+        4.0 * y * (rows[0].numel() * columns + along[0].numel() * x)
         for rows, along in zip(kernels[::2], kernels[1::2], strict=True)
     )
 
@@ -153,6 +154,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--more", default="16,30,60")
     options = parser.parse_args()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
     torch.manual_seed(0)
     size, observations, bands, scale = options.size, options.observations, options.bands, options.scale
 

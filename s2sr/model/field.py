@@ -131,7 +131,7 @@ class SplatField(nn.Module):
         if short:
             weights = Blur.apply(weights, short.start, short.cells, short.positions.firsts, *short.positions.values)
         kernels = short.observations if short else footprints.direct()
-        frames = Observe.apply(weights, self.grid.shape, kernels.firsts, *kernels.values)
+        frames = Observe.apply(weights, footprints.parameters, self.grid.shape, kernels.firsts, *kernels.values)
         if all(s.pitch == 1 for s in self.samplings):
             return frames
         return torch.stack([s.repeat(f) for s, f in zip(self.samplings, frames.unbind(1), strict=True)], 1)

@@ -23,7 +23,14 @@ def pixel_integral(u: Tensor, width: Tensor | float, sigma: Tensor | float) -> T
     return (torch.erf((u + width / 2) / root) - torch.erf((u - width / 2) / root)) / (2 * width)
 
 
-def gaussian(u: Tensor, sigma: float) -> Tensor:
+def pixel_integral_slopes(u: Tensor, width: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+    """dE/du and dE/dS: (N(a) - N(b)) / B and (b N(b) - a N(a)) / (B S) with a, b = u +- B/2 and the Gaussian N."""
+    a, b = edges = torch.stack((u + width / 2, u - width / 2))
+    at_a, at_b = gaussian(edges, sigma) * (edges.abs() < 12 * sigma)  # beyond, denormals slow processors down
+    return (at_a - at_b) / width, (b * at_b - a * at_a) / (width * sigma)
+
+
+def gaussian(u: Tensor, sigma: Tensor | float) -> Tensor:
     """The unit Gaussian density at `u`."""
     return torch.exp(-0.5 * (u / sigma) ** 2) / (math.sqrt(2 * math.pi) * sigma)
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 
 import torch
 from torch import Tensor
 
-from s2sr.model.footprint import pixel_integral, tail
+from s2sr.model.footprint import pixel_integral, pixel_integral_slopes, tail
 from s2sr.model.lattice import Lattice
 
 BESIDE = 0.8  # LR pixels that positions reach beyond the observations, at least
@@ -29,7 +30,7 @@ PAYS = 0.65  # of the direct multiplications: interpolation has smaller products
 @dataclass(frozen=True)
 class Kernels:
     firsts: tuple[int, ...]  # the cell of the first tap of LR pixel 0
-    values: tuple[Tensor, ...]  # [t, Q, s]
+    values: tuple[Tensor, ...]  # [1 + d, t, Q, s] each with its derivatives by `Footprints.parameters`; constants
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Interpolation:
     start: tuple[int, int]  # the first cell whose positions are used, along rows and columns
     cells: tuple[int, int]  # how many there are
     positions: Kernels  # [r, Q, s] by band, the same along rows and columns; constants
-    observations: Kernels  # [t, q, r] along rows and columns, band by band
+    observations: Kernels  # [1 + d, t, q, r] along rows and columns, band by band
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,29 @@ class Footprints:
         low, high, halves, sigma = torch.cat(everything).nan_to_num().split([2, 2, len(half), len(half)])
         return low.tolist(), high.tolist(), halves.tolist(), sigma.tolist()
 
+    @property
+    def parameters(self) -> Tensor:
+        """[d, t, b, 2] what the kernels are differentiated by: of the centres and S those that are free."""
+        both = self.centres, self.sigma[:, None].expand_as(self.centres)
+        free = list(compress(both, self._free))
+        return torch.stack(free) if free else self.centres.new_empty(0, *self.centres.shape)
+
+    @property
+    def _free(self) -> tuple[bool, bool]:
+        return self.centres.requires_grad, self.sigma.requires_grad
+
+    @torch.no_grad()
     def taps(self, centres: Tensor, band: int, first: int, last: int) -> Tensor:
-        """[m, Q, s] of pixels at `centres` [m] over the cells first ... last. The sum is 1: a constant sees itself."""
+        """[1 + d, m, Q, s] of pixels at `centres` [m] over the cells first ... last, and their derivatives."""
         s = self.lattice.scale
         splats = torch.arange(first * s, (last + 1) * s, dtype=centres.dtype, device=centres.device)
         u = centres[:, None] - (splats + 0.5) / s
-        taps = pixel_integral(u, self.widths[band].to(u), self.sigma[band].to(u))
-        return (taps / taps.sum(-1, keepdim=True)).unflatten(-1, (-1, s))
+        footprint = u, self.widths[band].to(u), self.sigma[band].to(u)
+        slopes = compress(pixel_integral_slopes(*footprint), self._free) if any(self._free) else ()
+        return _normalised(torch.stack((pixel_integral(*footprint), *slopes))).unflatten(-1, (-1, s))
 
     def direct(self) -> Kernels:
-        """[t, Q, s] along rows and columns, band by band."""
+        """Along rows and columns, band by band."""
         low, high, halves, _ = self.bounds
         m = self.lattice.margin
         firsts, values = [], []
@@ -93,7 +107,7 @@ class Footprints:
         if not fits or r * (cells * s * (s + r) + t * (qy * r + qx)) > PAYS * t * cells * s * (s + 1):
             return None
         inside = (torch.arange(r, dtype=torch.float64, device=self.centres.device) + 0.5) / r
-        positions = [self.taps(inside, b, *span).detach().to(self.sigma) for b, span in enumerate(spans)]
+        positions = [self.taps(inside, b, *span)[0].to(self.sigma) for b, span in enumerate(spans)]
         observations = [
             self._between(axis, b, inside, around[axis], longest) for b in range(len(spans)) for axis in (0, 1)
         ]
@@ -104,11 +118,19 @@ class Footprints:
             observations=Kernels((0,) * len(observations), tuple(observations)),
         )
 
+    @torch.no_grad()
     def _between(self, axis: int, band: int, inside: Tensor, around: tuple[int, int], span: tuple[int, int]) -> Tensor:
-        """[t, q, r] the taps c. Gradients to S pass through the observations' kernels: the positions' are fixed."""
+        """[1 + d, t, q, r] the taps c. Of S only the observations' kernels are a function: the positions' are fixed."""
         whole = (around[0] + span[0], around[1] + span[1])
         cells = torch.arange(around[0], around[1] + 1, device=inside.device)
-        known = self.taps((cells[:, None] + inside).flatten(), band, *whole).detach().flatten(1)
-        wanted = self.taps(self.centres[:, band, axis].double(), band, *whole).flatten(1)
+        known = self.taps((cells[:, None] + inside).flatten(), band, *whole)[0].flatten(1)
+        wanted = self.taps(self.centres[:, band, axis].double(), band, *whole).flatten(2)
         taps = wanted @ torch.linalg.pinv(known, rtol=1e-9)
-        return (taps / taps.sum(-1, keepdim=True)).to(self.sigma).unflatten(-1, (-1, len(inside)))
+        return _normalised(taps).to(self.sigma).unflatten(-1, (-1, len(inside)))
+
+
+def _normalised(taps: Tensor) -> Tensor:
+    """[1 + d, m, k] taps of sum 1, so that a constant sees itself, and derivatives, from those of any sum."""
+    total = taps[0].sum(-1, keepdim=True)
+    shares = taps[0] / total
+    return torch.stack((shares, *((slope - shares * slope.sum(-1, keepdim=True)) / total for slope in taps[1:])))

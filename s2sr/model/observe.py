@@ -15,6 +15,7 @@ a lattice again, from which `Observe` interpolates every observation with far fe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 GROUP = 16
+ROWS = 160  # at most, at a time: what lies between the axes stays near and in pages that are not fresh
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,23 @@ def _groups(cells: int) -> Iterator[tuple[int, int, int]]:
         yield whole * GROUP, 1, cells % GROUP
 
 
+def _runs(rows: int) -> Iterator[tuple[int, int]]:
+    """(first, size) of runs that cover 0 ... rows - 1, about equally long."""
+    size = math.ceil(rows / math.ceil(rows / ROWS))
+    for first in range(0, rows, size):
+        yield first, min(size, rows - first)
+
+
 def _row_windows(w: Tensor, n: int, first: int, cells: int, s: int) -> Tensor:
     """[n, cells * s, columns] view of w [rows, columns]: what each of n pixels sees."""
     columns = w.shape[-1]
     return w.as_strided((n, cells * s, columns), (s * columns, columns, 1), w.storage_offset() + first * s * columns)
+
+
+def _pixel_windows(z: Tensor, cells: int) -> Tensor:
+    """[n, cells * t, columns] view of z [n + cells - 1, t, columns]: the pixels that see each of n cells."""
+    rows, t, columns = z.shape
+    return z.as_strided((rows - cells + 1, cells * t, columns), (t * columns, columns, 1), z.storage_offset())
 
 
 def _column_windows(z: Tensor, start: int, count: int, step: int, length: int) -> Tensor:
@@ -54,19 +69,26 @@ def _column_windows(z: Tensor, start: int, count: int, step: int, length: int) -
     return z.as_strided((count, z.shape[0], length), (step, z.stride(0), 1), z.storage_offset() + start)
 
 
-def along_rows(w: Tensor, taps: Taps, n: int) -> Tensor:
-    """[n, t, columns] from w [rows, columns], contiguous."""
+def along_rows(w: Tensor, taps: Taps, z: Tensor) -> None:
+    """Fills z [n, t, columns] from w [rows, columns], contiguous."""
     t, cells, s = taps.values.shape
-    return torch.bmm(taps.values.reshape(1, t, -1).expand(n, -1, -1), _row_windows(w, n, taps.first, cells, s))
+    kernel = taps.values.reshape(1, t, -1).expand(len(z), -1, -1)
+    torch.bmm(kernel, _row_windows(w, len(z), taps.first, cells, s), out=z)
 
 
 def along_rows_adjoint(z: Tensor, taps: Taps, w: Tensor) -> None:
-    """Fills w [rows, columns] from z [n + padding, t, columns], contiguous, zero in the padding."""
+    """Fills w [rows, columns], contiguous, from z [rows / s + Q - 1, t, columns], the pixels that see w."""
     t, cells, s = taps.values.shape
-    columns, count = z.shape[-1], w.shape[0] // s
-    windows = z.as_strided((count, cells * t, columns), (t * columns, columns, 1), z.storage_offset())
+    windows = _pixel_windows(z, cells)
     kernel = taps.values.flip(1).permute(2, 1, 0).reshape(1, s, cells * t)
-    torch.bmm(kernel.expand(count, -1, -1), windows, out=w.view(count, s, columns))
+    torch.bmm(kernel.expand(len(windows), -1, -1), windows, out=w.unflatten(0, (-1, s)))
+
+
+def row_taps_gradient(z: Tensor, taps: Taps, w: Tensor) -> Tensor:
+    """[t, Q, s] inner products of what each tap saw of w with the pixels z that saw it, both as for the adjoint."""
+    t, cells, s = taps.values.shape
+    gradient = torch.bmm(w.unflatten(0, (-1, s)), _pixel_windows(z, cells).mT).sum(0)
+    return gradient.view(s, cells, t).permute(2, 1, 0).flip(1)
 
 
 def padding(taps: Taps, n: int, cells: int) -> tuple[int, int]:
@@ -94,76 +116,62 @@ def along_columns(z: Tensor, taps: Taps, y: Tensor) -> None:
 
 
 def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
-    """Fills z [rows, t, columns] from y [t, rows, n]."""
-    padded = F.pad(y, padding(taps, y.shape[-1], z.shape[-1] // taps.values.shape[2]))
+    """Fills z [rows, t, columns] from y [t, rows, columns / s + Q - 1], the pixels that see z."""
     for k, kernel in enumerate(taps.values.flip(1)):
-        _columns(padded[k], kernel.T[..., None], 0, z[:, k])
-
-
-def row_taps_gradient(z: Tensor, w: Tensor, taps: Taps) -> Tensor:
-    """[t, Q, s]: inner products of z [n, t, columns] with what each tap saw of w [rows, columns]."""
-    t, cells, s = taps.values.shape
-    return torch.bmm(z, _row_windows(w, z.shape[0], taps.first, cells, s).mT).sum(0).view(t, cells, s)
-
-
-def column_taps_gradient(y: Tensor, z: Tensor, taps: Taps) -> Tensor:
-    """[t, Q, s]: inner products of y [t, rows, n] with what each tap saw of z [rows, t, columns]."""
-    t, cells, s = taps.values.shape
-    gradient = y.new_zeros(t, cells * s)
-    for start, count, size in _groups(y.shape[-1]):
-        length = (size - 1 + cells) * s
-        block = y.new_empty(t, size, length)
-        for k in range(t):
-            windows = _column_windows(z[:, k], (start + taps.first) * s, count, size * s, length)
-            part = y[k, :, start : start + count * size].unflatten(-1, (count, size)).permute(1, 2, 0)
-            block[k] = torch.bmm(part, windows).sum(0)
-        gradient += block.as_strided((t, size, cells * s), (size * length, length + s, 1)).sum(1)
-    return gradient.view(t, cells, s)
+        _columns(y[k], kernel.T[..., None], 0, z[:, k])
 
 
 class Observe(torch.autograd.Function):
     """weights [b, rows, columns] and 2 b kernels (along rows and columns, band by band) -> frames [t, b, y, x].
 
-    Gradients to the weights and to the kernels. `firsts` are the kernels' first cells, `pixels` is (y, x).
+    kernels: [1 + d, t, Q, s], each with its derivatives by `parameters` [d, t, b, 2]; constants. `firsts` are their
+    first cells, `pixels` is (y, x). Gradients to the weights and to the parameters. Nothing between the axes is kept:
+    the derivatives along columns are made beside the frames, the gradient of the taps along rows beside the adjoint.
     """
 
     @staticmethod
-    def forward(ctx, weights: Tensor, pixels: tuple[int, int], firsts: tuple[int, ...], *kernels: Tensor) -> Tensor:
-        ctx.pixels, ctx.firsts = pixels, firsts
-        taps = [Taps(k, first) for k, first in zip(kernels, firsts, strict=True)]
-        frames = weights.new_empty(kernels[0].shape[0], weights.shape[0], *pixels)
-        half = []
+    def forward(
+        ctx, weights: Tensor, parameters: Tensor, pixels: tuple[int, int], firsts: tuple[int, ...], *kernels: Tensor
+    ) -> Tensor:
+        d, t, bands, _ = parameters.shape
+        frames = weights.new_empty(t, bands, *pixels)
+        slopes = weights.new_empty(d, t, bands, *pixels)
+        between = weights.new_empty(min(ROWS, pixels[0]), t, weights.shape[2])
         for b, w in enumerate(weights):
-            z = along_rows(w, taps[2 * b], pixels[0])
-            along_columns(z, taps[2 * b + 1], frames[:, b])
-            if any(ctx.needs_input_grad[3:]):  # else it need not be kept
-                half.append(z)
-        ctx.save_for_backward(weights, *kernels, *half)
+            (rows, columns), (top, left) = kernels[2 * b : 2 * b + 2], firsts[2 * b : 2 * b + 2]
+            for start, size in _runs(pixels[0]):
+                z, run = between[:size], slice(start, start + size)
+                along_rows(w, Taps(rows[0], start + top), z)
+                for kernel, images in zip(columns, (frames, *slopes), strict=True):
+                    along_columns(z, Taps(kernel, left), images[:, b, run])
+        ctx.firsts = firsts
+        ctx.save_for_backward(weights, slopes, *kernels)
         return frames
 
     @staticmethod
     @once_differentiable
     def backward(ctx, frames: Tensor):
-        weights, *rest = ctx.saved_tensors
-        count = len(ctx.firsts)
-        taps = [Taps(k, first) for k, first in zip(rest[:count], ctx.firsts, strict=True)]
-        half = rest[count:]
-        gradient = torch.empty_like(weights) if ctx.needs_input_grad[0] else None
-        kernels: list[Tensor | None] = [None] * count
+        weights, slopes, *kernels = ctx.saved_tensors
+        to_weights, to_parameters = ctx.needs_input_grad[:2]
+        gradient = torch.empty_like(weights) if to_weights else None
+        along = torch.linalg.vecdot(slopes.flatten(3), frames.flatten(2))
+        parameters = torch.stack((torch.empty_like(along), along), -1)
+        between = frames.new_empty(ROWS + max(k.shape[2] for k in kernels) - 1, len(frames), weights.shape[2])
         for b, w in enumerate(weights):
-            rows, columns = taps[2 * b], taps[2 * b + 1]
-            y = frames[:, b]
-            before, after = padding(rows, y.shape[1], w.shape[0] // rows.values.shape[2])
-            padded = w.new_empty(before + y.shape[1] + after, y.shape[0], w.shape[1])
-            padded[:before] = padded[before + y.shape[1] :] = 0
-            z = padded[before : before + y.shape[1]]
-            along_columns_adjoint(y, columns, z)
-            if gradient is not None:
-                along_rows_adjoint(padded, rows, gradient[b])
-            if half:
-                kernels[2 * b] = row_taps_gradient(z, w, rows)
-                kernels[2 * b + 1] = column_taps_gradient(y, half[b], columns)
-        return gradient, None, None, *kernels
+            rows, columns = (Taps(kernels[k][0], ctx.firsts[k]) for k in (2 * b, 2 * b + 1))
+            _, cells, s = rows.values.shape
+            margins = padding(columns, frames.shape[3], w.shape[1] // s) + padding(rows, frames.shape[2], len(w) // s)
+            y = F.pad(frames[:, b], margins)
+            taps = torch.zeros_like(rows.values)
+            for start, size in _runs(len(w) // s):
+                z, run = between[: size + cells - 1], slice(start * s, (start + size) * s)
+                along_columns_adjoint(y[:, start : start + len(z)], columns, z)
+                if gradient is not None:
+                    along_rows_adjoint(z, rows, gradient[b, run])
+                if to_parameters:
+                    taps += row_taps_gradient(z, rows, w[run])
+            parameters[:, :, b, 0] = (kernels[2 * b][1:] * taps).sum((-2, -1))
+        return gradient, parameters, None, None, *[None] * len(kernels)
 
 
 class Blur(torch.autograd.Function):
@@ -182,8 +190,9 @@ class Blur(torch.autograd.Function):
         r = kernels[0].shape[0]
         blurred = weights.new_empty(len(weights), cells[0] * r, cells[1] * r)
         for w, image, kernel, first in zip(weights, blurred, kernels, firsts, strict=True):
-            z = along_rows(w, Taps(kernel, start[0] + first), cells[0]).flatten(0, 1)
-            _columns(z, kernel, start[1] + first, image)
+            z = w.new_empty(cells[0], r, w.shape[1])
+            along_rows(w, Taps(kernel, start[0] + first), z)
+            _columns(z.flatten(0, 1), kernel, start[1] + first, image)
         return blurred
 
     @staticmethod

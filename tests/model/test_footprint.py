@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from s2sr.model.footprint import gaussian, pixel_integral, tail
+from s2sr.model.footprint import gaussian, pixel_integral, pixel_integral_slopes, tail
 
 
 @pytest.mark.parametrize("width", [0.125, 1.0, 2.0, 6.0])
@@ -17,6 +17,23 @@ def test_the_pixel_integral_is_the_mean_of_the_gaussian_over_the_box(width, sigm
         expected = quad(density, low, high, points=kink, epsabs=1e-14, epsrel=1e-12)[0] / width
         got = float(pixel_integral(torch.tensor(u, dtype=torch.float64), width, sigma))
         assert got == pytest.approx(expected, rel=1e-10, abs=1e-13)
+
+
+@pytest.mark.parametrize("width", [0.125, 1.0, 2.0, 6.0])
+@pytest.mark.parametrize("sigma", [0.075, 0.4, 1.3])
+def test_the_slopes_are_the_derivatives_of_the_pixel_integral(width, sigma):
+    u = torch.linspace(-20, 20, 401, dtype=torch.float64).requires_grad_()
+    widths = torch.full_like(u, sigma).requires_grad_()
+    slopes = pixel_integral_slopes(u, width, widths)
+    expected = torch.autograd.grad(pixel_integral(u, width, widths).sum(), (u, widths))
+    for got, wanted in zip(slopes, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-13)
+
+
+def test_no_slope_is_denormal():
+    u = torch.linspace(-20, 20, 4001)
+    for slope in pixel_integral_slopes(u, 1.0, 0.31):
+        assert not ((slope != 0) & (slope.abs() < torch.finfo(torch.float32).tiny)).any()
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 8])
