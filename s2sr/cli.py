@@ -131,8 +131,6 @@ def job(cfg: DictConfig) -> None:
         print(f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(place))}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if isinstance(error.__cause__, InputError):  # wrapped by Hydra's instantiate
-            error = error.__cause__
         reason = str(error)
         if isinstance(error, MemoryError):
             reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"

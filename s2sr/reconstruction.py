@@ -40,9 +40,11 @@ log = logging.getLogger(__name__)
 def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
     """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
 
-    Raises InputError where that leaves too little to fit.
+    Raises InputError where that leaves too little to fit, or there is nothing that fits.
     """
     stages = build(cfg.strategy)
+    if not any(stage.blocks for stage in stages.values()):
+        raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
     if cfg.holdout is None:
         return scene, stages, None
     holdout = build(cfg.holdout)
@@ -155,7 +157,7 @@ def train(
                 enable_checkpointing=folder is not None,
                 enable_model_summary=False,
             )
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:
             raise InputError(f"trainer: {error}") from error
         handler = signal.getsignal(signal.SIGINT)
         try:
