@@ -17,7 +17,6 @@ from s2sr.errors import InputError
 from s2sr.model.scene import Scene
 from s2sr.overrides import CONF, quoted
 
-
 GROUPS = ("data", "psf", "c2f", "strategy", "misfit", "logger", "trainer", "radiometry", "report", "holdout")
 SMALLEST = 4  # LR pixels along an axis: of less there is nothing to register
 
@@ -45,7 +44,7 @@ def check(cfg: DictConfig) -> None:
     """Raises InputError for a number that is out of its range or a group that is none; names are Hydra's to check."""
     for key in GROUPS:
         if not OmegaConf.is_dict(cfg[key]) and not (cfg[key] is None and key == "holdout"):
-            raise InputError(f"{key}={cfg[key]}: it is a group of keys, see conf/train.yaml; set one as {key}.KEY=VALUE")
+            raise InputError(f"{key}={cfg[key]}: it is a group of keys; set one as {key}.KEY=VALUE")
     whole = {"threads": 1, "n_obs": 2, "crop": SMALLEST, "report.scale": 1, "seed": 0}
     for key, least in whole.items():
         value = OmegaConf.select(cfg, key)

@@ -11,7 +11,7 @@ NO_TEXT = re.compile(r"[+-]?[\d.][\w.+-]*|null|true|false", re.IGNORECASE)
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """`psf=0.5` names the file conf/psf/0.5.yaml, but Hydra reads a number (or null): quote the choices of config groups."""
+    """`psf=0.5` names the file conf/psf/0.5.yaml, but Hydra reads a number (or null): quote the choices of groups."""
 
     def quote(argument: str) -> str:
         key, equals, value = argument.partition("=")
