@@ -142,7 +142,8 @@ class Moments:
         trusted, seen = module.trusted[self.part], module.frames[self.part].double()
         if self.sampling not in module.filled:
             module.filled[self.sampling] = seen if trusted.all() else module.field().detach()[self.part].double()
-        filled = torch.where(trusted, seen, module.filled[self.sampling]).requires_grad_()
+        filled = module.filled[self.sampling].to(seen)  # a checkpoint's are loaded beside the device
+        filled = torch.where(trusted, seen, filled).requires_grad_()
         scale = module.noise.detach()[:, self.bands].double().square()[..., None, None] * ~trusted
 
         def closure() -> Tensor:

@@ -119,7 +119,7 @@ class Reconstruction(lightning.LightningModule):
     def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:
         """First guesses from the temporal mean of the samples that are like those of other dates."""
         field, valid = self.field, usual(self.frames, self.valid)
-        self.register_buffer("trusted", valid.clone(), persistent=False)
+        self.register_buffer("trusted", valid.clone())
         mean = torch.where(valid.any(0), (self.frames * valid).sum(0) / valid.sum(0).clamp(min=1), mean)
         field.radiometry.initialise(self.frames, valid, mean)
         gain, offset = field.radiometry.gain, field.radiometry.offset
@@ -228,15 +228,18 @@ class Reconstruction(lightning.LightningModule):
             if phase.stage.stop_on:
                 self._validated()
         self.tv = phase.stage.tv(phase.progress(0))
-        self._objective = phase.stage.objective(self)
+        self._begin_round()
         self._round_loss = float("inf")
+
+    def _begin_round(self) -> None:
+        self._objective = self.phase.stage.objective(self)
+        if self.phase.stage.metric:
+            self._forget_optimizers()  # the metric is to be made anew, too
 
     def on_train_batch_start(self, block: int, step: int) -> int | None:
         phase = self.phase
         if step and (phase.first + step) % phase.stage.steps_of_round == 0:
-            self._objective = phase.stage.objective(self)
-            if phase.stage.metric:
-                self._forget_optimizers()  # the metric is to be made anew, too
+            self._begin_round()
         self.tv = phase.stage.tv(phase.progress(step))
         if self._done:
             return -1  # Lightning's way to end an epoch
@@ -326,6 +329,7 @@ class Reconstruction(lightning.LightningModule):
             "done": self._done,
             "best": self._best if within else (float("inf"), []),
             "optimizers": states,
+            "filled": [self.filled.get(sampling) for sampling in self.field.samplings],
             "judgement": self.judgement,
             "withholds": bool((self.scene.judged | self.scene.validation).any()),
         }
@@ -337,6 +341,8 @@ class Reconstruction(lightning.LightningModule):
         self._done = state["done"]
         self._best = state["best"]
         self._resumed = state["optimizers"]
+        filled = zip(self.field.samplings, state["filled"], strict=True)
+        self.filled = {sampling: frames for sampling, frames in filled if frames is not None}
         self.judgement = state["judgement"]
         if not state["withholds"]:
             self._show(self.scene.whole())
