@@ -116,6 +116,46 @@ def test_all_pixels_masked(refused, scene):
     assert "all pixels" in refused(data=scene)
 
 
+def test_a_band_without_a_sample(refused, scene):
+    for path in files(scene):
+        with rasterio.open(path) as source:
+            image = source.read()
+        image[1] = 0  # nodata
+        rewrite(path, image=image)
+    assert "band B03 has no valid sample in any observation" in refused(data=scene)
+
+
+def test_a_band_that_is_constant(refused, scene):
+    for path in files(scene):
+        with rasterio.open(path) as source:
+            image = source.read()
+        image[1] = 1500
+        rewrite(path, image=image)
+    assert "band B03 is 0.15 everywhere: leave it out by data.bands=[...]" in refused(data=scene)
+
+
+def test_the_same_observation_over_and_over(refused, scene):
+    first, *others = files(scene)
+    for path in others:
+        shutil.copy(first, path)
+    assert "1 usable observations" in refused(data=scene)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.min_clear=half", "data.min_clear=half is not a fraction"),
+        ("data.dilate=wide", "data.dilate=wide is not a number of LR pixels"),
+        ("data.scl_classes=clouds", "data.scl_classes=clouds is not a list of SCL classes"),
+        ("data.scl_classes=[12]", "data.scl_classes=[12] is not a list of SCL classes"),
+        ("data.root=null", "data.root=None: no such folder"),
+        ("data.root='???'", "Missing mandatory value: data.root"),
+    ],
+)
+def test_an_impossible_setting_of_a_folder(refused, scene, override, said):
+    assert said in refused(override, data=scene)
+
+
 def test_fewer_than_two_usable(refused, scene):
     for path in files(scene)[1:]:
         rewrite(path, image=np.zeros((5, 16, 16)))
@@ -164,7 +204,7 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("radiometry.gain=some", "radiometry.gain=some: it must be true or false"),
         ("radiometry=null", "radiometry=None: it is a group of keys"),
         ("holdout=half", "holdout=half: it is a group of keys"),
-        ("seed=99999999999", "seed=99999999999: it must be a whole number from 0 to 4294967295"),
+        ("seed=99999999999", "seed=99999999999: it must be less than 4294967296"),
         ("trainer.accelerator=abacus", "trainer: You selected an invalid accelerator"),
         ("+trainer.max_epochs=3", "trainer: "),
         ("data.size=0", "data.size=0"),
