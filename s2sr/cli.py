@@ -81,9 +81,7 @@ def main(config_name: str) -> None:
     """Compose conf/`config_name` with the command line's overrides, and run every job of it."""
     # Large tensors come and go at every evaluation; handing them out by pages of 4 kB takes longer than the arithmetic.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # Hydra raises what it would print, here and there with a traceback
-    )
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print, here and there with a traceback
     try:
         arguments = quoted(sys.argv[1:])
         if any(argument.startswith("resume=") for argument in arguments):

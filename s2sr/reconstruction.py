@@ -6,6 +6,7 @@ import copy
 import logging
 import signal
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -141,9 +142,12 @@ def train(
 ) -> None:
     """Run all phases of a module, from the last checkpoint in `folder` if there is one.
 
-    Raises InputError for what the trainer cannot be, and KeyboardInterrupt after Ctrl-C.
+    Raises InputError for what the trainer cannot be, or a checkpoint that is damaged or of other observations, and
+    KeyboardInterrupt after Ctrl-C.
     """
     last = folder and folder / "checkpoints" / "last.ckpt"
+    if last and last.exists() and not zipfile.is_zipfile(last):
+        raise InputError(f"{last} is damaged: copy another checkpoint of its folder over it, or start the run anew")
     with quiet():
         try:
             trainer = lightning.Trainer(

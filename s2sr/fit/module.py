@@ -8,9 +8,11 @@ history worth it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -136,6 +138,11 @@ class Reconstruction(lightning.LightningModule):
         self.log_noise = nn.Parameter(std.log())
         self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
         self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
+
+    @cached_property
+    def observations(self) -> str:
+        """What tells the observations from others: a hash of their samples."""
+        return hashlib.sha256(self.scene.frames.cpu().numpy().tobytes()).hexdigest()
 
     @property
     def noise(self) -> Tensor:
@@ -331,11 +338,14 @@ class Reconstruction(lightning.LightningModule):
             "optimizers": states,
             "filled": [self.filled.get(sampling) for sampling in self.field.samplings],
             "judgement": self.judgement,
+            "observations": self.observations,
             "withholds": bool((self.scene.judged | self.scene.validation).any()),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["reconstruction"]
+        if state["observations"] != self.observations:
+            raise InputError("the observations are no longer those with which the run was started: start it anew")
         self.field.refine(state["scale"])
         self.evals = state["evals"]
         self._done = state["done"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_fits import assert_same, state
 
+from s2sr.errors import InputError
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.observations import configuration
 from s2sr.reconstruction import reconstruct
@@ -81,6 +82,19 @@ def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene
         assert resumed.evals == whole.evals
         assert resumed.judgement == whole.judgement != {}
         shutil.rmtree(folder)
+
+
+def test_neither_of_other_observations_nor_damaged(scene, tmp_path):
+    cfg = configuration("logger=csv", "c2f.levels=[1]", "strategy=lbfgs", "strategy.coarse_to_fine.rounds=1")
+    reconstruct(scene, cfg, folder=tmp_path)
+    frames = scene.frames.clone()
+    frames[1, 0, 0, 0] += 1e-4
+    with pytest.raises(InputError, match="no longer those with which the run was started"):
+        reconstruct(dataclasses.replace(scene, frames=frames), cfg, folder=tmp_path, resume=True)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(InputError, match="is damaged"):
+        reconstruct(scene, cfg, folder=tmp_path, resume=True)
 
 
 def test_without_a_folder_nothing_is_written(scene, tmp_path, monkeypatch):
