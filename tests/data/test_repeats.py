@@ -37,10 +37,13 @@ def test_two_of_the_same_ground_at_the_same_shift_are_two(scene):
     assert first_of_each(again(scene, other)) == [0, 1, 2, 3]
 
 
-def test_what_is_masked_tells_nothing(scene):
+@pytest.mark.parametrize("first_column", [0, 20, 31])
+def test_two_tiles_that_share_a_strip_or_nothing_are_two(scene, first_column):
+    """The first shows columns up to 20, the other those from `first_column` on."""
     twice = again(scene, scene.frames[0])
     valid = twice.valid.clone()
-    valid[2] = False
+    valid[0, ..., 20:] = False
+    valid[2, ..., :first_column] = False
     assert first_of_each(dataclasses.replace(twice, valid=valid)) == [0, 1, 2, 3]
 
 
