@@ -81,6 +81,7 @@ def main(config_name: str) -> None:
     """Compose conf/`config_name` with the command line's overrides, and run every job of it."""
     # Large tensors come and go at every evaluation; handing them out by pages of 4 kB takes longer than the arithmetic.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print, here and there with a traceback
     try:
         arguments = quoted(sys.argv[1:])
         if any(argument.startswith("resume=") for argument in arguments):
@@ -93,6 +94,14 @@ def main(config_name: str) -> None:
     except KeyboardInterrupt:  # before the job, or after it
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        sys.exit(f"error: {in_a_line(error)}")
+
+
+def in_a_line(error: Exception) -> str:
+    """What Hydra says, and why, without the places in which it has looked."""
+    why = f" ({str(error.__cause__).splitlines()[0]})" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    return " ".join(str(error).partition("Config search path")[0].split()) + why
 
 
 def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -> None:
@@ -112,7 +121,7 @@ def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -
         print("\ninterrupted; the same command carries on", file=sys.stderr)
         sys.exit(130)
     except (InputError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {' '.join(str(error).split())[:400]}")
+        sys.exit(f"error: {in_a_line(error)}")
 
 
 def job(cfg: DictConfig) -> None:
@@ -131,8 +140,6 @@ def job(cfg: DictConfig) -> None:
         print(f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(place))}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if isinstance(error.__cause__, InputError):  # wrapped by Hydra's instantiate
-            error = error.__cause__
         reason = str(error)
         if isinstance(error, MemoryError):
             reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"

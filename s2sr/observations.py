@@ -6,20 +6,36 @@ import math
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from torch import Tensor
 
 from s2sr.data.geotiff import clearest
 from s2sr.data.registration import estimate_shifts
+from s2sr.data.repeats import first_of_each
 from s2sr.errors import InputError
 from s2sr.model.scene import Scene
 from s2sr.overrides import CONF, quoted
 
+GROUPS = ("data", "psf", "c2f", "strategy", "misfit", "logger", "trainer", "radiometry", "report", "holdout")
+SMALLEST = 4  # LR pixels along an axis: of less there is nothing to register
+
 
 def build(node: Any) -> Any:
-    """The object that a node with `_target_` describes; plain Python inside, never DictConfig."""
-    return instantiate(node, _convert_="all")
+    """The object that a node with `_target_` describes; plain Python inside, never DictConfig.
+
+    Raises InputError where the node's values are not what its target takes.
+    """
+    try:
+        return instantiate(node, _convert_="all")
+    except MissingMandatoryValue as error:
+        raise InputError(str(error).splitlines()[0]) from error
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise InputError(" ".join(str(error).split())) from error
 
 
 def configuration(*overrides: str) -> DictConfig:
@@ -29,35 +45,53 @@ def configuration(*overrides: str) -> DictConfig:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises InputError for a number that is out of its range; names and structure are Hydra's to check."""
-    whole = {"threads": 1, "n_obs": 2, "crop": 1, "report.scale": 1, "seed": 0}
+    """Raises InputError for a number that is out of its range or a group that is none; names are Hydra's to check."""
+    for key in GROUPS:
+        if not OmegaConf.is_dict(cfg[key]) and not (cfg[key] is None and key == "holdout"):
+            raise InputError(f"{key}={cfg[key]}: it is a group of keys; set one as {key}.KEY=VALUE")
+    whole = {"threads": 1, "n_obs": 2, "crop": SMALLEST, "report.scale": 1, "seed": 0}
     for key, least in whole.items():
         value = OmegaConf.select(cfg, key)
         if not (type(value) is int and value >= least) and not (value is None and key != "seed"):
             raise InputError(f"{key}={value}: it must be a whole number from {least}")
+    if cfg.seed >= 2**32:
+        raise InputError(f"seed={cfg.seed}: it must be less than {2**32}")
     for key in ("noise", "tv_delta"):
         value = OmegaConf.select(cfg, key)
         if not (isinstance(value, int | float) and 0 < value < math.inf) and not (value is None and key == "noise"):
             raise InputError(f"{key}={value}: it must be a positive number")
-    if type(cfg.report.frc) is not bool:
-        raise InputError(f"report.frc={cfg.report.frc}: it must be true or false")
+    for key in ("report.frc", "radiometry.gain", "radiometry.offset"):
+        if type(OmegaConf.select(cfg, key)) is not bool:
+            raise InputError(f"{key}={OmegaConf.select(cfg, key)}: it must be true or false")
 
 
 def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:
     """The scene that a configuration names: loaded, cropped, the clearest `n_obs` observations.
 
-    fetch: let the source get what is missing. Raises InputError where less than two observations are left.
+    fetch: let the source get what is missing. Raises InputError where less than two observations are left, frames are
+    too small to register, or a band shows nothing.
     """
     check(cfg)
     source = build(cfg.data)
     if fetch:
         source.prepare()
     scene = source.load(crop=cfg.crop)
+    if min(scene.grid.shape) < SMALLEST:
+        rows, columns = scene.grid.shape
+        raise InputError(f"a scene of {rows} x {columns} pixels is too small; it takes {SMALLEST} along each axis")
     seen = [t for t, observation in enumerate(scene.observations) if observation.clear > 0]
     if len(seen) < len(scene):
         scene = scene.select(seen, "all of its pixels are masked")
+    own = first_of_each(scene)
+    if len(own) < len(scene):
+        scene = scene.select(own, "it is another one over again")
     if cfg.n_obs is not None:
         scene = clearest(scene, cfg.n_obs)
+    for b, band in enumerate(scene.bands):
+        seen = scene.frames[:, b][scene.valid[:, b]]
+        if not len(seen) or seen.min() == seen.max():
+            what = f"is {seen[0]:g} everywhere" if len(seen) else "has no valid sample in any observation"
+            raise InputError(f"band {band} {what}: leave it out by data.bands=[...]")
     if len(scene) < 2:
         raise InputError(f"{len(scene)} usable observations; a reconstruction needs 2 and is good from 8")
     return scene

@@ -6,6 +6,7 @@ import copy
 import logging
 import signal
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,16 +41,18 @@ log = logging.getLogger(__name__)
 def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
     """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
 
-    Raises InputError where that leaves too little to fit.
+    Raises InputError where that leaves too little to fit, or there is nothing that fits.
     """
     stages = build(cfg.strategy)
+    if not any(stage.blocks for stage in stages.values()):
+        raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
     if cfg.holdout is None:
         return scene, stages, None
     holdout = build(cfg.holdout)
     seen, dates = holdout.without_dates(scene)
     seen = holdout.split(seen, validation=any(stage.stop_on for stage in stages.values()))
     if not seen.judged.any():
-        log.warning("every frame is masked too much to withhold anything: the fit is not judged")
+        log.warning("the fit is not judged: every frame is masked too much, or too small, to withhold blocks of it")
         return seen.whole(), stages, None
     return seen, stages | ({"refit": holdout.refit} if holdout.refit else {}), partial(judge, dates=dates)
 
@@ -139,9 +142,12 @@ def train(
 ) -> None:
     """Run all phases of a module, from the last checkpoint in `folder` if there is one.
 
-    Raises InputError for what the trainer cannot be, and KeyboardInterrupt after Ctrl-C.
+    Raises InputError for what the trainer cannot be, or a checkpoint that is damaged or of other observations, and
+    KeyboardInterrupt after Ctrl-C.
     """
     last = folder and folder / "checkpoints" / "last.ckpt"
+    if last and last.exists() and not zipfile.is_zipfile(last):
+        raise InputError(f"{last} is damaged: copy another checkpoint of its folder over it, or start the run anew")
     with quiet():
         try:
             trainer = lightning.Trainer(
@@ -155,7 +161,7 @@ def train(
                 enable_checkpointing=folder is not None,
                 enable_model_summary=False,
             )
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:
             raise InputError(f"trainer: {error}") from error
         handler = signal.getsignal(signal.SIGINT)
         try:

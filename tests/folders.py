@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def write_run(folder: Path, metrics: Mapping[str, Any], *overrides: str, scale: 
     write_truth(folder, scene, scale, (0.0, 0.0))
     shifts = torch.tensor([[0.1, -0.2], [-0.1, 0.2]])
     one, none = torch.ones(()), torch.zeros(())
+    cloudy = Observation("S2_2", "2023-06-03", 0.1, "10 % clear")
+    scene = dataclasses.replace(scene, rejected=(cloudy,))
     shifts_csv(folder / "shifts.csv", scene, shifts=shifts, gains=one, offsets=none, noise=0.002 * one)
     history: list[dict[str, Any]] = [{"evals": n, "fit/loss": 1000 / n} for n in (10, 20, 30)]
     history += [

@@ -116,6 +116,46 @@ def test_all_pixels_masked(refused, scene):
     assert "all pixels" in refused(data=scene)
 
 
+def test_a_band_without_a_sample(refused, scene):
+    for path in files(scene):
+        with rasterio.open(path) as source:
+            image = source.read()
+        image[1] = 0  # nodata
+        rewrite(path, image=image)
+    assert "band B03 has no valid sample in any observation" in refused(data=scene)
+
+
+def test_a_band_that_is_constant(refused, scene):
+    for path in files(scene):
+        with rasterio.open(path) as source:
+            image = source.read()
+        image[1] = 1500
+        rewrite(path, image=image)
+    assert "band B03 is 0.15 everywhere: leave it out by data.bands=[...]" in refused(data=scene)
+
+
+def test_the_same_observation_over_and_over(refused, scene):
+    first, *others = files(scene)
+    for path in others:
+        shutil.copy(first, path)
+    assert "1 usable observations" in refused(data=scene)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.min_clear=half", "data.min_clear=half is not a fraction"),
+        ("data.dilate=wide", "data.dilate=wide is not a number of LR pixels"),
+        ("data.scl_classes=clouds", "data.scl_classes=clouds is not a list of SCL classes"),
+        ("data.scl_classes=[12]", "data.scl_classes=[12] is not a list of SCL classes"),
+        ("data.root=null", "data.root=None: no such folder"),
+        ("data.root='???'", "Missing mandatory value: data.root"),
+    ],
+)
+def test_an_impossible_setting_of_a_folder(refused, scene, override, said):
+    assert said in refused(override, data=scene)
+
+
 def test_fewer_than_two_usable(refused, scene):
     for path in files(scene)[1:]:
         rewrite(path, image=np.zeros((5, 16, 16)))
@@ -140,6 +180,7 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
     [
         ("crop=25", "crop=25 does not fit the scene of 24 x 24 pixels"),
         ("crop=0", "crop=0"),
+        ("crop=1", "crop=1: it must be a whole number from 4"),
         ("n_obs=1", "n_obs=1"),
         ("c2f.levels=[0]", "positive integers"),
         ("c2f.levels=[-2]", "positive integers"),
@@ -155,6 +196,17 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("strategy.coarse_to_fine.steps=0", "at least 1"),
         ("strategy.coarse_to_fine.blocks=[[weigths]]", "weigths"),
         ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, seen, finer, finest"),
+        ("strategy.coarse_to_fine.steps=many", "full_key: strategy.coarse_to_fine"),
+        ("strategy.coarse_to_fine.blocks=weights", "a stage's blocks are weights; write lists of lists"),
+        ("strategy.coarse_to_fine.blocks=[]", "strategy=lbfgs has no stage left"),
+        ("~strategy.coarse_to_fine", "strategy=lbfgs has no stage left"),
+        ("psf.learn=3", "psf.learn=3: it must be true or false"),
+        ("radiometry.gain=some", "radiometry.gain=some: it must be true or false"),
+        ("radiometry=null", "radiometry=None: it is a group of keys"),
+        ("holdout=half", "holdout=half: it is a group of keys"),
+        ("seed=99999999999", "seed=99999999999: it must be less than 4294967296"),
+        ("trainer.accelerator=abacus", "trainer: You selected an invalid accelerator"),
+        ("+trainer.max_epochs=3", "trainer: "),
         ("data.size=0", "data.size=0"),
         ("report.date=2030-01-01", "no observation within 10 days; there are 2023-05-02, "),
         ("report.date=june", "report.date=june: not a date such as 2024-06-01"),

@@ -14,6 +14,7 @@ from s2sr.overrides import quoted
         ("c2f=8", "c2f='8'"),
         ("+psf=0.5", "+psf='0.5'"),
         ("strategy=lbfgs,adam", "strategy=lbfgs,adam"),
+        ("misfit=null", "misfit='null'"),
         ("psf.sigma=0.5", "psf.sigma=0.5"),
         ("crop=20", "crop=20"),
         ("~strategy.polish", "~strategy.polish"),
@@ -22,7 +23,7 @@ from s2sr.overrides import quoted
         ("psf='0.5'", "psf='0.5'"),
     ],
 )
-def test_numeric_choices_of_groups_are_quoted_and_nothing_else(given, expected):
+def test_choices_of_groups_that_hydra_would_not_read_as_text_are_quoted_and_nothing_else(given, expected):
     assert quoted([given]) == [expected]
 
 

@@ -147,14 +147,23 @@ def test_the_uncertainty_lies_on_the_products_grid(trained):
         ("strategy=magic", ("Could not find 'strategy/magic'", "Available options in 'strategy'", "lbfgs_adam")),
         ("psf=0.55", ("Could not find 'psf/0.55'", "Available options in 'psf'", "sentinel2")),
         ("psf.sigm=0.5", ("Could not override 'psf.sigm'",)),
+        ("psf.sigma={B99:.4}", ("Could not override 'psf.sigma'", "Key 'B99' is not in struct")),
     ],
 )
 def test_a_wrong_name_ends_in_hydras_own_list(override, said, tmp_path):
     done = run(override, "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode != 0
     assert all(text in done.stderr for text in said), done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    done = run("hydra.run.dir=file/out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: [Errno 20] Not a directory: 'file/out'\n"
 
 
 def test_real_scene(shared_data, tmp_path):

@@ -101,16 +101,19 @@ class SceneFolder:
     def _check_settings(self) -> None:
         if isinstance(self.bands, str):
             raise InputError(f"data.bands={self.bands} is not a list; write data.bands=[{self.bands}]")
-        if not 0 <= self.min_clear <= 1:
+        if not (isinstance(self.min_clear, int | float) and 0 <= self.min_clear <= 1):
             raise InputError(f"data.min_clear={self.min_clear} is not a fraction between 0 and 1")
-        if self.dilate != int(self.dilate) or self.dilate < 0:
+        if not (type(self.dilate) is int and self.dilate >= 0):
             raise InputError(f"data.dilate={self.dilate} is not a number of LR pixels (0, 1, 2, ...)")
+        if isinstance(self.scl_classes, str) or not set(self.scl_classes) <= set(range(12)):
+            raise InputError(f"data.scl_classes={self.scl_classes} is not a list of SCL classes (0 to 11)")
 
     def _describe_files(self) -> tuple[list[_File], list[Observation]]:
         """The files by date, and what `exclude` names, which is not opened if its name tells the date."""
-        entries = [self.exclude] if isinstance(self.exclude, str) else [str(entry) for entry in self.exclude or ()]
+        exclude = self.exclude or ()
+        entries = [str(entry) for entry in (exclude if isinstance(exclude, list | tuple) else [exclude])]
         files, excluded = [], []
-        for path in _geotiffs(Path(self.root).expanduser()):
+        for path in _geotiffs(Path(str(self.root)).expanduser()):
             when = _date_in(path.stem) or ""
             file = None
             if not any(_names(entry, path.stem, when) for entry in entries):

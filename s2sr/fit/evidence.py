@@ -142,7 +142,8 @@ class Moments:
         trusted, seen = module.trusted[self.part], module.frames[self.part].double()
         if self.sampling not in module.filled:
             module.filled[self.sampling] = seen if trusted.all() else module.field().detach()[self.part].double()
-        filled = torch.where(trusted, seen, module.filled[self.sampling]).requires_grad_()
+        filled = module.filled[self.sampling].to(seen)  # a checkpoint's are loaded beside the device
+        filled = torch.where(trusted, seen, filled).requires_grad_()
         scale = module.noise.detach()[:, self.bands].double().square()[..., None, None] * ~trusted
 
         def closure() -> Tensor:
@@ -159,11 +160,11 @@ class Moments:
             fill.step(closure)
         filled = module.filled[self.sampling] = filled.detach()
         spectra = self.spectra(filled)
-        module.trusted[self.part] = module.valid[self.part] & self._credible(model, spectra, seen - filled)
+        module.trusted[self.part] = self._credible(model, spectra, seen - filled)
         return Frames(spectra, self.aliases, self.worth, self.clear)
 
     def _credible(self, model: Model, spectra: Tensor, difference: Tensor) -> Tensor:
-        """[t, b, y, x] which samples all others predict, but for noise; `difference` is observed less filled.
+        """[t, b, y, x] which valid samples all others predict, but for noise; `difference` is observed less filled.
 
         With z = C^-1 y a sample is z / (C^-1)_ii from what all others predict, give or take (C^-1)_ii^(-1/2).
         """
@@ -175,8 +176,9 @@ class Moments:
         )
         away = torch.where(difference == 0, innovation * (self.window > 0.5) / precision, difference)
         size = away.abs() * precision.sqrt() / self.evidence.outlier
-        beside = functional.max_pool2d((size > 1).double(), 3, 1, 1) > 0  # an outlier's neighbours need less
-        return size < torch.where(beside, 0.5, 1.0)
+        valid = self.module.valid[self.part]
+        beside = functional.max_pool2d((valid & (size > 1)).double(), 3, 1, 1) > 0  # an outlier's neighbours need less
+        return valid & (size < torch.where(beside, 0.5, 1.0))
 
     def slopes(self) -> Tensor:
         """[a, y, x, b, p] of log U along log sigma and the spectrum's coefficients."""

@@ -8,9 +8,11 @@ history worth it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -119,7 +121,7 @@ class Reconstruction(lightning.LightningModule):
     def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:
         """First guesses from the temporal mean of the samples that are like those of other dates."""
         field, valid = self.field, usual(self.frames, self.valid)
-        self.register_buffer("trusted", valid.clone(), persistent=False)
+        self.register_buffer("trusted", valid.clone())
         mean = torch.where(valid.any(0), (self.frames * valid).sum(0) / valid.sum(0).clamp(min=1), mean)
         field.radiometry.initialise(self.frames, valid, mean)
         gain, offset = field.radiometry.gain, field.radiometry.offset
@@ -136,6 +138,11 @@ class Reconstruction(lightning.LightningModule):
         self.log_noise = nn.Parameter(std.log())
         self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
         self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
+
+    @cached_property
+    def observations(self) -> str:
+        """What tells the observations from others: a hash of their samples."""
+        return hashlib.sha256(self.scene.frames.cpu().numpy().tobytes()).hexdigest()
 
     @property
     def noise(self) -> Tensor:
@@ -228,15 +235,18 @@ class Reconstruction(lightning.LightningModule):
             if phase.stage.stop_on:
                 self._validated()
         self.tv = phase.stage.tv(phase.progress(0))
-        self._objective = phase.stage.objective(self)
+        self._begin_round()
         self._round_loss = float("inf")
+
+    def _begin_round(self) -> None:
+        self._objective = self.phase.stage.objective(self)
+        if self.phase.stage.metric:
+            self._forget_optimizers()  # the metric is to be made anew, too
 
     def on_train_batch_start(self, block: int, step: int) -> int | None:
         phase = self.phase
         if step and (phase.first + step) % phase.stage.steps_of_round == 0:
-            self._objective = phase.stage.objective(self)
-            if phase.stage.metric:
-                self._forget_optimizers()  # the metric is to be made anew, too
+            self._begin_round()
         self.tv = phase.stage.tv(phase.progress(step))
         if self._done:
             return -1  # Lightning's way to end an epoch
@@ -326,17 +336,23 @@ class Reconstruction(lightning.LightningModule):
             "done": self._done,
             "best": self._best if within else (float("inf"), []),
             "optimizers": states,
+            "filled": [self.filled.get(sampling) for sampling in self.field.samplings],
             "judgement": self.judgement,
+            "observations": self.observations,
             "withholds": bool((self.scene.judged | self.scene.validation).any()),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["reconstruction"]
+        if state["observations"] != self.observations:
+            raise InputError("the observations are no longer those with which the run was started: start it anew")
         self.field.refine(state["scale"])
         self.evals = state["evals"]
         self._done = state["done"]
         self._best = state["best"]
         self._resumed = state["optimizers"]
+        filled = zip(self.field.samplings, state["filled"], strict=True)
+        self.filled = {sampling: frames for sampling, frames in filled if frames is not None}
         self.judgement = state["judgement"]
         if not state["withholds"]:
             self._show(self.scene.whole())

@@ -61,6 +61,8 @@ class Stage:
     metric: Callable[[Any], Callable[[Tensor], Tensor]] | None = None
 
     def __post_init__(self) -> None:
+        if any(not block or isinstance(block, str) for block in self.blocks):
+            raise InputError(f"a stage's blocks are {self.blocks}; write lists of lists, such as [[weights],[shifts]]")
         unknown = {name for block in self.blocks for name in block} - set(BLOCKS)
         if unknown:
             raise InputError(f"a stage's blocks name {', '.join(sorted(unknown))}; choose from {', '.join(BLOCKS)}")

@@ -61,10 +61,16 @@ class PSF:
 
     sigma: one number for all bands or one per band name, in pixels of the band's own grid.
     learn: let stages whose blocks name `psf` fit it.
+
+    Raises InputError if `learn` is neither true nor false.
     """
 
     sigma: float | Mapping[str, float]
     learn: bool = False
+
+    def __post_init__(self) -> None:
+        if type(self.learn) is not bool:
+            raise InputError(f"psf.learn={self.learn}: it must be true or false")
 
     def of(self, bands: Sequence[str]) -> Tensor:
         """[b] sigma in pixels of the band's own grid.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from small_fits import assert_same, state
 
+from s2sr.errors import InputError
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.observations import configuration
 from s2sr.reconstruction import reconstruct
@@ -37,9 +39,12 @@ STRATEGIES = {
         "strategy.coarse_to_fine.rounds=4",
         "+strategy.coarse_to_fine.stop_on=validation",
     ],
-    "bayes, sharpened in parts": [
+    "bayes, in parts": [
         "strategy=bayes",
+        "psf=auto",
         "strategy.register.optimizer.max_iter=4",
+        "+strategy.register.part=1",
+        "+strategy.align.part=1",
         "strategy.sharpen.steps=3",
         "+strategy.sharpen.part=2",
         "strategy.sharpen.optimizer.max_iter=3",
@@ -49,6 +54,9 @@ STRATEGIES = {
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
 def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene, strategy, tmp_path, monkeypatch):
+    frames = scene.frames.clone()
+    frames[0, :, 3:7, 4:8] += 0.3  # a cloud that no mask has seen
+    scene = dataclasses.replace(scene, frames=frames)
     cfg = configuration("logger=csv", "c2f.levels=[1,2]", "trainer.accelerator=cpu", *strategy)
     cfg.threads = torch.get_num_threads()
     saved: list[Path] = []
@@ -74,6 +82,19 @@ def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene
         assert resumed.evals == whole.evals
         assert resumed.judgement == whole.judgement != {}
         shutil.rmtree(folder)
+
+
+def test_neither_of_other_observations_nor_damaged(scene, tmp_path):
+    cfg = configuration("logger=csv", "c2f.levels=[1]", "strategy=lbfgs", "strategy.coarse_to_fine.rounds=1")
+    reconstruct(scene, cfg, folder=tmp_path)
+    frames = scene.frames.clone()
+    frames[1, 0, 0, 0] += 1e-4
+    with pytest.raises(InputError, match="no longer those with which the run was started"):
+        reconstruct(dataclasses.replace(scene, frames=frames), cfg, folder=tmp_path, resume=True)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(InputError, match="is damaged"):
+        reconstruct(scene, cfg, folder=tmp_path, resume=True)
 
 
 def test_without_a_folder_nothing_is_written(scene, tmp_path, monkeypatch):

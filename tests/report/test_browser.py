@@ -12,6 +12,7 @@ from s2sr.report.run_page import write_run_page
 from s2sr.report.sweep import collate
 
 METRICS = {"status": "ok", "psnr": 24.126, "psnr_bicubic": 22.0, "edge_contrast": 0.9, "scale": 4}
+HELDOUT = {f"holdout_rmse{of}": 0.012345 for of in ("", "_with_change", "_temporal_mean", "_bicubic", "_wiener")}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def browser():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    write_run(folder / "run", METRICS, "psf.sigma=0.4")
+    write_run(folder / "run", METRICS | HELDOUT, "psf.sigma=0.4")
     write_run_page(folder / "run")
     for n, sigma in enumerate((0.3, 0.4)):
         write_job(folder / "sweep" / str(n), [f"psf.sigma={sigma}"], metrics=METRICS | {"edge_contrast": sigma})
@@ -168,6 +169,19 @@ def test_the_page_is_not_wider_than_the_window(opened, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     stage = page.locator("#stage").bounding_box()
     assert stage["width"] / stage["height"] == pytest.approx(80 / 64, rel=0.01)
+
+
+def test_what_a_number_means_is_seen_without_scrolling(opened):
+    page = opened()
+    assert page.get_by_role("columnheader", name="with each date's change").is_visible()
+    box = page.locator(".meaning").first.bounding_box()
+    assert box["x"] + box["width"] <= 1000
+
+
+def test_why_an_observation_is_left_out_is_seen_without_scrolling(opened):
+    page = opened()
+    box = page.get_by_text("no: 10 % clear").bounding_box()
+    assert box["x"] < 600
 
 
 def test_without_scripts_the_pictures_are_there(opened):
