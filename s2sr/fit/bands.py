@@ -30,8 +30,8 @@ def mix(matrix: Tensor, spectra: Tensor) -> Tensor:
 
 
 def seen(information: Tensor) -> Tensor:
-    """[b] D of the information [b, ...] on a band's first aliases: its geometric mean."""
-    return information.flatten(1).clamp(min=1e-30).log().mean(1).exp()
+    """[b] D of the information [b, ..., a] on a band's aliases: of each frequency's most the geometric mean."""
+    return information.amax(-1).flatten(1).clamp(min=1e-30).log().mean(1).exp()
 
 
 def components(correlation: Tensor, level: Tensor) -> Tensor:

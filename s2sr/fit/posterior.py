@@ -137,7 +137,8 @@ class FourierMetric:
         self.modes = Modes(field)
         self.roots = [one.rsqrt() for one in prior.stiffness]
         information = [self.modes.information(module, b, root) for b, root in enumerate(self.roots)]
-        level, single = seen(torch.stack([rows[0][0].real for rows in information])), field.weights.dtype
+        level = seen(torch.stack([torch.stack([row[-1].real for row in rows], -1) for rows in information]))
+        single = field.weights.dtype
         found = components(prior.correlation.to(level), level)
         self.factors = [
             [[entry.to(single.to_complex()) for entry in row] for row in factor]
