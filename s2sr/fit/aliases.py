@@ -172,3 +172,11 @@ def inverted(matrix: Tensor) -> Tensor:
         matrix.addcmul_(column[:, None], row, value=-1)
         matrix[k] = row
     return volume
+
+
+def applied(matrix: Tensor, vectors: Sequence[Tensor] | Tensor) -> Tensor:
+    """[n, ...] of matrices [n, n, ...] and vectors [n] of [...]."""
+    found = matrix[:, 0] * vectors[0]
+    for k in range(1, len(matrix)):
+        found.addcmul_(matrix[:, k], vectors[k])
+    return found

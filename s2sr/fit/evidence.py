@@ -160,7 +160,7 @@ class Moments:
         """
         scale = self.module.noise[:, self.bands].square()[..., None, None] * missing
         left, direction, last = -precision(frames), torch.zeros_like(frames), torch.ones_like(frames[0, 0, 0, 0])
-        enough = 0.01 * missing.sum()  # nats, twice what is left to be gained
+        enough = 1e-5 * missing.sum()  # nats by the scale; of samples that are missing together far more may be left
         for _ in range(self.evidence.fill):
             step = left * scale
             size = (left * step).sum()

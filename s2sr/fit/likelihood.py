@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from s2sr.fit.aliases import Aliases, inverted
+from s2sr.fit.aliases import Aliases, applied, inverted
 
 BLOCK = 2**17  # numbers of all observations and bands at a time: what is between stays in the cache
 
@@ -214,11 +214,7 @@ class Posterior:
     def mean(self, turned: Tensor) -> Tensor:
         """[a, b, y, x] m of what was seen [2, t, b, y, x]."""
         seen = self.phases.T @ (turned * self.weights).flatten(2).flatten(0, 1)
-        right = torch.complex(*(seen.view(2, *self.amplitude.shape) * self.amplitude))
-        found = self.covariance[:, 0] * right[0]
-        for k in range(1, len(right)):
-            found.addcmul_(self.covariance[:, k], right[k])
-        return found
+        return applied(self.covariance, torch.complex(*(seen.view(2, *self.amplitude.shape) * self.amplitude)))
 
     def seen(self, mean: Tensor) -> Tensor:
         """[2, a, b, y, x] G X of the mean m."""
