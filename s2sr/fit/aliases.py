@@ -1,17 +1,21 @@
 """The aliases of every LR frequency, and the algebra of the small blocks that couple them.
 
 A frame's DFT at the LR frequency f sees the scene at its aliases f_a alone, observation t with the phase
-exp(-2 pi i f_a . d_t). All aliases make the model exact on a periodic domain; two per axis, f and f - sign(f), are
-where the footprint's transfer function G is not negligible, and make blocks of 4 x 4. Real frames make half of the
-frequencies do, each counted twice.
+exp(-2 pi i f_a . d_t). All aliases make the model exact on a periodic domain; two per axis are where the footprint's
+transfer function G is not negligible, and make blocks of 4 x 4. Real frames make half of the frequencies do, each
+counted twice.
+
+Along an axis aliases go from the highest down, so that f_0 - f_a are the same whole numbers at all frequencies: but for
+the phase of f_0, what couples aliases is then one small matrix, and what it is applied to one large product.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from functools import cached_property, lru_cache
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -53,47 +57,56 @@ class Aliases:
         return (self.rows.square()[:, None, :, None] + self.columns.square()[None, :, None]).flatten(0, 1)
 
     def transfer(self, sigma: Tensor, width: Tensor) -> Tensor:
-        """[a, y, x, b] G of Gaussians of `sigma` [b] after boxes of `width` [b], LR pixels."""
+        """[a, b, y, x] G of Gaussians of `sigma` [b] after boxes of `width` [b], LR pixels."""
         y, x = (
-            torch.sinc(width * f[..., None]) * torch.exp(-2 * (math.pi * sigma * f[..., None]).square())
-            for f in (self.rows, self.columns)
+            torch.sinc(width[:, None] * f) * torch.exp(-2 * (math.pi * sigma[:, None] * f).square())
+            for f in (self.rows[:, None], self.columns[:, None])
         )
-        return (y[:, None, :, None] * x[None, :, None]).flatten(0, 1)
+        return (y[:, None, :, :, None] * x[None, :, :, None]).flatten(0, 1)
 
     def phases(self, shifts: Tensor) -> Tensor:
-        """[y, x, t, a] exp(-2 pi i f_a . d_t)."""
-        y, x = (_phase(-f.T[:, None] * d[:, None]) for f, d in zip((self.rows, self.columns), shifts.T, strict=True))
-        return (y[:, None, :, :, None] * x[None, :, :, None]).flatten(3)
+        """[t, y, x] exp(-2 pi i f_0 . d_t) of the first alias."""
+        y, x = (_phase(-f[0] * d[:, None]) for f, d in zip((self.rows, self.columns), shifts.T, strict=True))
+        return y[:, :, None] * x[:, None]
+
+    @property
+    def steps(self) -> Tensor:
+        """[2, a] f_a - f_0, whole numbers."""
+        return -torch.tensor(self.pairs, dtype=self.rows.dtype, device=self.rows.device).T
+
+    @cached_property
+    def apart(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(a, b), a >= b [2, p], row by row; the differences f_a - f_b there are [2, d]; which is a pair's [p]."""
+        found = _differences(len(self.rows), len(self.columns))
+        lower, apart, which = (torch.tensor(x, device=self.rows.device) for x in found)
+        return lower.T, apart.T.to(self.rows), which
+
+    def waves(self, shifts: Tensor) -> Tensor:
+        """[2 d, t] cos and sin of 2 pi (f_a - f_b) . d_t, of all differences."""
+        angles = 2 * math.pi * (self.apart[1].T @ shifts.T)
+        return torch.cat((angles.cos(), angles.sin()))
 
     def coupling(self, shifts: Tensor, weights: Tensor) -> Rows:
-        """Q_ab = sum_t w_t exp(2 pi i (f_a - f_b) . d_t), each [y, x, b]; weights [y or 1, x or 1, t, b]."""
-        shape = (self.rows.shape[1], self.columns.shape[1], *weights.shape[2:])
-        weights = weights.expand(shape)
-        lower = [(a, b) for a in range(len(self.pairs)) for b in range(a + 1)]
-        found = weights.new_empty(*shape[:2], len(lower), *shape[3:], dtype=weights.dtype.to_complex())
-        for rows, columns, steps in self.runs():
-            angles = 2 * math.pi * torch.stack([steps[:, a, b] for a, b in lower]) @ shifts.T
-            part = weights[rows, columns]
-            found[rows, columns] = torch.complex(angles.cos() @ part, angles.sin() @ part)
-        entries = iter(found.unbind(2))
+        """Q_ab = sum_t w_t exp(2 pi i (f_a - f_b) . d_t), each [...]; weights: [t, ...]."""
+        found = torch.complex(*(self.waves(shifts) @ weights.flatten(1)).view(2, -1, *weights.shape[1:]))
+        entries = iter(found[self.apart[2]])
         return [[next(entries) for _ in range(a + 1)] for a in range(len(self.pairs))]
 
-    def runs(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Rows and columns where f_a - f_b, whole numbers [2, a, b], are the same."""
-        for rows, columns in product(_runs(self.rows), _runs(self.columns)):
-            f = self.each[..., rows, columns][..., 0, 0]
-            yield rows, columns, (f[:, :, None] - f[:, None]).round()
+
+@lru_cache
+def _differences(rows: int, columns: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[int]]:
+    """See `Aliases.apart`."""
+    pairs = list(product(range(rows), range(columns)))
+    lower = [(a, b) for a in range(len(pairs)) for b in range(a + 1)]
+    found = [(pairs[b][0] - pairs[a][0], pairs[b][1] - pairs[a][1]) for a, b in lower]
+    apart = list(dict.fromkeys(found))
+    return lower, apart, [apart.index(each) for each in found]
 
 
 def _folded(f: Tensor, scale: int) -> Tensor:
-    """[a, n] the aliases of f [n] in -scale / 2 ... scale / 2; f itself and f - sign(f) for a scale of 2."""
-    return torch.remainder(f + torch.arange(scale, device=f.device)[:, None] + scale / 2, scale) - scale / 2
-
-
-def _runs(f: Tensor) -> list[slice]:
-    """Where the aliases f [a, n] differ from f[0] by the same numbers."""
-    change = (f - f[0]).round().diff(dim=1).any(0).nonzero()[:, 0] + 1
-    return [slice(*ends) for ends in pairwise([0, *change.tolist(), f.shape[1]])]
+    """[a, n] the aliases of f [n] in -scale / 2 ... scale / 2, downwards."""
+    highest = torch.remainder(f - scale / 2, 1) + scale / 2 - 1
+    return highest - torch.arange(scale, device=f.device)[:, None]
 
 
 def _phase(turns: Tensor) -> Tensor:
@@ -107,7 +120,7 @@ def cholesky(matrix: Rows) -> Rows:
         factor.append([])
         for j, entry in enumerate(row):
             rest = entry - sum(factor[i][k] * factor[j][k].conj() for k in range(j))
-            factor[i].append(rest / factor[j][j] if i > j else rest.real.clamp(min=1e-30).sqrt().to(rest.dtype))
+            factor[i].append(rest / factor[j][j].real if i > j else rest.real.clamp(min=1e-30).sqrt().to(rest.dtype))
     return factor
 
 
@@ -136,24 +149,34 @@ def dense(matrix: Rows) -> Tensor:
 
 
 def information(aliases: Aliases, amplitude: Tensor, shifts: Tensor, weights: Tensor) -> Rows:
-    """The Cholesky factor of B = I + U Q U; amplitude: [a, y, x, b] U; weights: [y or 1, x or 1, t, b] g^2 / v."""
+    """The Cholesky factor of B = I + U Q U; amplitude: [a, ...] U; weights: [t, ...] g^2 / v, or what broadcasts."""
     coupling = aliases.coupling(shifts, weights)
     return cholesky(
         [[amplitude[a] * q * amplitude[b] + (a == b) for b, q in enumerate(row)] for a, row in enumerate(coupling)]
     )
 
 
-def inverse(factor: Rows) -> Rows:
-    """The lower triangle of (L L^H)^-1."""
-    n, one = len(factor), torch.ones_like(factor[0][0])
-    columns: list[list[Tensor]] = []  # of L^-1, from the diagonal down
-    for j in range(n):
-        below = [one / factor[j][j]]
-        for i in range(j + 1, n):
-            below.append(-sum(factor[i][k] * below[k - j] for k in range(j, i)) / factor[i][i])
-        columns.append(below)
+def inverted(matrix: Tensor) -> Tensor:
+    """[...] the log determinant of Hermitian matrices [n, n, ...], which become their inverses in place.
 
-    def entry(i: int, j: int) -> Tensor:
-        return torch.stack([columns[i][k - i].conj() * columns[j][k - j] for k in range(i, n)]).sum(0)
+    By Gauss-Jordan elimination, which positive matrices allow without pivots, all fields at once.
+    """
+    volume = torch.zeros_like(matrix[0, 0].real)
+    for k in range(len(matrix)):
+        pivot = matrix[k, k].real.clamp(min=1e-30)
+        volume += pivot.log()
+        inverse = pivot.reciprocal().to(matrix.dtype)
+        row, column = matrix[k] * inverse, matrix[:, k].clone()
+        row[k], column[k] = inverse, 0
+        matrix[:, k] = 0
+        matrix.addcmul_(column[:, None], row, value=-1)
+        matrix[k] = row
+    return volume
 
-    return [[entry(i, j) for j in range(i + 1)] for i in range(n)]
+
+def applied(matrix: Tensor, vectors: Sequence[Tensor] | Tensor) -> Tensor:
+    """[n, ...] of matrices [n, n, ...] and vectors [n] of [...]."""
+    found = matrix[:, 0] * vectors[0]
+    for k in range(1, len(matrix)):
+        found.addcmul_(matrix[:, k], vectors[k])
+    return found

@@ -10,13 +10,14 @@ of the blocks of `likelihood`, shifts would go where the weights explain most no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.likelihood import Frames, negative_log_evidence
+from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
 from s2sr.fit.posterior import FourierMetric, local_noise, posterior
 from s2sr.fit.stages import Objective
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
 
 COARSE = 16  # at most so many frequencies per axis for the determinant, a smooth sum
+ENOUGH = 2**14  # samples of an observation and band for the curvature, a mean
 STEP = 0.01  # LR pixels, of the differences along the shifts
 
 
@@ -34,30 +36,30 @@ def alignment(module: Reconstruction) -> Objective:
     """
     local_noise(module, about_mean=False)
     conditional, field = posterior(module), module.field
-    frames, moments = _unseen(module)
+    frames, known = _unseen(module)
 
     def parts() -> dict[str, Tensor]:
         shifts, gain = field.shifts.double(), field.radiometry.gain.double()
-        return {**conditional(), "volume": negative_log_evidence(frames, shifts=shifts, gain=gain, **moments)}
+        return {**conditional(), "volume": negative_log_evidence(frames, replace(known, shifts=shifts, gain=gain))}
 
     return parts
 
 
 @torch.no_grad()
-def _unseen(module: Reconstruction) -> tuple[Frames, dict[str, Tensor]]:
-    """Frames of nothing, whose -log evidence is the determinant, and what else it takes but shifts and gain."""
+def _unseen(module: Reconstruction) -> tuple[Frames, Model]:
+    """Frames of nothing, whose -log evidence is the determinant, and the model of them."""
     field, shape = module.field, module.field.grid.shape
     rows, columns = (min(n, COARSE) for n in shape)
     aliases = Aliases.of((rows, columns), device=module.frames.device)
     squared = aliases.squared()
-    power = torch.stack([module.spectrum(b, squared) for b in range(len(field.bands))], -1)
+    power = torch.stack([module.spectrum(b, squared) for b in range(len(field.bands))], 1)
+    noise, gain = module.noise.double().square(), field.radiometry.gain.double()
+    amplitude = aliases.transfer(field.sigma_psf.double(), field.widths.double()) * power.sqrt()
     clear = (module.valid / module.excess).double().mean((-2, -1))
-    nothing = torch.zeros(*squared.shape[1:], *clear.shape, dtype=torch.complex128, device=squared.device)
+    nothing = torch.zeros(*clear.shape, *squared.shape[1:], dtype=torch.complex128, device=squared.device)
     counts = aliases.counts.expand(squared.shape[1:]) * (shape[0] * shape[1] / (rows * columns))
-    return Frames(nothing, aliases, counts, clear), {
-        "variance": module.noise.double().square()[None, None],
-        "amplitude": aliases.transfer(field.sigma_psf.double(), field.widths.double()) * power.sqrt(),
-    }
+    model = Model(aliases, field.shifts.double(), gain, noise, torch.zeros_like(noise), amplitude)
+    return Frames(nothing, counts, clear), model
 
 
 class AlignmentMetric:
@@ -88,15 +90,18 @@ class AlignmentMetric:
 
     @staticmethod
     def _gram(module: Reconstruction, t: int, seen: Tensor, moved: Sequence[Tensor]) -> Tensor:
-        """[b, 4, 4] of an observation t's slopes along its dy, dx, gain and offset; what is between stays in the cache.
+        """[b, 4, 4] of an observation t's slopes along its dy, dx, gain and offset, of some rows for all.
 
         seen: [b, y, x] with gain 1 and offset 0; moved: the same with `STEP` more along both axes.
         """
-        gain = module.field.radiometry.gain[t, :, None, None] / STEP
-        slopes = torch.stack([*(gain * (each - seen) for each in moved), seen, torch.ones_like(seen)], 1)
-        slopes *= ((module.valid[t] / module.excess[t]).sqrt() / module.noise[t, :, None, None])[:, None]
+        every = -(-seen[0].numel() // ENOUGH)
+        rows = slice(every // 2, None, every)
+        gain, seen = module.field.radiometry.gain[t, :, None, None] / STEP, seen[:, rows]
+        slopes = torch.stack([*(gain * (each[:, rows] - seen) for each in moved), seen, torch.ones_like(seen)], 1)
+        rate = module.valid[t, :, rows] / module.excess[t, :, rows]
+        slopes *= (rate.sqrt() / module.noise[t, :, None, None])[:, None]
         flat = slopes.flatten(2)
-        return (flat @ flat.mT).double()
+        return (flat @ flat.mT).double() * every
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """Steps for vectors along the weights and some or all of the rest."""

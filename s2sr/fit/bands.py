@@ -9,13 +9,13 @@ restoration: Hunt & Kuebler 1984).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor
 
-from s2sr.fit.aliases import Rows, cholesky
+from s2sr.fit.aliases import Rows, inverted
 
 BLOCK = 2**17  # numbers of all bands that are mixed at a time: they stay in the cache
 
@@ -30,8 +30,8 @@ def mix(matrix: Tensor, spectra: Tensor) -> Tensor:
 
 
 def seen(information: Tensor) -> Tensor:
-    """[b] D of the information [b, ...] on a band's first aliases: its geometric mean."""
-    return information.flatten(1).clamp(min=1e-30).log().mean(1).exp()
+    """[b] D of the information [b, ..., a] on a band's aliases: of each frequency's most the geometric mean."""
+    return information.amax(-1).flatten(1).clamp(min=1e-30).log().mean(1).exp()
 
 
 def components(correlation: Tensor, level: Tensor) -> Tensor:
@@ -41,12 +41,20 @@ def components(correlation: Tensor, level: Tensor) -> Tensor:
     return root @ directions
 
 
-def factors(information: Sequence[Rows], components: Tensor) -> list[Rows]:
-    """[c] the Cholesky factor of 1 and what is known of a component, sum_b C_bc^2 of the information on the bands."""
-    found = mix(components.T.square(), torch.stack([torch.cat([*chain(*rows)]) for rows in information]))
-    size = len(information[0][0][0])
-
-    def factor(entries: Iterator[Tensor]) -> Rows:
-        return cholesky([[next(entries) + (a == c) for c in range(a + 1)] for a in range(len(information[0]))])
-
-    return [factor(iter(each.split(size))) for each in found]
+def covariances(information: Sequence[Rows], components: Tensor) -> list[Tensor]:
+    """[c] of [a, a, y, x]: the inverse of 1 and what is known of a component, sum_b C_bc^2 of the information on the
+    bands.
+    """
+    size = len(information[0])
+    lower = [(a, c) for a in range(size) for c in range(a + 1)]
+    of_bands = torch.stack([torch.stack([*chain(*rows)]).flatten(0, 1) for rows in information])
+    found = mix(components.T.square(), of_bands)
+    every = []
+    for each in found.unflatten(1, (len(lower), -1)):
+        matrix = each.new_empty(size, size, *each.shape[1:])
+        for (a, c), entry in zip(lower, each, strict=True):
+            matrix[a, c], matrix[c, a] = entry, entry.conj()
+        matrix.diagonal().add_(1)
+        inverted(matrix)
+        every.append(matrix)
+    return every

@@ -58,8 +58,8 @@ def power_of_scene(module: Reconstruction, bands: list[int], sampling: Sampling)
     aliases = Aliases.of((2 * rows, 2 * columns), device=module.frames.device)
     aliases = replace(aliases, rows=aliases.rows[:, :rows], columns=aliases.columns[:, :columns])
     sigma, widths = (x[bands].double() / pitch for x in (field.sigma_psf, field.widths))
-    scene = torch.stack([module.spectrum(b, aliases.squared() / pitch**2) for b in bands], -1) / pitch**2
-    return (aliases.transfer(sigma, widths).square() * scene).sum(0).movedim(-1, 0).to(module.frames)
+    scene = torch.stack([module.spectrum(b, aliases.squared() / pitch**2) for b in bands], 1) / pitch**2
+    return (aliases.transfer(sigma, widths).square() * scene).sum(0).to(module.frames)
 
 
 def conditional_mean(

@@ -58,7 +58,7 @@ def most_probable(information: Tensor, mean: Tensor, *, observed: float = 1.0) -
     one = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     right = ((one + information) @ mean[..., None])[..., 0]
     shown = 1 - torch.linalg.inv(one + information).diagonal(dim1=-2, dim2=-1).real
-    counts, level = shown.mean(0).square().to(mean.dtype), seen(information[..., 0, 0].real)
+    counts, level = shown.mean(0).square().to(mean.dtype), seen(information.diagonal(dim1=-2, dim2=-1).real)
     found = torch.eye(len(mean), dtype=level.dtype, device=mean.device)
     for _ in range(STEPS):
         mix = components(found, level)

@@ -57,9 +57,9 @@ class Evidence:
 
     The border fades over `taper` LR pixels; frequencies below `lowest` (cycles per LR pixel) do not count. Of frames
     larger than `side` LR pixels the clearest part of that side is taken. At every round anew, samples that are masked,
-    or further than `outlier` standard deviations from what all others predict, are set to that prediction, by `fill`
-    quasi-Newton steps from the one before (expectation-maximisation). `spread` is the standard deviation of log sigma,
-    over sensors, about where it starts.
+    or further than `outlier` standard deviations from what all others predict, are set to that prediction, by up to
+    `fill` conjugate gradients from the one before (expectation-maximisation). `spread` is the standard deviation of
+    log sigma, over sensors, about where it starts.
     """
 
     taper: float = 5.0
@@ -75,7 +75,7 @@ class Evidence:
         frames = [each.completed() for each in moments]
 
         def parts() -> dict[str, Tensor]:
-            nats = [negative_log_evidence(f, **each.now()) for f, each in zip(frames, moments, strict=True)]
+            nats = [negative_log_evidence(f, each.model()) for f, each in zip(frames, moments, strict=True)]
             away = (module.field.log_sigma - module.field.log_sigma_start) / self.spread
             prior = module.spectrum.prior() + away.square().sum() / 2
             return {"evidence": torch.stack(nats).sum(), "prior": prior}
@@ -102,11 +102,12 @@ class Moments:
         rows, columns = sampling.slices()
         _, _, y, x = clearest(module.valid[:, bands, rows, columns], evidence.side // pitch)
         self.part = (slice(None), bands, _every(rows, y), _every(columns, x))
-        height, width = module.valid[self.part].shape[2:]
+        self.shape = height, width = module.valid[self.part].shape[2:]
         self.aliases = Aliases.of((height, width), device=module.frames.device)
         self.squared = self.aliases.squared() / pitch**2
         self.basis = module.spectrum.basis(self.squared)
-        self.counts = self.aliases.counts * (self.squared[0] > evidence.lowest**2)
+        self.counts = self.aliases.counts * (self.squared.amin(0) > evidence.lowest**2)
+        self.response = (self.counts > 0) / high_pass(self.aliases)
         shifts = module.field.shifts.detach().double() / pitch
         along = [fade(n, d, evidence.taper / pitch) for n, d in zip((height, width), shifts.T, strict=True)]
         self.window = (along[0][:, :, None] * along[1][:, None])[:, None]  # [t, 1, y, x]
@@ -114,88 +115,95 @@ class Moments:
         self.worth = self.counts / power[0].square().mean()  # a window counts samples in full that it has faded
         self.clear = (module.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))
 
-    def now(self) -> dict[str, Tensor]:
-        """The arguments of the evidence at the present parameters, in double precision and pixels of the own grid."""
+    def model(self) -> Model:
+        """At the present parameters, in double precision and pixels of the own grid."""
         module, field, bands = self.module, self.module.field, self.bands
         gain, noise, change = (x[:, bands].double() for x in (field.radiometry.gain, module.noise, module.change))
         shifts, sigma, widths = (
             x.double() / self.pitch for x in (field.shifts, field.sigma_psf[bands], field.widths[bands])
         )
-        density = (self.basis @ module.spectrum.coefficients[bands].double().T).exp()
-        amplitude = self.aliases.transfer(sigma, widths) * density.sqrt() / self.pitch
-        scene = amplitude.square().sum(0)[:, :, None]
-        return {"shifts": shifts, "gain": gain, "variance": noise.square() + change * scene, "amplitude": amplitude}
-
-    @torch.no_grad()
-    def model(self) -> Model:
-        """At the present parameters."""
-        return Model(self.aliases, **self.now())
+        density = module.spectrum.coefficients[bands].double() @ self.basis.flatten(0, 2).T
+        root = (density / 2).exp().view(len(bands), *self.squared.shape).movedim(1, 0)
+        amplitude = self.aliases.transfer(sigma, widths) * root / self.pitch
+        return Model(self.aliases, shifts, gain, noise.square(), change, amplitude)
 
     def spectra(self, frames: Tensor) -> Tensor:
-        """[y, x, t, b] of frames [t, b, y, x], 0 where they do not count."""
-        found = filtered_spectra(frames, self.window) * ((self.counts > 0) / high_pass(self.aliases))
-        return found.permute(2, 3, 0, 1)
+        """[t, b, y, x] of frames, 0 where they do not count."""
+        return filtered_spectra(frames, self.window.to(frames)).mul_(self.response.to(frames))
 
+    def adjoint(self, spectra: Tensor) -> Tensor:
+        """The transpose of the same: [t, b, y, x] of what is not changed by it, the mean of complex conjugates."""
+        windowed = torch.fft.irfft2(spectra * self.response.to(spectra.real), s=self.shape, norm="ortho")
+        return high_passed(windowed.mul_(self.window.to(windowed)))
+
+    @torch.no_grad()
     def completed(self) -> Frames:
         """The frames' spectra: samples that are masked, or contradict the others, at their conditional mean."""
         module, model = self.module, self.model()
-        trusted, seen = module.trusted[self.part], module.frames[self.part].double()
+        trusted, seen = module.trusted[self.part], module.frames[self.part]
         if self.sampling not in module.filled:
-            module.filled[self.sampling] = seen if trusted.all() else module.field().detach()[self.part].double()
+            module.filled[self.sampling] = seen if trusted.all() else module.field().detach()[self.part]
         filled = module.filled[self.sampling].to(seen)  # a checkpoint's are loaded beside the device
-        filled = torch.where(trusted, seen, filled).requires_grad_()
-        scale = module.noise.detach()[:, self.bands].double().square()[..., None, None] * ~trusted
-
-        def closure() -> Tensor:
-            """1/2 Y^H C^-1 Y."""
-            spectra = self.spectra(filled)
-            energy = (spectra.conj() * model.innovation(spectra.detach())).real.sum((2, 3)) * self.counts
-            (filled.grad,) = torch.autograd.grad(energy.sum(), filled)
-            return energy.sum().detach() / 2
-
+        filled = torch.where(trusted, seen, filled)
+        innovation = model.innovation(filled.dtype)
         if not trusted.all():
-            from s2sr.fit.quasi_newton import QuasiNewton  # torch.optim takes a second to import
+            self._fill(filled, ~trusted, lambda frames: self.adjoint(innovation(self.spectra(frames))))
+        module.filled[self.sampling] = filled
+        spectra = self.spectra(filled.double())
+        away = torch.fft.irfft2(innovation(spectra.to(filled.dtype.to_complex())), s=self.shape, norm="ortho")
+        module.trusted[self.part] = self._credible(model, away, seen - filled)
+        return Frames(spectra, self.worth, self.clear)
 
-            fill = QuasiNewton([filled], max_iter=self.evidence.fill, metric=lambda _, vectors: [vectors[0] * scale])
-            fill.step(closure)
-        filled = module.filled[self.sampling] = filled.detach()
-        spectra = self.spectra(filled)
-        module.trusted[self.part] = self._credible(model, spectra, seen - filled)
-        return Frames(spectra, self.aliases, self.worth, self.clear)
+    def _fill(self, frames: Tensor, missing: Tensor, precision: Callable[[Tensor], Tensor]) -> None:
+        """Lowers 1/2 Y^H C^-1 Y in place, by conjugate gradients along the missing samples [t, b, y, x].
 
-    def _credible(self, model: Model, spectra: Tensor, difference: Tensor) -> Tensor:
+        precision: frames -> its gradient.
+        """
+        scale = self.module.noise[:, self.bands].square()[..., None, None] * missing
+        left, direction, last = -precision(frames), torch.zeros_like(frames), torch.ones_like(frames[0, 0, 0, 0])
+        enough = 1e-5 * missing.sum()  # nats by the scale; of samples that are missing together far more may be left
+        for _ in range(self.evidence.fill):
+            step = left * scale
+            size = (left * step).sum()
+            if not size > enough:
+                break
+            direction = step + size / last * direction
+            bent = precision(direction)
+            length, last = size / (direction * bent).sum().clamp(min=1e-30), size
+            frames += length * direction
+            left -= length * bent
+
+    def _credible(self, model: Model, innovation: Tensor, difference: Tensor) -> Tensor:
         """[t, b, y, x] which valid samples all others predict, but for noise; `difference` is observed less filled.
 
         With z = C^-1 y a sample is z / (C^-1)_ii from what all others predict, give or take (C^-1)_ii^(-1/2).
         """
-        _, _, leverage, _ = model.uncertainty(self.clear)
+        leverage = model.leverage(model.posterior(self.clear))
         share = self.counts / self.counts.sum()
-        precision = torch.einsum("yx,yxtb->tb", share, (1 - leverage) / model.variance)[..., None, None]
-        innovation = torch.fft.irfft2(
-            model.innovation(spectra).permute(2, 3, 0, 1), s=difference.shape[2:], norm="ortho"
-        )
+        precision = torch.einsum("yx,tbyx->tb", share, (1 - leverage) / model.variance)[..., None, None]
         away = torch.where(difference == 0, innovation * (self.window > 0.5) / precision, difference)
         size = away.abs() * precision.sqrt() / self.evidence.outlier
         valid = self.module.valid[self.part]
         beside = functional.max_pool2d((valid & (size > 1)).double(), 3, 1, 1) > 0  # an outlier's neighbours need less
         return valid & (size < torch.where(beside, 0.5, 1.0))
 
-    def slopes(self) -> Tensor:
-        """[a, y, x, b, p] of log U along log sigma and the spectrum's coefficients."""
-        variance = (self.module.field.sigma_psf[self.bands].detach().double() * math.pi).square()
-        along_sigma = -4 * self.squared[..., None] * variance
-        basis = self.basis[..., None, :].expand(*along_sigma.shape, -1) / 2
-        return torch.cat((along_sigma[..., None], basis), -1)
+    def information(self, covariance: Tensor) -> Tensor:
+        """[b, p, p] Fisher information on log sigma and the spectrum's coefficients, with what is known of scenes.
 
-    def information(self, model: Model) -> Tensor:
-        """[b, p, p] Fisher information of the same, with what is known of scenes."""
-        _, covariance, _, _ = model.uncertainty(self.clear)
-        n, slopes = len(model.amplitude), self.slopes()
-        alias = [[_squared(int(i == j) - covariance[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
-        both = torch.stack([torch.stack(row) for row in alias])  # what is found of two aliases at once
+        covariance: [a, a, b, y, x] B^-1.
+        """
+        size, bands = len(covariance), len(self.bands)
+        slopes = torch.cat((-4 * math.pi**2 * self.squared[..., None], self.basis / 2), -1).flatten(1, 2)  # of log U
+        found = slopes.new_zeros(bands, slopes.shape[2], slopes.shape[2])
+        for a in range(size):
+            for c in range(size):
+                both = _squared(int(a == c) - covariance[a, c]) * self.worth  # what is found of two aliases at once
+                found += 2 * (slopes[a].T * both.flatten(1)[:, None]) @ slopes[c]
         precision = self.module.spectrum.precision().to(slopes)
+        unit = torch.ones(bands, found.shape[1], dtype=found.dtype, device=found.device)
+        unit[:, 0] = (self.module.field.sigma_psf[self.bands].detach().double()).square()
         known = torch.cat((precision.new_tensor([self.evidence.spread**-2]), precision)).diag()
-        return 2 * torch.einsum("yx,acyxb,ayxbp,cyxbq->bpq", self.worth, both, slopes, slopes) + known
+        return unit[:, :, None] * found * unit[:, None] + known
 
 
 class Information:
@@ -214,19 +222,22 @@ class Information:
         of_scene = gain.new_zeros(len(coefficients), *[1 + coefficients.shape[1]] * 2)
         for moments in evidence.moments(module):
             bands, counts, model = moments.bands, moments.worth, moments.model()
-            _, covariance, leverage, _ = model.uncertainty(moments.clear)
-            power = model.amplitude.square()
-            alone = moments.clear * (1 - leverage) / model.variance  # C^-1 of one observation
-            noise = 2 * module.noise[:, bands].double().square().expand_as(model.variance)
-            change = module.change[:, bands].double() * power.sum(0)[:, :, None]
-            slopes = torch.stack((noise, change))
-            both = alone * (1 - leverage) / model.variance
-            of_noise[:, bands] = torch.einsum("yx,yxtb,pyxtb,qyxtb->tbpq", counts, both, slopes, slopes) / 2
-            seen = power * counts[..., None] * torch.stack([1 - row[-1].real for row in covariance])
-            gain[:, bands] = torch.einsum("yxtb,ayxb->tb", alone, seen)
+            posterior = model.posterior(moments.clear)
+            leverage = model.leverage(posterior)
+            alone = (1 - leverage) / model.variance  # C^-1 of one observation
+            white, other = 2 * model.noise, model.change
+            powers = torch.stack([model.scene.pow(k) * counts for k in range(3)])
+            both = moments.clear * torch.einsum("tbyx,kbyx->ktb", alone.square(), powers) / 2
+            mixed = white * other * both[1]
+            entries = torch.stack((white.square() * both[0], mixed, mixed, other.square() * both[2]), -1)
+            of_noise[:, bands] = entries.unflatten(-1, (2, 2))
+            seen = model.amplitude.square() * counts * posterior.found
+            gain[:, bands] = moments.clear * torch.einsum("tbyx,byx->tb", alone, seen.sum(0))
             turns = (2 * math.pi / moments.pitch * moments.aliases.each).square()
-            shifts += torch.einsum("yxtb,ayxb,cayx->tc", alone * model.gain.square(), seen, turns)
-            of_scene[bands] = moments.information(model)
+            turned = torch.einsum("abyx,cayx->cbyx", seen, turns)
+            weight = moments.clear * model.gain.square()
+            shifts += torch.einsum("tb,tbyx,cbyx->tc", weight, alone, turned)
+            of_scene[bands] = moments.information(posterior.covariance)
         self.groups: list[tuple[list[Tensor], Tensor]] = [  # what is solved for together, and its [..., p, p]
             ([field.raw_shifts], shifts[..., None, None]),
             ([field.radiometry.raw_gain], gain[..., None, None]),
@@ -259,7 +270,8 @@ def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Te
     """
     variance = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)
     for moments in (evidence or Evidence()).moments(module):
-        variance[moments.bands] = torch.linalg.inv(moments.information(moments.model()))[:, 0, 0]
+        covariance = moments.model().posterior(moments.clear).covariance
+        variance[moments.bands] = torch.linalg.inv(moments.information(covariance))[:, 0, 0]
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 
@@ -280,10 +292,16 @@ def _every(grid: slice, part: slice) -> slice:
 
 def filtered_spectra(frames: Tensor, window: Tensor) -> Tensor:
     """[..., y, x / 2 + 1] unitary rfft2 of frames [t, b, y, x] less their binomial filter, times the window."""
+    return torch.fft.rfft2(high_passed(frames).mul_(window), norm="ortho")
+
+
+def high_passed(frames: Tensor) -> Tensor:
+    """Frames [t, b, y, x] less their binomial filter, 1 2 1 along both axes: a symmetric matrix."""
     padded = functional.pad(frames, (1, 1, 1, 1), mode="replicate")
-    rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
-    rest = frames - (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
-    return torch.fft.rfft2(rest * window, norm="ortho")
+    pairs = padded[..., 1:, :] + padded[..., :-1, :]
+    rows = pairs[..., 1:, :] + pairs[..., :-1, :]
+    pairs = rows[..., 1:] + rows[..., :-1]
+    return torch.sub(frames, pairs[..., 1:] + pairs[..., :-1], alpha=1 / 16)
 
 
 def high_pass(aliases: Aliases) -> Tensor:

@@ -128,14 +128,10 @@ class Conditions:
         """The least root mean square error of the shifts, LR pixels: the Cramer-Rao bound in the gauge of zero mean."""
         rows, columns = (min(n, COARSE) for n in self.shape)
         aliases = Aliases.of((rows, columns), device=self.shifts.device)
-        power = torch.stack([self.spectrum(b, aliases.squared()) for b in range(len(self.bands))], -1)
-        model = Model(
-            aliases,
-            self.shifts,
-            torch.ones_like(self.noise),
-            self.noise.square()[None, None],
-            aliases.transfer(self.sigma, self.widths) * power.sqrt(),
-        )
+        power = torch.stack([self.spectrum(b, aliases.squared()) for b in range(len(self.bands))], 1)
+        amplitude = aliases.transfer(self.sigma, self.widths) * power.sqrt()
+        gain, noise = torch.ones_like(self.noise), self.noise.square()
+        model = Model(aliases, self.shifts, gain, noise, torch.zeros_like(noise), amplitude)
         total = shift_information(model) * (math.prod(self.shape) / (rows * columns))
         bound = float(torch.linalg.pinv(total, rtol=1e-9, hermitian=True).diagonal().mean().sqrt())
         return bound or math.inf  # without any information pinv is 0
@@ -144,9 +140,9 @@ class Conditions:
     def error_shares(self, aliases: Aliases, band: int) -> Tensor:
         """[a, y, x] e: the posterior variance of the scene at every frequency over its power, 0 to 1."""
         power = self.spectrum(band, aliases.squared())
-        amplitude = aliases.transfer(self.sigma[band, None], self.widths[band, None]) * power.sqrt()[..., None]
-        weights = self.noise[None, None, :, band, None].square().reciprocal()
-        factor = [[x[..., 0] for x in row] for row in information(aliases, amplitude, self.shifts, weights)]
+        amplitude = aliases.transfer(self.sigma[band, None], self.widths[band, None])[:, 0] * power.sqrt()
+        weights = self.noise[:, band, None, None].square().reciprocal()
+        factor = information(aliases, amplitude, self.shifts, weights)
         unit = torch.eye(len(factor), dtype=factor[0][0].dtype, device=power.device)[..., None, None]
         columns = [forward_solve(factor, list(right)) for right in unit]
         return torch.stack([torch.stack(column).abs().square().sum(0) for column in columns])

@@ -21,163 +21,262 @@ and sum_t c_t log v_t, which is exact for masks that fall on all alike.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from s2sr.fit.aliases import Aliases, backward_solve, forward_solve, information, inverse
+from s2sr.fit.aliases import Aliases, applied, inverted
+
+BLOCK = 2**17  # numbers of all observations and bands at a time: what is between stays in the cache
 
 
 @dataclass(frozen=True)
 class Frames:
-    """What was seen: `spectra` [y, x, t, b], the unitary rfft2, and how much of it counts."""
+    """What was seen: `spectra` [t, b, y, x], the unitary rfft2, and how much of it counts."""
 
     spectra: Tensor
-    aliases: Aliases
     counts: Tensor  # [y, x] how often each frequency counts
     clear: Tensor  # [t, b] fraction of the samples that were observed, not filled in
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether nothing was filled in."""
+        return bool((self.clear == 1).all())
 
 
 @dataclass(frozen=True)
 class Model:
-    """Second moments of the frames at every frequency. Frequencies come first: the rest is small matrices."""
+    """Second moments of the frames at every frequency.
+
+    But for the phases of the first aliases, one matrix [t, a] leads from the scene to what all frequencies see of it.
+    Where many observations have complex numbers these are two real ones, [2, ...]: products of those are faster.
+    """
 
     aliases: Aliases
     shifts: Tensor  # [t, 2] LR pixels
     gain: Tensor  # [t, b]
-    variance: Tensor  # [y or 1, x or 1, t, b] v, reflectance squared
-    amplitude: Tensor  # [a, y, x, b] U
+    noise: Tensor  # [t, b] its variance, reflectance squared
+    change: Tensor  # [t, b] variance of what is in one observation alone, of the scene's sum_a U_a^2
+    amplitude: Tensor  # [a, b, y, x] U
+
+    @property
+    def blocks(self) -> Iterator[slice]:
+        """Of rows of frequencies."""
+        n, size = self.amplitude.shape[2], self.gain.numel() * self.amplitude.shape[3]
+        height = max(1, BLOCK // size)
+        return (slice(k, k + height) for k in range(0, n, height))
+
+    def part(self, rows: slice) -> Model:
+        aliases = replace(self.aliases, rows=self.aliases.rows[:, rows])
+        return replace(self, aliases=aliases, amplitude=self.amplitude[:, :, rows])
 
     @cached_property
-    def phases(self) -> Tensor:
-        """[y, x, t, a]"""
-        return self.aliases.phases(self.shifts)
+    def scene(self) -> Tensor:
+        """[b, y, x] sum_a U_a^2"""
+        return self.amplitude.square().sum(0)
 
     @cached_property
-    def factor(self) -> Any:
-        """Of B."""
-        return self._information(self.gain.square() / self.variance)
+    def variance(self) -> Tensor:
+        """[t, b, y, x] v"""
+        return torch.addcmul(_field(self.noise), _field(self.change), self.scene)
 
-    def _information(self, weights: Tensor) -> Any:
-        return information(self.aliases, self.amplitude, self.shifts, weights)
+    @cached_property
+    def weights(self) -> Tensor:
+        """[t, b, y, x] g^2 / v"""
+        return _field(self.gain.square()) / self.variance
 
-    def projected(self, spectra: Tensor) -> list[Tensor]:
-        """L^-1 H^H V^-1 Y, [a] of [y, x, b]: its squares are what the scene explains of Y^H V^-1 Y."""
-        seen = (self.phases.mH @ (spectra * (self.gain / self.variance))).unbind(2)
-        return forward_solve(self.factor, [u * z for u, z in zip(self.amplitude, seen, strict=True)])
+    @property
+    def waves(self) -> Tensor:
+        """[2 d, t] see `Aliases`."""
+        return self.aliases.waves(self.shifts)
 
-    def mean(self, spectra: Tensor) -> Tensor:
-        """[a, y, x, b] m."""
-        return torch.stack(backward_solve(self.factor, self.projected(spectra)))
+    @property
+    def turn(self) -> Tensor:
+        """[t, b, y, x] what frames are multiplied by, to be as if the first aliases had no shifts, and gains were 1."""
+        return self.aliases.phases(-self.shifts)[:, None] / _field(self.gain)
 
-    def seen(self, mean: Tensor) -> Tensor:
-        """[y, x, a, b] G X of the mean m [a, y, x, b]."""
-        return (mean * self.amplitude).movedim(0, 2)
+    def posterior(self, clear: Tensor | None = None) -> Posterior:
+        """Given samples of which the fraction `clear` [t, b] is there; default: all."""
+        weights = self.weights if clear is None else self.weights * _field(clear)
+        (a, b), _, which = self.aliases.apart
+        shape = self.amplitude.shape
+        found = (self.waves @ weights.flatten(1)).view(2, -1, *shape[1:])[:, which]
+        entries = torch.complex(*found.mul_(self.amplitude[a] * self.amplitude[b]))
+        covariance = entries.new_empty(shape[0], *shape)
+        covariance[a, b], covariance[b, a] = entries, entries.conj()
+        covariance.diagonal().add_(1)
+        volume = inverted(covariance)
+        angles = 2 * math.pi * self.shifts @ self.aliases.steps
+        cos, sin = angles.cos(), angles.sin()
+        phases = torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1)))
+        return Posterior(weights, phases, self.amplitude, covariance, volume)
 
-    def innovation(self, spectra: Tensor) -> Tensor:
-        """[y, x, t, b] C^-1 Y."""
-        return (spectra - self.gain * (self.phases @ self.seen(self.mean(spectra)))) / self.variance
+    def innovation(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """Spectra [t, b, y, x] -> C^-1 Y, in that precision."""
+        parts = [(rows, self.part(rows)) for rows in self.blocks]
+        known = [(rows, part.turn.to(dtype.to_complex()), part.posterior().to(dtype)) for rows, part in parts]
+
+        def innovation(spectra: Tensor) -> Tensor:
+            found = []
+            for rows, turn, posterior in known:
+                turned = planes(spectra[:, :, rows] * turn)
+                rest = turned - posterior.expected(posterior.seen(posterior.mean(turned)))
+                found.append(torch.complex(*rest.mul_(posterior.weights)).mul_(turn.conj()))
+            return torch.cat(found, 2)
+
+        return innovation
+
+    def leverage(self, posterior: Posterior) -> Tensor:
+        """[t, b, y, x] (H B^-1 H^H V^-1)_tt of every observation."""
+        return self._leverage(posterior, self._pairs(posterior))
+
+    def _pairs(self, posterior: Posterior) -> Tensor:
+        """[2 d, b, y, x] sum of U_a (B^-1)_ab U_b over the aliases that are as far apart, and their conjugates'."""
+        (a, b), apart, which = self.aliases.apart
+        power = self.amplitude[a] * self.amplitude[b] * (1 + (a > b)[:, None, None, None])
+        each = torch.view_as_real(posterior.covariance[a, b]).movedim(-1, 0) * power
+        found = each.new_zeros(2, apart.shape[1], *each.shape[2:]).index_add_(1, which, each)
+        return found.flatten(0, 1)
+
+    def _leverage(self, posterior: Posterior, pairs: Tensor) -> Tensor:
+        weights = posterior.weights
+        return (self.waves.T @ pairs.flatten(1)).view(weights.shape).mul_(weights)
 
     def slopes(self, frames: Frames) -> Slopes:
-        """-log evidence and its derivatives, frequency by frequency."""
-        gain, variance, clear, y = self.gain, self.variance, frames.clear, frames.spectra
-        projected = self.projected(y)
-        mean = torch.stack(backward_solve(self.factor, projected))
-        seen = self.seen(mean)
-        expected = self.phases @ seen
-        innovation = (y - gain * expected) / variance
-        other = gain * innovation.conj()
-        turning = (other @ seen.mT * self.phases).imag  # [y, x, t, a]
+        """-log evidence and its derivatives."""
+        counts, clear, waves = frames.counts, _field(frames.clear), self.waves
+        given = self.posterior()
+        turned = planes(frames.spectra * self.turn)
+        mean = given.mean(turned)
+        seen = given.seen(mean)
+        expected = given.expected(seen)
+        rest = turned.sub_(expected)
+        innovation = rest * given.weights
+        energy = rest.mul_(innovation).sum(0)  # of Y^H C^-1 Y all but |m|^2
+        agreement = (innovation * expected).sum(0)
+        turning = innovation[0] * expected[1] - innovation[1] * expected[0]
+        there = given if frames.whole else self.posterior(frames.clear)
+        pairs = self._pairs(there)
+        leverage = self._leverage(there, pairs)
 
-        factor, covariance, leverage, turns = self.uncertainty(clear)
-        energy = (_square(y) / variance).sum(2) - sum(_square(z) for z in projected)
-        volume = 2 * torch.stack([row[-1].real.log() for row in factor]).sum(0)
-        volume = volume + (clear * (2 * math.pi * variance).log()).sum(2)
+        size = mean.real.square() + mean.imag.square()
+        along = (clear - leverage - energy) / 2  # log v
+        volume = torch.einsum("tbyx,tb->byx", self.variance.log(), frames.clear) + there.volume
+        nats = (energy.sum(0) + size.sum(0) + volume + math.log(2 * math.pi) * frames.clear.sum(0)[:, None, None]) / 2
+        spread = along / self.variance
+        power = 2 * self.amplitude.square() * torch.einsum("tbyx,tb->byx", spread, self.change)
+
+        # f_a = f_0 + whole numbers
+        each = turning.sum(1) * counts
+        first = torch.stack((each.sum(2) @ self.aliases.rows[0], each.sum(1) @ self.aliases.columns[0]), 1)
+        both = innovation.flatten(2).flatten(0, 1) @ (seen * counts).flatten(2).flatten(0, 1).T
+        real, imaginary = both.view(2, len(clear), 2, -1).permute(0, 2, 1, 3)
+        cos, sin = given.phases[: len(clear)].chunk(2, 1)
+        across = (real[1] - imaginary[0]) * cos - (real[0] + imaginary[1]) * sin
+        between = there.weights.flatten(1) @ (pairs * counts).flatten(1).T
+        turns = (waves * between.T.roll(len(waves) // 2, 0)).view(2, -1, len(clear))
+        of_volume = (turns[0] - turns[1]).T @ self.aliases.apart[1].T / 2
         return Slopes(
-            nats=(energy + volume) / 2,
-            amplitude=torch.stack([1 - row[-1].real - _square(m) for row, m in zip(covariance, mean, strict=True)]),
-            shifts=2 * math.pi * (turns.sum(-1) - self._along(turning)),
-            gain=(leverage - (other * expected).real) / gain,
-            variance=((clear - leverage) / variance - _square(innovation)) / 2,
+            nats=(nats * counts).sum(),
+            shifts=2 * math.pi * (of_volume - first - across @ self.aliases.steps.T),
+            gain=_total(leverage - agreement, counts) / self.gain,
+            noise=_total(spread, counts),
+            change=_total(spread * self.scene, counts),
+            amplitude=(there.found - size + power) * counts,
         )
 
-    def uncertainty(self, clear: Tensor) -> tuple[Any, Any, Tensor, Tensor]:
-        """Given samples of which the fraction `clear` [t, b] is there: the factor of B, and B^-1; the leverage
-        (H B^-1 H^H V^-1)_tt [y, x, t, b] of every observation, and [2, y, x, t, b] half its derivative along the shift,
-        over 2 pi.
-        """
-        weights = clear * self.gain.square() / self.variance
-        factor = self._information(weights)
-        covariance = inverse(factor)
-        leverage, turns = self._leverage(covariance)
-        return factor, covariance, leverage * weights, turns * weights
 
-    def _along(self, turning: Tensor) -> Tensor:
-        """[2, y, x, t] sum_a f_a turning_a."""
-        return torch.einsum("cayx,yxta->cyxt", self.aliases.each, turning)
+@dataclass(frozen=True)
+class Posterior:
+    """The scene given frames that were turned: see `Model.turn`."""
 
-    def _leverage(self, covariance: Any) -> tuple[Tensor, Tensor]:
-        """The leverage and its derivatives but for the weights g^2 / v."""
-        u, t = self.amplitude, len(self.shifts)
-        lower = [(i, j) for i in range(len(u)) for j in range(i + 1)]
-        pairs = torch.stack([covariance[i][j] * u[i] * u[j] * (1 + (i != j)) for i, j in lower], 2)
-        pairs = torch.cat((pairs.real, pairs.imag), 2)
-        found = u.new_empty(*u.shape[1:3], 3 * t, u.shape[3])
-        for rows, columns, steps in self.aliases.runs():
-            step = torch.stack([steps[:, i, j] for i, j in lower], 1)  # [2, p]
-            angle = 2 * math.pi * self.shifts @ step
-            cos, sin = torch.cat((angle.cos(), angle.sin()), 1), torch.cat((-angle.sin(), angle.cos()), 1)
-            rates = [cos, *(sin * (r / 2).repeat(2) for r in step)]
-            found[rows, columns] = torch.cat(rates) @ pairs[rows, columns]
-        leverage, *turns = found.unflatten(2, (3, t)).unbind(2)
-        return leverage, torch.stack(turns)
+    weights: Tensor  # [t, b, y, x] g^2 / v
+    phases: Tensor  # [2 t, 2 a] exp(2 pi i (f_0 - f_a) . d_t), as it multiplies real and imaginary parts
+    amplitude: Tensor  # [a, b, y, x] U
+    covariance: Tensor  # [a, a, b, y, x] B^-1
+    volume: Tensor  # [b, y, x] log det B
+
+    def to(self, dtype: torch.dtype) -> Posterior:
+        weights, phases, amplitude, volume = (
+            x.to(dtype) for x in (self.weights, self.phases, self.amplitude, self.volume)
+        )
+        return Posterior(weights, phases, amplitude, self.covariance.to(dtype.to_complex()), volume)
+
+    @property
+    def found(self) -> Tensor:
+        """[a, b, y, x] of the aliases' power: 1 less the diagonal of B^-1."""
+        return 1 - self.covariance.diagonal().movedim(-1, 0).real
+
+    def mean(self, turned: Tensor) -> Tensor:
+        """[a, b, y, x] m of what was seen [2, t, b, y, x]."""
+        seen = self.phases.T @ (turned * self.weights).flatten(2).flatten(0, 1)
+        return applied(self.covariance, torch.complex(*(seen.view(2, *self.amplitude.shape) * self.amplitude)))
+
+    def seen(self, mean: Tensor) -> Tensor:
+        """[2, a, b, y, x] G X of the mean m."""
+        return torch.view_as_real(mean).movedim(-1, 0) * self.amplitude
+
+    def expected(self, seen: Tensor) -> Tensor:
+        """[2, t, b, y, x] of G X, turned as frames are."""
+        return (self.phases @ seen.flatten(2).flatten(0, 1)).view(2, *self.weights.shape)
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """-log evidence, nats, and its derivatives along the numbers and fields of a model, frequency by frequency."""
+    """-log evidence, nats, and its derivatives."""
 
-    nats: Tensor  # [y, x, b]
-    amplitude: Tensor  # [a, y, x, b] along log U
-    shifts: Tensor  # [2, y, x, t], of all bands
-    gain: Tensor  # [y, x, t, b]
-    variance: Tensor  # [y, x, t, b]
+    nats: Tensor
+    shifts: Tensor  # [t, 2]
+    gain: Tensor  # [t, b]
+    noise: Tensor  # [t, b] along its variance
+    change: Tensor  # [t, b]
+    amplitude: Tensor  # [a, b, y, x] along log U
 
 
-def _square(z: Tensor) -> Tensor:
-    return z.real.square() + z.imag.square()
+def _field(x: Tensor) -> Tensor:
+    """[t, b] at all frequencies."""
+    return x[..., None, None]
+
+
+def _total(x: Tensor, counts: Tensor) -> Tensor:
+    """[t, b] sums over frequencies [y, x]."""
+    return x.flatten(2) @ counts.flatten()
+
+
+def planes(z: Tensor) -> Tensor:
+    """[2, ...] real and imaginary parts of z [...]."""
+    return torch.view_as_real(z).movedim(-1, 0).contiguous()
 
 
 class NegativeLogEvidence(torch.autograd.Function):
     """Nats of all bands; the gradient comes with the value, for twice its price."""
 
     @staticmethod
-    def forward(ctx, frames: Frames, shifts: Tensor, gain: Tensor, variance: Tensor, amplitude: Tensor) -> Tensor:
-        model = Model(frames.aliases, shifts, gain, variance, amplitude)
-        slopes, counts = model.slopes(frames), frames.counts[..., None]
-        ctx.save_for_backward(
-            (slopes.shifts * counts).sum((1, 2)).T,
-            (slopes.gain * counts[..., None]).sum((0, 1)),
-            (slopes.variance * counts[..., None]).sum_to_size(variance.shape),
-            torch.where(amplitude == 0, 0, slopes.amplitude * counts / amplitude),
-        )
-        return (slopes.nats * counts).sum()
+    def forward(ctx, frames: Frames, aliases: Aliases, *parameters: Tensor) -> Tensor:
+        model = Model(aliases, *parameters)
+        found = []
+        for rows in model.blocks:
+            part = replace(frames, spectra=frames.spectra[:, :, rows], counts=frames.counts[rows])
+            found.append(model.part(rows).slopes(part))
+        total = [sum(getattr(s, name) for s in found) for name in ("nats", "shifts", "gain", "noise", "change")]
+        amplitude = torch.cat([s.amplitude for s in found], 2) / model.amplitude
+        ctx.save_for_backward(*total[1:], torch.where(model.amplitude == 0, 0, amplitude))
+        return total[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, output: Tensor):
-        return None, *(output * slope for slope in ctx.saved_tensors)
+        return None, None, *(output * slope for slope in ctx.saved_tensors)
 
 
-def negative_log_evidence(
-    frames: Frames, *, shifts: Tensor, gain: Tensor, variance: Tensor, amplitude: Tensor
-) -> Tensor:
-    """-log p(frames), nats, summed over bands; arguments as the attributes of `Model`; differentiable once."""
-    return NegativeLogEvidence.apply(frames, shifts, gain, variance, amplitude)
+def negative_log_evidence(frames: Frames, model: Model) -> Tensor:
+    """-log p(frames), nats, summed over bands; differentiable once, along all numbers and fields of the model."""
+    given = (model.shifts, model.gain, model.noise, model.change, model.amplitude)
+    return NegativeLogEvidence.apply(frames, model.aliases, *given)
 
 
 def shift_information(model: Model) -> Tensor:
@@ -186,13 +285,15 @@ def shift_information(model: Model) -> Tensor:
     1/2 sum_f tr(C^-1 dC C^-1 dC) over all frequencies. The common shift is not determined: what `pinv` gives is the
     Cramer-Rao bound in the gauge of zero mean.
     """
-    turns = -2j * math.pi * model.aliases.each.movedim(1, 3)  # [2, y, x, a]
-    variance = model.variance.expand(*model.phases.shape[:2], -1, -1)
+    each = model.aliases.each.permute(0, 2, 3, 1)[..., None, :]  # [2, y, x, 1, a]
+    phases = torch.exp(-2j * math.pi * torch.einsum("cyxoa,tc->yxta", each, model.shifts))
+    turns = -2j * math.pi * each
     blocks = model.gain.new_zeros(2, 2, len(model.shifts), len(model.shifts))
     for b, gain in enumerate(model.gain.T):
-        response = model.phases * model.amplitude[..., b].movedim(0, 2)[:, :, None] * gain[:, None]  # H [y, x, t, a]
-        inverse = torch.linalg.inv(response @ response.mH + torch.diag_embed(variance[..., b]))
-        slopes = [(response * turn[:, :, None]) @ response.mH for turn in turns]
+        response = phases * model.amplitude[:, b].movedim(0, 2)[:, :, None] * gain[:, None]  # H [y, x, t, a]
+        variance = torch.diag_embed(model.variance[:, b].movedim(0, -1))
+        inverse = torch.linalg.inv(response @ response.mH + variance)
+        slopes = [(response * turn) @ response.mH for turn in turns]
         left, right = [inverse @ m for m in slopes], [m @ inverse for m in slopes]
         for i in (0, 1):
             for j in (0, 1):

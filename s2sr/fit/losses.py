@@ -20,7 +20,7 @@ from torch.nn.functional import huber_loss
 
 from s2sr.errors import InputError
 
-BLOCK = 2**19  # samples whose differences are taken at a time
+BLOCK = 2**18  # samples at a time
 Rho = Callable[[Tensor], Tensor]  # z, residuals over the standard deviation -> nats
 
 
@@ -58,28 +58,50 @@ class Energy(torch.autograd.Function):
         return scaled, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
-class Misfit(Energy):
-    """rho of (predicted - observed) / sqrt(noise^2 excess) at the valid samples, nats in float64.
+class Misfit(torch.autograd.Function):
+    """rho of (gain seen + offset + beside - observed) / sqrt(noise^2 excess) at the valid samples, nats in float64.
 
-    predicted, observed, valid, excess: [t, b, y, x]; noise: [t, b], which does not move by it. Its gradient along what
-    is predicted is found on the way, an observation at a time: what is between stays in the cache.
+    seen, beside, observed, valid, excess: [t, b, y, x]; gain, offset and noise: [t, b]. Moves by the first three. Their
+    gradients are found on the way, a few images at a time: what is between stays in the cache.
     """
 
     @staticmethod
     def forward(
-        ctx, predicted: Tensor, observed: Tensor, valid: Tensor, noise: Tensor, excess: Tensor, rho: Rho
+        ctx,
+        seen: Tensor,
+        gain: Tensor,
+        offset: Tensor,
+        beside: Tensor,
+        observed: Tensor,
+        valid: Tensor,
+        noise: Tensor,
+        excess: Tensor,
+        rho: Rho,
     ) -> Tensor:
-        slope = torch.empty_like(predicted)
-        value = predicted.new_zeros((), dtype=torch.float64)  # in float32 a nat of ten millions is lost
-        for t, gradient in enumerate(slope):
-            rate = (noise[t, :, None, None].square() * excess[t]).rsqrt_().mul_(valid[t])
+        slope, of_gain, of_offset = torch.empty_like(seen), torch.zeros_like(gain), torch.zeros_like(offset)
+        value = seen.new_zeros((), dtype=torch.float64)  # in float32 a nat of ten millions is lost
+        images = [x.flatten(0, 1).flatten(1) for x in (seen, beside, observed, valid, excess)]
+        numbers = [x.flatten()[:, None] for x in (gain, offset, noise.square())]
+        for part in torch.arange(noise.numel()).split(max(1, BLOCK // seen[0, 0].numel())):
+            each = slice(int(part[0]), int(part[-1]) + 1)
+            (x, known, y, there, more), (g, o, v) = [x[each] for x in images], [x[each] for x in numbers]
+            rate = torch.mul(more, v).rsqrt_().mul_(there)
             with torch.enable_grad():
-                z = (predicted[t] - observed[t]).mul_(rate).requires_grad_()
+                z = torch.addcmul(o, g, x).add_(known).sub_(y).mul_(rate).requires_grad_()
                 nats = rho(z)
-            torch.mul(torch.autograd.grad(nats, z)[0], rate, out=gradient)
+            rate.mul_(torch.autograd.grad(nats, z)[0])
+            if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+                of_gain.view(-1)[each], of_offset.view(-1)[each] = torch.linalg.vecdot(rate, x), rate.sum(1)
+            torch.mul(rate, g, out=slope.flatten(0, 1).flatten(1)[each])
             value += nats.detach()
-        ctx.save_for_backward(slope)
+        ctx.save_for_backward(slope, of_gain, of_offset)
         return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, output: Tensor):
+        # mostly 1, and a copy would cost a pass over fresh memory
+        return *(x if output == 1 else x * output for x in ctx.saved_tensors), *[None] * 6
 
 
 class HuberTV(Energy):

@@ -35,7 +35,7 @@ class Modes:
         """[a] of [y, x] LR frequencies, from what rfft2 gave."""
         return [torch.where(flip, x.conj(), x) for row, column, flip in self.places if [x := spectrum[row, column]]]
 
-    def put(self, modes: Sequence[Tensor], spectrum: Tensor) -> None:
+    def put(self, modes: Sequence[Tensor] | Tensor, spectrum: Tensor) -> None:
         """Back into what rfft2 gave, in place."""
         for (row, column, flip), x in zip(self.places, modes, strict=True):
             spectrum[row, column] = torch.where(flip, x.conj(), x)
@@ -47,10 +47,14 @@ class Modes:
         share = (module.valid[:, band] / module.excess[:, band]).double().mean((-2, -1))  # of that of clear frames
         weights = (field.radiometry.gain / module.noise)[:, band].double().square() * share
         splat = torch.exp(-2 * (math.pi * field.lattice.sigma) ** 2 * aliases.squared())
-        transfer = aliases.transfer(field.sigma_psf[band, None].double(), field.widths[band, None].double())[..., 0]
+        transfer = aliases.transfer(field.sigma_psf[band, None].double(), field.widths[band, None].double())[:, 0]
         free = torch.stack([root[row, column] for row, column, _ in self.places])
         amplitude = transfer * splat * free / scale
         from_first = (scale - 1) / (2 * scale)  # a cell's first splat is that far before its centre
         shifts = field.shifts.double() - field.beside[band].double() - from_first
-        coupling = aliases.coupling(shifts, weights[None, None, :, None])
-        return [[amplitude[a] * q[..., 0] * amplitude[c] for c, q in enumerate(row)] for a, row in enumerate(coupling)]
+        coupling = aliases.coupling(shifts, weights[:, None, None])
+        both = [[amplitude[a] * amplitude[c] for c in range(a + 1)] for a in range(len(amplitude))]
+        return [
+            [torch.complex(q.real * u, q.imag * u) for q, u in zip(row, of_row, strict=True)]
+            for row, of_row in zip(coupling, both, strict=True)
+        ]

@@ -171,7 +171,7 @@ class Reconstruction(lightning.LightningModule):
 
     def residual_of(self, samples: Tensor) -> Tensor:
         """The residual of those samples, 0 elsewhere; samples: [t, b, y, x] bool."""
-        return (self.field() - self.frames) * samples
+        return self.field().sub_(self.frames).mul_(samples)
 
     def reveal(self) -> None:
         """From here on the withheld samples enter the fit, which is judged before."""
@@ -188,16 +188,19 @@ class Reconstruction(lightning.LightningModule):
         self.valid = (scene.valid & scene.measured).to(device)
         self.validation = (scene.validation & scene.measured).to(device)
 
-    def fidelity(self) -> Tensor:
-        """The misfit of what is fitted, nats."""
-        return self.misfit_of(self.field(), self.frames)
+    def fidelity(self, *, rho: Rho | None = None, samples: Tensor | None = None) -> Tensor:
+        """The misfit of what is fitted, nats; default: by the module's own, on the valid samples."""
+        field, valid = self.field, self.valid if samples is None else samples
+        radiometry = (field.radiometry.gain, field.radiometry.offset, field.changed)
+        return self._misfit(field.observed(field.shifts), *radiometry, valid, rho or self.misfit)
 
-    def misfit_of(
-        self, predicted: Tensor, observed: Tensor, *, rho: Rho | None = None, samples: Tensor | None = None
-    ) -> Tensor:
-        """The same of any frames [t, b, y, x]; default: by the module's own misfit, on the valid samples."""
-        seen = self.valid if samples is None else samples
-        return Misfit.apply(predicted, observed, seen, self.noise.detach(), self.excess, rho or self.misfit)
+    def misfit_beside(self, known: Tensor, seen: Tensor) -> Tensor:
+        """The same, were `seen` [t, b, y, x], before gains, added to known frames."""
+        gain = self.field.radiometry.gain
+        return self._misfit(seen, gain, torch.zeros_like(gain), known, self.valid, self.misfit)
+
+    def _misfit(self, seen: Tensor, gain: Tensor, offset: Tensor, beside: Tensor, valid: Tensor, rho: Rho) -> Tensor:
+        return Misfit.apply(seen, gain, offset, beside, self.frames, valid, self.noise.detach(), self.excess, rho)
 
     def misfit_and_tv(self) -> dict[str, Tensor]:
         """The misfit, and the TV term at its present weight; nats."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BLOCK = 64  # pixels of a side that are blurred at a time
 FLOOR = 5e-4  # reflectance; DN steps of 1e-4 and an exact fit of a simulated scene must not give infinite weights
 
 
@@ -49,17 +52,29 @@ def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True, reach: float = 
     `margin` of three standard errors. The mean itself does not count: what moves a field as a whole is no detail, and
     as white noise would cost the detail that the observation shows. With `about_mean` false it counts.
     """
-    places = (torch.arange(n, dtype=z.dtype, device=z.device) for n in z.shape[2:])
-    away = (((i[:, None] - i) / reach).abs() for i in places)
-    rows, columns = (torch.exp(-x.square() / 2) * (x <= 4) for x in away)  # what is smaller yet slows processors down
+    rows, columns = (_windows(torch.arange(n, dtype=z.dtype, device=z.device), reach) for n in z.shape[2:])
+
+    def blurred(image: Tensor) -> Tensor:
+        image = torch.cat([window.T @ image[:, places] for places, window in rows], 1)
+        return torch.cat([image[:, :, places] @ window for places, window in columns], 2)
 
     def around(z: Tensor, valid: Tensor) -> Tensor:
         """Of one observation: [b, y, x]."""
-        count = (rows @ valid.to(z) @ columns).clamp(min=1e-6)
-        mean = rows @ torch.where(valid, z, 0) @ columns / count if about_mean else 0.0
-        return rows @ torch.where(valid, z - mean, 0).square() @ columns / count
+        count = blurred(valid.to(z)).clamp_(min=1e-6)
+        mean = blurred(torch.where(valid, z, 0)).div_(count) if about_mean else 0.0
+        return blurred(torch.where(valid, z - mean, 0).square_()).div_(count)
 
-    return torch.stack([(around(*one) - margin).clamp(min=1) for one in zip(z, valid, strict=True)])
+    return torch.stack([around(*one).sub_(margin).clamp_(min=1) for one in zip(z, valid, strict=True)])
+
+
+def _windows(places: Tensor, reach: float) -> list[tuple[slice, Tensor]]:
+    """Gaussians around `BLOCK` places at a time, cut off at 4 reaches: slices of places [m], and from each [m, n]."""
+    found = []
+    for start in range(0, len(places), BLOCK):
+        near = slice(max(0, start - math.ceil(4 * reach)), start + BLOCK + math.ceil(4 * reach))
+        away = ((places[near, None] - places[start : start + BLOCK]) / reach).abs()
+        found.append((near, torch.exp(-away.square() / 2) * (away <= 4)))  # smaller ones yet slow processors down
+    return found
 
 
 def usual(frames: Tensor, valid: Tensor, *, outlier: float = 5.0) -> Tensor:

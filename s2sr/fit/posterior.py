@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from s2sr.fit.aliases import backward_solve, forward_solve
-from s2sr.fit.bands import components, factors, mix, seen
+from s2sr.fit.aliases import applied
+from s2sr.fit.bands import components, covariances, mix, seen
 from s2sr.fit.losses import Energy, Quadratic
 from s2sr.fit.modes import Modes
 from s2sr.fit.noise import excess
@@ -102,7 +102,7 @@ def departure(module: Reconstruction) -> Tensor:
     weights = module.field.weights.requires_grad_(True)
     module.evals += 1
     trusted = module.valid & module.trusted
-    misfit = module.misfit_of(module.field(), module.frames, rho=Quadratic(), samples=trusted)
+    misfit = module.fidelity(rho=Quadratic(), samples=trusted)
     prior = GaussianPrior.of(module)
     (gradient,) = torch.autograd.grad(misfit + prior(weights), weights)
     return FourierMetric(module, prior)(gradient)
@@ -116,7 +116,8 @@ def closed_form(module: Reconstruction) -> None:
 @torch.no_grad()
 def local_noise(module: Reconstruction, *, about_mean: bool = True) -> None:
     """The start of a stage: places that change in an observation count less there, as the residuals now say."""
-    module.excess.copy_(excess(module.residual() / module.noise[..., None, None], module.valid, about_mean=about_mean))
+    standard = module.residual().div_(module.noise[..., None, None])
+    module.excess.copy_(excess(standard, module.valid, about_mean=about_mean))
 
 
 class FourierMetric:
@@ -137,19 +138,17 @@ class FourierMetric:
         self.modes = Modes(field)
         self.roots = [one.rsqrt() for one in prior.stiffness]
         information = [self.modes.information(module, b, root) for b, root in enumerate(self.roots)]
-        level, single = seen(torch.stack([rows[0][0].real for rows in information])), field.weights.dtype
+        level = seen(torch.stack([torch.stack([row[-1].real for row in rows], -1) for rows in information]))
+        single = field.weights.dtype
         found = components(prior.correlation.to(level), level)
-        self.factors = [
-            [[entry.to(single.to_complex()) for entry in row] for row in factor]
-            for factor in factors(information, found)
-        ]
+        self.covariances = [each.to(single.to_complex()) for each in covariances(information, found)]
         self.components = found.to(single)
 
     def __call__(self, gradient: Tensor) -> Tensor:
         step, shape = torch.empty_like(gradient), gradient.shape[1:]
         white = mix(self.components.T, spectra(gradient, self.roots))
-        for component, factor in zip(white, self.factors, strict=True):
-            self.modes.put(backward_solve(factor, forward_solve(factor, self.modes.of(component))), component)
+        for component, covariance in zip(white, self.covariances, strict=True):
+            self.modes.put(applied(covariance, self.modes.of(component)), component)
         for to, z, root in zip(step, mix(self.components, white), self.roots, strict=True):
             to.copy_(torch.fft.irfft2(z.mul_(root), s=shape, norm="ortho"))
         return step

@@ -41,19 +41,18 @@ class Refit:
         field = module.field
         change = field.unsolved(next((s for s in range(2, field.scale) if field.scale % s == 0), field.scale))
         weights, shifts = change.weights.requires_grad_(), field.shifts.detach()
-        gain = field.radiometry.gain.detach()[..., None, None]
         with torch.no_grad():
-            missing = module.frames - field()
-        nothing = torch.zeros_like(missing).requires_grad_()
-        (slope,) = torch.autograd.grad(module.misfit_of(nothing, missing), nothing)
+            known = field()
+        nothing = torch.zeros_like(known).requires_grad_()
+        (slope,) = torch.autograd.grad(module.misfit_beside(known, nothing), nothing)
         module.reveal()
         prior = GaussianPrior.of(module, change)
 
         def closure() -> Tensor:
             module.evals += 1
             weights.grad = None
-            seen = gain * change.observed(shifts)
-            value = module.misfit_of(seen, missing) - (slope * seen).sum() + prior(weights)
+            seen = change.observed(shifts)
+            value = module.misfit_beside(known, seen) - (slope * seen).sum() + prior(weights)
             value.backward()
             return value.detach()
 

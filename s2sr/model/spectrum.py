@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 CORNER = 0.02  # f0, cycles per LR pixel: larger than any frame shows; it keeps P finite
 RIPPLES = (0.15, 0.22, 0.32, 0.47, 0.69, 1.01)  # cycles per LR pixel; frames show few finer, and count no coarser ones
+TABLE = 4096  # frequencies
 BEND, RIPPLE = 0.2, 0.15  # standard deviations of q and r over scenes, about 0
 
 
@@ -48,17 +49,23 @@ class Spectrum(nn.Module):
 
     def basis(self, squared: Tensor) -> Tensor:
         """[..., 3 + k] what the coefficients multiply in log P, at frequencies whose |f|^2 is `squared` [...]."""
-        level = _level(squared)
-        return torch.cat((torch.stack((torch.ones_like(level), -level, -level.square()), -1), _ripples(level)), -1)
+        return _basis(_level(squared))
 
     def forward(self, band: int, squared: Tensor) -> Tensor:
-        """P_b at frequencies whose |f|^2 is `squared`, in their precision."""
-        power, slope, bend, *_ = coefficients = self.coefficients[band].to(squared.dtype)
+        """P_b at frequencies whose |f|^2 is `squared`, in their precision.
+
+        Where they are many, between those of a table, to 1e-5 of it.
+        """
+        coefficients = self.coefficients[band].to(squared.dtype)
+        if squared.numel() < TABLE:
+            return (self.basis(squared) @ coefficients).exp()
         level = _level(squared)
-        log = power - (slope + bend * level) * level
-        rippled = squared < (2 * RIPPLES[-1]) ** 2  # of a fine lattice's frequencies few
-        log[rippled] += _ripples(level[rippled]) @ coefficients[3:]
-        return log.exp()
+        low, high = level.aminmax()
+        nodes = low + (high - low) / (TABLE - 1) * torch.arange(TABLE, dtype=level.dtype, device=level.device)
+        table = _basis(nodes) @ coefficients
+        at = (level - low) * ((TABLE - 1) / (high - low))
+        below = at.long().clamp_(max=TABLE - 2)
+        return torch.lerp(table[below], table[below + 1], at.sub_(below)).exp_()
 
     def precision(self) -> Tensor:
         """[3 + k] of the coefficients over scenes: few are far from a power law."""
@@ -72,6 +79,10 @@ class Spectrum(nn.Module):
 def _level(squared: Tensor) -> Tensor:
     """l at frequencies whose |f|^2 is `squared`."""
     return ((CORNER**2 + squared) / (CORNER**2 + 0.25)).log() / 2
+
+
+def _basis(level: Tensor) -> Tensor:
+    return torch.cat((torch.stack((torch.ones_like(level), -level, -level.square()), -1), _ripples(level)), -1)
 
 
 def _ripples(level: Tensor) -> Tensor:

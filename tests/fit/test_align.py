@@ -73,7 +73,7 @@ def test_the_metric_is_the_inverse_curvature_for_given_weights(module, name):
     parameter.requires_grad_(True)
 
     def gradient() -> torch.Tensor:
-        return torch.autograd.grad(module.misfit_of(module.field(), module.frames, rho=Quadratic()), parameter)[0]
+        return torch.autograd.grad(module.fidelity(rho=Quadratic()), parameter)[0]
 
     change = torch.zeros_like(parameter)
     change[2, 0], change[3, 0] = 1e-3, -1e-3  # the mean is gauge

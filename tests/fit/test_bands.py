@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from s2sr.data.simulate import simulate_scene
-from s2sr.fit.bands import components, factors, mix
+from s2sr.fit.bands import components, covariances, mix
 from s2sr.fit.correlation import correlation, coupled_form
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.posterior import FourierMetric, GaussianPrior, closed_form, fourier_metric, posterior
@@ -67,7 +67,7 @@ def test_spectra_are_mixed_as_the_images_are(monkeypatch):
 def test_a_component_is_known_as_well_as_the_bands_it_is_in():
     information = [[[torch.full((2, 2), float(value), dtype=torch.complex128)]] for value in (3, 5)]
     shares = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
-    found = [float(factor[0][0][0, 0].real) ** 2 for factor in factors(information, shares)]
+    found = [1 / float(covariance[0, 0, 0, 0].real) for covariance in covariances(information, shares)]
     assert found == pytest.approx([1 + 3 + 0.36 * 5, 1 + 0.64 * 5])
 
 

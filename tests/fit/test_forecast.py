@@ -15,7 +15,7 @@ from s2sr.data.demo import Demo
 from s2sr.fit import forecast
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.forecast import Conditions, Forecast, Reach, crossing, observed
-from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
+from s2sr.fit.likelihood import Frames, Model, negative_log_evidence, planes
 from s2sr.model.psf import PSF
 from s2sr.model.spectrum import Spectrum
 
@@ -39,11 +39,10 @@ def conditions(shifts, *, noise=0.004, side=64, contrast=0.05, slope=2.3) -> Con
 
 def model(given: Conditions, aliases: Aliases) -> Model:
     """Of its first band."""
-    amplitude = (
-        aliases.transfer(given.sigma[:1], given.widths[:1]) * given.spectrum(0, aliases.squared())[..., None].sqrt()
-    )
-    noise = given.noise[:, :1]
-    return Model(aliases, given.shifts, torch.ones_like(noise), noise.square()[None, None], amplitude.detach())
+    power = given.spectrum(0, aliases.squared())[:, None].detach()
+    noise = given.noise[:, :1].square()
+    amplitude = aliases.transfer(given.sigma[:1], given.widths[:1]) * power.sqrt()
+    return Model(aliases, given.shifts, torch.ones_like(noise), noise, torch.zeros_like(noise), amplitude)
 
 
 def drawn(dates: int, jitter=(0.2, 0.2), seed: int = 0) -> Tensor:
@@ -74,7 +73,6 @@ def test_fits_scatter_as_the_bound_says():
     given = conditions(drawn(6), side=12, noise=0.006)
     aliases = Aliases.of(given.shape)
     moments = model(given, aliases)
-    known = {"gain": moments.gain, "variance": moments.variance, "amplitude": moments.amplitude}
     counts = aliases.counts.expand(12, -1)
     squares = []
     for seed in range(25):
@@ -82,8 +80,8 @@ def test_fits_scatter_as_the_bound_says():
 
         def value_and_slope(x: np.ndarray, spectra: Tensor = spectra) -> tuple[float, np.ndarray]:
             shifts = torch.from_numpy(x).view(-1, 2).requires_grad_()
-            frames = Frames(spectra.permute(1, 2, 0)[..., None], aliases, counts, moments.gain)
-            loss = negative_log_evidence(frames, shifts=shifts, **known)
+            frames = Frames(spectra[:, None], counts, moments.gain)
+            loss = negative_log_evidence(frames, replace(moments, shifts=shifts))
             (slope,) = torch.autograd.grad(loss, shifts)
             return float(loss.detach()), slope.flatten().numpy()
 
@@ -141,7 +139,7 @@ def test_errors_of_the_posterior_mean_reach_a_quarter_of_the_power_where_it_says
     error, signal = torch.zeros_like(power), torch.zeros_like(power)
     for seed in range(8):
         scene, spectra = simulated(given, seed)
-        estimate = power.sqrt() * moments.mean(spectra.permute(1, 2, 0)[..., None])[..., 0]
+        estimate = power.sqrt() * moments.posterior().mean(planes(spectra[:, None] * moments.turn))[:, 0]
         truth = scene[(rows * n).round().long() % (S * n), (columns * n).round().long() % (S * n)]
         error += (estimate - truth).abs().square()
         signal += truth.abs().square()

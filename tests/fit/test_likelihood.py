@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from s2sr.fit.aliases import Aliases, backward_solve, cholesky, forward_solve, inverse
+from s2sr.fit.aliases import Aliases, backward_solve, cholesky, forward_solve, inverted
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence, shift_information
 
 N, SCALE = 6, 4
@@ -51,16 +52,19 @@ def frames(dense) -> Tensor:
 
 def moments(scale: int, shifts=SHIFTS, gain=GAIN, noise=NOISE, sigma=SIGMA, level=WIDTH) -> Model:
     aliases = Aliases.of((N, N), scale=scale)
-    amplitude = aliases.transfer(sigma[None], WIDTH[None]) * (level * power(aliases.squared())).sqrt()[..., None]
-    return Model(aliases, shifts, gain[:, None], noise.square()[None, None, :, None], amplitude)
+    amplitude = aliases.transfer(sigma[None], WIDTH[None]) * (level * power(aliases.squared())).sqrt()[:, None]
+    noise = noise.square()[:, None]
+    return Model(aliases, shifts, gain[:, None], noise, torch.zeros_like(noise), amplitude)
 
 
 def evidence(frames: Tensor, scale: int, *parameters: Tensor, clear: float = 1.0) -> Tensor:
     model = moments(scale, *parameters)
-    spectra = torch.fft.rfft2(frames, norm="ortho").permute(1, 2, 0)[..., None]
-    seen = Frames(spectra, model.aliases, model.aliases.counts.expand(N, -1), torch.full_like(model.gain, clear))
-    given = {"shifts": model.shifts, "gain": model.gain, "variance": model.variance, "amplitude": model.amplitude}
-    return negative_log_evidence(seen, **given)
+    return negative_log_evidence(as_seen(frames, model, clear), model)
+
+
+def as_seen(frames: Tensor, model: Model, clear: float = 1.0) -> Frames:
+    spectra = torch.fft.rfft2(frames, norm="ortho")[:, None]
+    return Frames(spectra, model.aliases.counts.expand(N, -1), torch.full_like(model.gain, clear))
 
 
 def test_with_all_aliases_it_is_the_dense_normal_distribution(dense, frames):
@@ -89,22 +93,30 @@ def test_the_gradient_is_that_of_the_value(frames, scale):
     )
 
 
-def test_the_gradient_along_a_variance_of_every_frequency(frames):
-    """Change between dates has a spectrum of its own."""
+def test_the_gradient_along_change_that_has_the_spectrum_of_the_scene(frames):
     model = moments(2)
-    shape = (N, N // 2 + 1, 3, 1)
-    seen = Frames(
-        torch.fft.rfft2(frames, norm="ortho").permute(1, 2, 0)[..., None],
-        model.aliases,
-        model.aliases.counts.expand(N, -1),
-        torch.ones_like(model.gain),
-    )
-    torch.manual_seed(2)
-    log_variance = (model.variance * (1 + torch.rand(shape, dtype=torch.float64))).log().requires_grad_()
-    given = {"shifts": model.shifts, "gain": model.gain, "amplitude": model.amplitude}
-    assert torch.autograd.gradcheck(
-        lambda v: negative_log_evidence(seen, variance=v.exp(), **given), log_variance, eps=1e-5, rtol=1e-4, atol=3e-4
-    )
+    seen = as_seen(frames, model, 0.9)
+    given = torch.tensor([1e-3, 0.2, 0.03], dtype=torch.float64)[:, None].requires_grad_()
+    level = WIDTH.clone().requires_grad_()
+
+    def value(change: Tensor, level: Tensor) -> Tensor:
+        return negative_log_evidence(seen, replace(moments(2, level=level), change=change))
+
+    assert torch.autograd.gradcheck(value, (given, level), eps=1e-6, rtol=1e-4, atol=3e-4)
+
+
+def test_a_few_rows_of_frequencies_at_a_time(frames, monkeypatch):
+    parameters = [p.clone().requires_grad_() for p in (SHIFTS, GAIN, NOISE, SIGMA, WIDTH)]
+
+    def value_and_slopes() -> list[Tensor]:
+        value = evidence(frames, 2, *parameters, clear=0.8)
+        return [value.detach(), *torch.autograd.grad(value, parameters)]
+
+    whole = value_and_slopes()
+    innovation = moments(2).innovation(torch.float64)(as_seen(frames, moments(2)).spectra)
+    monkeypatch.setattr("s2sr.fit.likelihood.BLOCK", 2 * 3 * (N // 2 + 1))
+    torch.testing.assert_close(value_and_slopes(), whole)
+    torch.testing.assert_close(moments(2).innovation(torch.float64)(as_seen(frames, moments(2)).spectra), innovation)
 
 
 def test_samples_at_their_conditional_mean_count_nothing(dense, frames):
@@ -115,8 +127,8 @@ def test_samples_at_their_conditional_mean_count_nothing(dense, frames):
     inner = torch.linalg.solve(covariance[there][:, there], y[there])
     y[~there] = covariance[~there][:, there] @ inner
     model = moments(SCALE)
-    innovation = model.innovation(torch.fft.rfft2(y.view(-1, N, N), norm="ortho").permute(1, 2, 0)[..., None])
-    found = torch.fft.irfft2(innovation[..., 0].permute(2, 0, 1), s=(N, N), norm="ortho").flatten()
+    innovation = model.innovation(torch.float64)(torch.fft.rfft2(y.view(-1, 1, N, N), norm="ortho"))
+    found = torch.fft.irfft2(innovation, s=(N, N), norm="ortho").flatten()
     torch.testing.assert_close(found[~there], torch.zeros_like(found[~there]), atol=1e-8, rtol=0)
     torch.testing.assert_close(found[there], inner)
 
@@ -145,10 +157,9 @@ def test_the_factor_solves():
     factor = cholesky([[b[:, i, j] for j in range(i + 1)] for i in range(4)])
     found = torch.stack(backward_solve(factor, forward_solve(factor, list(right.T))), -1)
     torch.testing.assert_close(found, torch.linalg.solve(b, right))
-    expected = torch.linalg.inv(b)
-    for i, row in enumerate(inverse(factor)):
-        for j, entry in enumerate(row):
-            torch.testing.assert_close(entry, expected[:, i, j])
+    inverse = b.permute(1, 2, 0).clone()
+    torch.testing.assert_close(inverted(inverse), torch.linalg.slogdet(b)[1])
+    torch.testing.assert_close(inverse.permute(2, 0, 1), torch.linalg.inv(b))
 
 
 def test_the_aliases_are_the_frequency_and_the_next_ones():

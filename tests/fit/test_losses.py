@@ -23,15 +23,20 @@ def test_gradcheck_of_the_misfits(misfit):
     assert torch.autograd.gradcheck(misfit, (3 * normal(2, 3, 4).requires_grad_(),))
 
 
+@pytest.mark.parametrize("block", [1, 60, 10**6])
 @pytest.mark.parametrize("rho", [Quadratic(), Huber(0.7)])
-def test_the_misfit_of_frames_is_that_of_their_standardised_residual(rho):
-    predicted, observed = normal(3, 2, 4, 5).requires_grad_(), normal(3, 2, 4, 5, seed=1)
-    valid, noise, excess = normal(3, 2, 4, 5, seed=2) > -0.5, normal(3, 2, seed=3).exp(), normal(3, 2, 4, 5).exp() + 1
-    arguments = (observed, valid, noise, excess, rho)
+def test_the_misfit_of_frames_is_that_of_their_standardised_residual(rho, block, monkeypatch):
+    monkeypatch.setattr(losses, "BLOCK", block)
+    seen, beside, observed = (normal(3, 2, 4, 5, seed=k) for k in (0, 1, 2))
+    gain, offset, noise = (normal(3, 2, seed=k) for k in (3, 4, 5))
+    valid, noise, excess = normal(3, 2, 4, 5, seed=6) > -0.5, noise.exp(), normal(3, 2, 4, 5).exp() + 1
+    moving = [x.requires_grad_() for x in (seen, gain, offset)]
+    arguments = (beside, observed, valid, noise, excess, rho)
+    predicted = gain[..., None, None] * seen + offset[..., None, None] + beside
     z = (predicted - observed) / (noise[..., None, None] * excess.sqrt())
     expected = float(rho(z[valid]).detach())
-    assert float(Misfit.apply(predicted, *arguments).detach()) == pytest.approx(expected, rel=1e-12)
-    assert torch.autograd.gradcheck(lambda p: Misfit.apply(p, *arguments), (predicted,))
+    assert float(Misfit.apply(*moving, *arguments).detach()) == pytest.approx(expected, rel=1e-12)
+    assert torch.autograd.gradcheck(lambda *p: Misfit.apply(*p, *arguments), moving)
 
 
 def test_huber_is_quadratic_below_its_threshold():

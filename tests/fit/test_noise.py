@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from s2sr.fit import noise
 from s2sr.fit.noise import FLOOR, excess, frame_to_frame_std, robust_std, usual
 from s2sr.model.field import SplatField
 from s2sr.model.grid import Grid
@@ -99,3 +100,13 @@ def test_excess_is_where_a_patch_changed_and_in_that_frame_alone():
     assert patch.min() > 8
     found[1, 0, 10:50, 10:50] = 1
     assert (found > 1).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("about_mean", [True, False])
+def test_a_few_places_at_a_time(monkeypatch, about_mean):
+    torch.manual_seed(0)
+    z, valid = 3 * torch.randn(2, 1, 50, 41, dtype=torch.float64), torch.rand(2, 1, 50, 41) > 0.2
+    monkeypatch.setattr(noise, "BLOCK", 64)
+    whole = noise.excess(z, valid, about_mean=about_mean)
+    monkeypatch.setattr(noise, "BLOCK", 7)
+    torch.testing.assert_close(noise.excess(z, valid, about_mean=about_mean), whole)

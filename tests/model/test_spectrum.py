@@ -68,3 +68,12 @@ def test_power_is_that_at_the_nyquist_frequency_and_falls_with_the_slope():
     half, whole = (float(spectrum(0, torch.tensor(f**2, dtype=torch.float64)).detach()) for f in (0.5, 1.0))
     assert half == pytest.approx(float(spectrum.coefficients[0, 0].detach().exp()))
     assert half / whole == pytest.approx(2**3.0, rel=0.005)  # but for the corner
+
+
+def test_many_frequencies_come_from_a_table():
+    spectrum = bent(-3.0, 2.5, 0.2)
+    with torch.no_grad():
+        spectrum.coefficients[0, 3:] = torch.linspace(-0.4, 0.4, len(RIPPLES))
+        squared = torch.linspace(0, 4, 20_000, dtype=torch.float64).square()
+        exact = (spectrum.basis(squared) @ spectrum.coefficients[0].double()).exp()
+        torch.testing.assert_close(spectrum(0, squared), exact, rtol=2e-5, atol=0)
