@@ -1,12 +1,12 @@
 """How cost grows with the scene. What a whole run takes, benchmarks/process.py tells.
 
-python benchmarks/scale.py [--sizes 256,512,1024] [--threads 2] [--stages true]
+python benchmarks/scale.py [--sizes 256,512,1024] [--threads 2] [--rounds 3] [--stages true]
 
 Scenes are power-law surfaces, seen by the model itself through jitter of .15 px and noise of .002. Prints
 
 * the weights alone (stage `solve` of strategy=bayes, shifts and noise known) at 4x from 16 observations of one band,
   unmasked and with a tenth of all samples masked in squares: seconds, seconds of the processor (on a shared machine
-  the better measure), the same per LR pixel, evaluations, peak memory;
+  the better measure), the same per LR pixel, evaluations, peak memory; medians of rounds in which sizes take turns;
 * the blind fit, stage by stage and level by level: the same, and what comes before it.
 """
 
@@ -17,6 +17,7 @@ import logging
 import math
 import multiprocessing
 import resource
+import statistics
 import time
 from pathlib import Path
 
@@ -142,16 +143,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="256,512,1024")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stages", choices=["true", "false"], default="true")
     options = parser.parse_args()
     print(f"weights alone, 16 observations, 1 band, 4x, {options.threads} threads")
     print(f"{'':24}" + "".join(f"{column:>14}" for column in COLUMNS))
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for size in map(int, filter(None, options.sizes.split(","))):
-            for masked in (0.0, 0.1):
-                found = pool.apply(solve, (size, masked, options.threads))
-                name = f"{size} x {size} {'masked' if masked else 'unmasked'}"
-                print(f"{name:24}" + "".join(f"{value:14.2f}" for value in found), flush=True)
+        cases = [(int(size), masked) for size in filter(None, options.sizes.split(",")) for masked in (0.0, 0.1)]
+        rounds = [[pool.apply(solve, (*case, options.threads)) for case in cases] for _ in range(options.rounds)]
+        for (size, masked), *found in zip(cases, *rounds, strict=True):
+            name = f"{size} x {size} {'masked' if masked else 'unmasked'}"
+            print(f"{name:24}" + "".join(f"{statistics.median(column):14.2f}" for column in zip(*found, strict=True)))
         for size, observations, bands, levels in FITS if options.stages == "true" else ():
             print(f"{size} x {size}, {observations} dates, {bands} bands, {levels}")
             for name, found in pool.apply(stages, (size, observations, bands, levels, options.threads)):
