@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -112,6 +115,7 @@ def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help)
         return
+    atexit.register(gc.freeze)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -131,9 +135,7 @@ def job(cfg: DictConfig) -> None:
     place = folder if settings.output_subdir is None else shown(folder)  # a resumed run has changed its directory
     sweep = settings.mode == RunMode.MULTIRUN
     try:
-        from s2sr.experiment import run  # seconds of imports that a typo in an override should not wait for
-
-        run(cfg, folder, group=group_of(folder), resume=settings.output_subdir is None)
+        experiment()(cfg, folder, group=group_of(folder), resume=settings.output_subdir is None)
         if not sweep:  # which names its own files
             say(place)
     except KeyboardInterrupt:
@@ -153,6 +155,21 @@ def job(cfg: DictConfig) -> None:
         write_json(folder / "metrics.json", {"status": "failed", "error": f"{type(error).__name__}: {reason}"})
     finally:
         close_dashboard()
+
+
+@cache
+def experiment() -> Callable[..., Any]:
+    """`s2sr.experiment.run`: seconds of imports that a typo in an override should not wait for.
+
+    A million objects that last as long as the program: to look through them for garbage would take two seconds more.
+    """
+    atexit.register(gc.freeze)
+    gc.disable()
+    from s2sr.experiment import run
+
+    gc.freeze()
+    gc.enable()
+    return run
 
 
 def group_of(folder: Path) -> str | None:
