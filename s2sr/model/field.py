@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from s2sr.model.footprint import pixel_integral, tail
 from s2sr.model.grid import Grid
 from s2sr.model.kernels import Footprints
-from s2sr.model.lattice import Lattice
+from s2sr.model.lattice import Lattice, margin_of
 from s2sr.model.observe import Blur, Observe
 from s2sr.model.psf import PSF, detector_widths
 from s2sr.model.radiometry import Radiometry
@@ -81,7 +81,7 @@ class SplatField(nn.Module):
         self.reach = float(self.shifts.detach().abs().max()) + SLACK
         spread = torch.hypot(self.sigma_psf.detach(), torch.tensor(0.6 / scale))
         footprint = (self.beside + self.widths / 2 + tail(dtype) * spread).max()
-        self.lattice = Lattice(grid.shape, scale, math.ceil(float(footprint) + self.reach))
+        self.lattice = Lattice(grid.shape, scale, margin_of(grid.shape, math.ceil(float(footprint) + self.reach)))
         self.weights = nn.Parameter(torch.zeros(len(bands), *self.lattice.shape, dtype=dtype))
 
     @property

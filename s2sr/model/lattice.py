@@ -16,7 +16,24 @@ from torch import Tensor
 
 from s2sr.model.footprint import gaussian, tail
 
+ROOM = 30  # margins that are larger by up to this part of the scene are looked at, too
 BLOCK = 64  # positions evaluated at a time: a window of splats and its kernel then fit the cache
+
+
+def margin_of(pixels: tuple[int, int], least: int) -> int:
+    """LR pixels, `least` or a little more: Fourier transforms take twice the time where a length has a large prime."""
+
+    def slow(margin: int) -> int:
+        return sum(not _smooth(n + 2 * margin) for n in pixels)
+
+    return min(range(least, least + 2 + min(pixels) // ROOM), key=slow)
+
+
+def _smooth(length: int) -> bool:
+    for prime in (2, 3, 5, 7, 11):
+        while length % prime == 0:
+            length //= prime
+    return length == 1
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from s2sr.report.jobs import lines, read_jobs, swept, table
 from s2sr.report.loggers import log_point, wandb_runs, wandb_table
 from s2sr.report.metrics import area_average, bicubic, shift_rmse
 from s2sr.report.products import clearest_frame, observation_rows
-from s2sr.report.scores import baseline_scores, scores
+from s2sr.report.scores import baseline_fidelity, baseline_sharpness, scores
 
 SYNCHRONISED = False  # every row holds its x; wandb 0.31, asked to add it where it lacks, at times writes 0 over it
 
@@ -48,7 +48,8 @@ class Dashboard(Callback):
         self._levels: list[dict[str, float]] = []  # the scores at the end of each
         self._compared: set[int] = set()  # scales at which the others' pictures were shown
         self._placed: Tensor | None = None  # the shifts that were shown last
-        self._baseline = cache(partial(baseline_scores, scene))  # by scale
+        self._sharpness = cache(partial(baseline_sharpness, scene))  # by scale, of the bicubic
+        self._fidelity = cache(partial(baseline_fidelity, scene))
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         for run in wandb_runs(trainer.loggers):
@@ -89,8 +90,10 @@ class Dashboard(Callback):
     def _scores(self, module: Any, image: Tensor | None, shifts: Tensor) -> dict[str, float]:
         """Of the image [b, y, x] that a level ends with; with none, those of the last one and of the shifts."""
         if image is not None:
-            scale = module.field.scale
-            return scores(self.scene, image, scale, shifts, baseline=self._baseline(scale))
+            scale, finest = module.field.scale, module.phases[-1].scale
+            # sharpness is that of one resolution at every scale: the finest bicubic's stands beside all
+            baseline = self._sharpness(finest) | self._fidelity(scale)
+            return scores(self.scene, image, scale, shifts, baseline=baseline)
         truth = self.scene.truth
         return module.scores | ({"shift_rmse_px": shift_rmse(shifts, truth.shifts)} if truth else {})
 

@@ -32,9 +32,19 @@ def scores(
 
 def baseline_scores(scene: Scene, scale: int) -> dict[str, float]:
     """Those of the bicubic of the temporal mean, with suffix `_bicubic`."""
-    image = bicubic(scene.temporal_mean(), scale)
-    found = sharpness(image, scale)
-    if scene.truth:
-        shift = scene.truth.shifts.mean(0)
-        found |= fidelity(image, scene.truth.reflectance, scale=scale, truth_scale=scene.truth.scale, shift=shift)
+    return baseline_sharpness(scene, scale) | baseline_fidelity(scene, scale)
+
+
+def baseline_sharpness(scene: Scene, scale: int) -> dict[str, float]:
+    return _named(sharpness(bicubic(scene.temporal_mean(), scale), scale))
+
+
+def baseline_fidelity(scene: Scene, scale: int) -> dict[str, float]:
+    if scene.truth is None:
+        return {}
+    image, truth, shift = bicubic(scene.temporal_mean(), scale), scene.truth, scene.truth.shifts.mean(0)
+    return _named(fidelity(image, truth.reflectance, scale=scale, truth_scale=truth.scale, shift=shift))
+
+
+def _named(found: Mapping[str, float]) -> dict[str, float]:
     return {f"{key}_bicubic": value for key, value in found.items()}

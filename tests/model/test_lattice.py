@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from s2sr.model.footprint import gaussian, pixel_integral, tail
-from s2sr.model.lattice import BLOCK, Lattice
+from s2sr.model.lattice import BLOCK, Lattice, margin_of
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -16,6 +16,20 @@ def test_splats_are_centred_in_their_cells():
     assert centres[[0, -1]].tolist() == [-3.75, 8.75]
     assert float(centres[8]) == 0.25, "the first splat of pixel 0"
     assert set(centres.diff().tolist()) == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "least", "margin"),
+    [
+        ((45, 53), 5, 5),  # 55 and 63 have no prime above 11
+        ((512, 512), 5, 8),  # 522 is 18 times 29, 528 is 48 times 11
+        ((1024, 1024), 4, 13),
+        ((11, 13), 4, 4),  # 19 is a prime, and a margin of 5 is no better than 4
+        ((64, 80), 5, 8),  # both lengths at once
+    ],
+)
+def test_a_margin_makes_both_lengths_fast_where_there_is_room(pixels, least, margin):
+    assert margin_of(pixels, least) == margin
 
 
 @pytest.mark.parametrize("axis", [0, 1])
