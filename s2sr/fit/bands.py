@@ -9,19 +9,16 @@ restoration: Hunt & Kuebler 1984).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
-
 import torch
 from torch import Tensor
 
-from s2sr.fit.aliases import Rows, inverted
+from s2sr.fit.aliases import inverted
 
 BLOCK = 2**17  # numbers of all bands that are mixed at a time: they stay in the cache
 
 
 def mix(matrix: Tensor, spectra: Tensor) -> Tensor:
-    """Complex spectra [b, y, x], in place, by their real combinations [b, b]."""
+    """Complex spectra [b, y, ...], in place, by their real combinations [b, b]."""
     height = max(1, BLOCK // spectra[:, 0].numel())
     for part in spectra.split(height, 1):
         parts = torch.view_as_real(part)
@@ -41,20 +38,23 @@ def components(correlation: Tensor, level: Tensor) -> Tensor:
     return root @ directions
 
 
-def covariances(information: Sequence[Rows], components: Tensor) -> list[Tensor]:
-    """[c] of [a, a, y, x]: the inverse of 1 and what is known of a component, sum_b C_bc^2 of the information on the
-    bands.
+def covariances(coupling: Tensor, amplitude: Tensor, components: Tensor, dtype: torch.dtype) -> Tensor:
+    """[a, a, c, y, x] the inverse of 1 and what is known of a component, sum_b C_bc^2 U_b Q_b U_b.
+
+    coupling: [b, a, a] Q; amplitude: [b, a, y, x] U.
     """
-    size = len(information[0])
-    lower = [(a, c) for a in range(size) for c in range(a + 1)]
-    of_bands = torch.stack([torch.stack([*chain(*rows)]).flatten(0, 1) for rows in information])
-    found = mix(components.T.square(), of_bands)
-    every = []
-    for each in found.unflatten(1, (len(lower), -1)):
-        matrix = each.new_empty(size, size, *each.shape[1:])
-        for (a, c), entry in zip(lower, each, strict=True):
-            matrix[a, c], matrix[c, a] = entry, entry.conj()
+    bands, size, rows, columns = amplitude.shape
+    first, second = torch.tril_indices(size, size, device=amplitude.device)
+    shares = torch.view_as_real(coupling[:, first, second]).permute(1, 2, 0)[:, :, None] * components.T.square()
+    found = torch.empty(size, size, bands, rows, columns, dtype=dtype, device=amplitude.device)
+    height = max(1, BLOCK // found[..., 0, :].numel())
+    for k in range(0, rows, height):
+        u = amplitude[:, :, k : k + height].transpose(0, 1).flatten(2)
+        parts = (shares.flatten(1, 2) @ (u[first] * u[second])).unflatten(1, (2, bands))
+        entries = torch.complex(*parts.unbind(1))
+        matrix = entries.new_empty(size, size, *entries.shape[1:])
+        matrix[first, second], matrix[second, first] = entries, entries.conj()
         matrix.diagonal().add_(1)
         inverted(matrix)
-        every.append(matrix)
-    return every
+        found[:, :, :, k : k + height] = matrix.unflatten(-1, (-1, columns))
+    return found

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from s2sr.fit.aliases import dense
 from s2sr.fit.bands import components, seen
 from s2sr.fit.modes import Modes
-from s2sr.fit.posterior import GaussianPrior, closed_form
+from s2sr.fit.posterior import closed_form, stiffness
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -38,17 +37,16 @@ def coupled_form(module: Reconstruction) -> None:
 @torch.no_grad()
 def correlation(module: Reconstruction) -> Tensor:
     """[b, b] R, from weights that are the posterior mean of bands that have nothing in common."""
-    field, modes, roots = module.field, Modes(module.field), GaussianPrior.of(module).roots
-    every = tuple(slice(None, None, -(-n // COARSE)) for n in modes.places[0][0].shape)
-    information, mean = [], []
-    for b, (w, root) in enumerate(zip(field.weights, roots, strict=True)):
-        information.append(dense([[x[every] for x in row] for row in modes.information(module, b, root.reciprocal())]))
-        white = torch.fft.rfft2(w, norm="ortho").mul_(root)
-        white[0, 0] = 0  # the mean is free
-        mean.append(torch.stack([x[every] for x in modes.of(white)], -1))
-    found = [torch.stack(each).flatten(1, 2).to(torch.complex128) for each in (information, mean)]
+    field, modes = module.field, Modes(module.field)
+    rows, columns = (slice(None, None, -(-n // COARSE)) for n in modes.places[0].shape[1:])
+    roots = stiffness(module, field.lattice, modes.aliases.squared()).sqrt()
+    white = modes.of_images(field.weights) * roots
+    white[:, 0, 0, 0] = 0  # the mean is free
+    amplitude = (modes.transfer() / roots)[..., rows, columns].flatten(2).mT
+    known = amplitude[..., None] * modes.coupling(module)[:, None] * amplitude[..., None, :]
     observed = module.valid.any(0).any(0).sum() * field.scale**2 / field.weights[0].numel()
-    return most_probable(*found, observed=float(observed))
+    mean = white[..., rows, columns].flatten(2).mT
+    return most_probable(known, mean.to(known), observed=float(observed)).to(module.correlation)
 
 
 def most_probable(information: Tensor, mean: Tensor, *, observed: float = 1.0) -> Tensor:

@@ -28,7 +28,7 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from s2sr.fit.losses import BLOCK, Energy
-from s2sr.fit.posterior import GaussianPrior, departure, fourier_metric
+from s2sr.fit.posterior import GaussianPrior, fourier_metric, posterior_mean
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
 from s2sr.model.psf import transfer
@@ -46,9 +46,7 @@ class EdgePrior:
 
     def __call__(self, module: Reconstruction) -> Objective:
         field, units = module.field, visible_gradients(module)
-        gradients = differences(field.weights.detach() - departure(module), field.scale)
-        cut = field.lattice.margin * field.scale
-        inside = gradients[..., cut:-cut, cut:-cut]
+        inside = gradients_of_mean(module)
         alone, vary = units.pow(-2).diag(), dimensions((inside / units[:, None, None]).flatten(0, 1).flatten(1))
         exponent = max(self.least, tail_exponent(mean_size(inside, alone), vary))
         form = likeness(module.correlation, -exponent / 2) / units / units[:, None]
@@ -56,10 +54,12 @@ class EdgePrior:
         delta = self.delta * float(size.mean().clamp(min=1e-6))
         stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
 
+        room = torch.empty_like(field.weights)  # for the gradient, time and again: fresh pages cost too much
+
         def parts() -> dict[str, Tensor]:
             factor = module.tv / stiffness
-            edges = GradientEnergy.apply(field.weights, field.scale, form, exponent, delta, factor)
-            return {"misfit": module.fidelity(), "edges": edges}
+            edges = GradientEnergy.apply(field.weights, field.scale, form, exponent, delta, factor, room)
+            return {"misfit": module.fidelity(), "edges": edges}  # the later one's gradient takes the earlier's
 
         return parts
 
@@ -77,6 +77,22 @@ def visible_gradients(module: Reconstruction) -> Tensor:
             seen = int((information[b] * passed.square() * power > 1).sum().clamp(min=1)) - 1
             found.append(2 * math.pi * frequencies[seen] * power[seen].sqrt())
     return torch.stack(found).to(field.weights)
+
+
+@torch.no_grad()
+def gradients_of_mean(module: Reconstruction) -> Tensor:
+    """[2, b, y, x] `differences` of the posterior mean inside the frames, at two splats per LR pixel and axis at most:
+    it has no finer detail, and means are all that is asked for.
+    """
+    field, (modes, mean) = module.field, posterior_mean(module)
+    scale = min(field.scale, 2)
+    rows, columns = (n // field.scale * scale for n in field.lattice.shape)
+    slopes = torch.exp(2j * math.pi / field.scale * modes.aliases.each) - 1
+    spectra = mean.new_zeros(2, len(mean), rows, columns // 2 + 1)
+    modes.put(mean * slopes[:, None].to(mean), spectra)
+    found = torch.fft.irfft2(spectra, s=(rows, columns), norm="ortho").mul_(scale)
+    cut = field.lattice.margin * scale
+    return found[..., cut:-cut, cut:-cut]
 
 
 def differences(weights: Tensor, scale: int) -> Tensor:
@@ -107,10 +123,18 @@ class GradientEnergy(Energy):
 
     @staticmethod
     def forward(
-        ctx, weights: Tensor, scale: int, form: Tensor, exponent: float, delta: float, factor: float = 1.0
+        ctx,
+        weights: Tensor,
+        scale: int,
+        form: Tensor,
+        exponent: float,
+        delta: float,
+        factor: float = 1.0,
+        room: Tensor | None = None,  # for the gradient
     ) -> Tensor:
         bands, rows, columns = weights.shape
-        gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
+        gradient = torch.empty_like(weights) if room is None else room
+        value = weights.new_zeros((), dtype=torch.float64)
         height = max(1, BLOCK // (bands * columns))
         above: Tensor | float = 0.0  # what flows in from the rows before
         for start in range(0, rows, height):
@@ -152,8 +176,6 @@ def edge_metric(module: Reconstruction) -> Metric:
     lattice, units = module.field.lattice, visible_gradients(module)
     rows, columns = (2 - 2 * torch.cos(2 * math.pi / lattice.scale * f) for f in lattice.frequencies(units.device))
     # 2: the fit is flatter than the posterior mean, and its prior stiffer; 0.1: the mean is free, but for a little
-    laplacian = 2 * (lattice.scale**2 * (rows + columns) + 0.1**2)
-    stiffness = [laplacian / (unit * lattice.scale) ** 2 for unit in units]
-    return fourier_metric(
-        module, GaussianPrior(stiffness, likeness(module.correlation, 0.5))
-    )  # 1/2: of q from 0.7 to 2
+    stiffness = 2 * (rows + columns + (0.1 / lattice.scale) ** 2)
+    alike = likeness(module.correlation, 0.5) * units * units[:, None]  # 1/2: of q from 0.7 to 2
+    return fourier_metric(module, GaussianPrior(stiffness[None], alike))

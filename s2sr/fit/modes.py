@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from s2sr.fit.aliases import Aliases, Rows
+from s2sr.fit.aliases import Aliases
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -17,44 +16,46 @@ if TYPE_CHECKING:
 
 
 class Modes:
-    """Those of a field, were its lattice periodic."""
+    """Those of a field, were its lattice periodic; on any lattice of the same cells that has them."""
 
     def __init__(self, field: SplatField) -> None:
         self.field, margin = field, field.lattice.margin
         cells = (field.grid.shape[0] + 2 * margin, field.grid.shape[1] + 2 * margin)
         self.aliases = aliases = Aliases.of(cells, scale=min(field.scale, 2), device=field.weights.device)
-        # what rfft2 leaves out are the conjugates at the opposite frequencies
         rows, columns = ((f * n).round().long() for f, n in zip((aliases.rows, aliases.columns), cells, strict=True))
-        self.places = []
-        for a, c in aliases.pairs:
-            mirrored = columns[c][None] < 0
-            row = torch.where(mirrored, -rows[a][:, None], rows[a][:, None]) % field.lattice.shape[0]
-            self.places.append((row, columns[c][None].abs().expand_as(row), mirrored))
+        rows, columns = rows[:, None, :, None], columns[None, :, None]
+        self.mirrored = (columns < 0).expand(len(rows), -1, -1, -1).flatten(0, 1)  # [a, 1, x]: rfft2 has the conjugate
+        rows = torch.where(columns < 0, -rows, rows).flatten(0, 1)
+        self.places = rows, columns.abs().expand(len(aliases.rows), -1, -1, -1).flatten(0, 1)
 
-    def of(self, spectrum: Tensor) -> list[Tensor]:
-        """[a] of [y, x] LR frequencies, from what rfft2 gave."""
-        return [torch.where(flip, x.conj(), x) for row, column, flip in self.places if [x := spectrum[row, column]]]
+    def of(self, spectra: Tensor) -> Tensor:
+        """[..., a, y, x] at every LR frequency, from what rfft2 gave [..., rows, columns]."""
+        found = spectra[(..., *self.places)]
+        return torch.where(self.mirrored, found.conj(), found)
 
-    def put(self, modes: Sequence[Tensor] | Tensor, spectrum: Tensor) -> None:
-        """Back into what rfft2 gave, in place."""
-        for (row, column, flip), x in zip(self.places, modes, strict=True):
-            spectrum[row, column] = torch.where(flip, x.conj(), x)
+    def of_images(self, images: Tensor) -> Tensor:
+        """[b, a, y, x] of weights [b, rows, columns]."""
+        return torch.stack([self.of(torch.fft.rfft2(image, norm="ortho")) for image in images])
+
+    def put(self, modes: Tensor, spectra: Tensor) -> None:
+        """[..., a, y, x] back into what rfft2 gave, in place."""
+        spectra[(..., *self.places)] = torch.where(self.mirrored, modes.conj(), modes)
 
     @torch.no_grad()
-    def information(self, module: Reconstruction, band: int, root: Tensor) -> Rows:
-        """U Q U, the curvature of a quadratic misfit along modes of a band that are divided by `root`, as rfft2's."""
-        field, aliases, scale = self.field, self.aliases, self.field.scale
-        share = (module.valid[:, band] / module.excess[:, band]).double().mean((-2, -1))  # of that of clear frames
-        weights = (field.radiometry.gain / module.noise)[:, band].double().square() * share
+    def transfer(self) -> Tensor:
+        """[b, a, y, x] what frames with gain 1 see of a mode, but for its phase, as both are in unitary transforms."""
+        field, aliases = self.field, self.aliases
         splat = torch.exp(-2 * (math.pi * field.lattice.sigma) ** 2 * aliases.squared())
-        transfer = aliases.transfer(field.sigma_psf[band, None].double(), field.widths[band, None].double())[:, 0]
-        free = torch.stack([root[row, column] for row, column, _ in self.places])
-        amplitude = transfer * splat * free / scale
+        seen = aliases.transfer(field.sigma_psf.double(), field.widths.double()).transpose(0, 1)
+        return seen * (splat / field.scale)
+
+    @torch.no_grad()
+    def coupling(self, module: Reconstruction) -> Tensor:
+        """[b, a, a] the curvature of a quadratic misfit along two aliases, over their transfer: that of all modes."""
+        field, scale = self.field, self.field.scale
+        clear = (module.valid / module.excess).double().mean((-2, -1))  # what counts, of clear frames
+        weights = (field.radiometry.gain / module.noise).double().square() * clear
         from_first = (scale - 1) / (2 * scale)  # a cell's first splat is that far before its centre
-        shifts = field.shifts.double() - field.beside[band].double() - from_first
-        coupling = aliases.coupling(shifts, weights[:, None, None])
-        both = [[amplitude[a] * amplitude[c] for c in range(a + 1)] for a in range(len(amplitude))]
-        return [
-            [torch.complex(q.real * u, q.imag * u) for q, u in zip(row, of_row, strict=True)]
-            for row, of_row in zip(coupling, both, strict=True)
-        ]
+        shifts = field.shifts.double()[:, None] - field.beside.double()[:, None] - from_first
+        phases = torch.exp(2j * math.pi * (shifts @ self.aliases.steps))
+        return torch.einsum("tb,tba,tbc->bac", weights.to(phases), phases, phases.conj())

@@ -314,10 +314,11 @@ class Reconstruction(lightning.LightningModule):
     def optimizer_step(self, epoch: int, step: int, optimizer: Any, closure: Any = None) -> None:
         """One step; where the objective is not finite, back to the last point where it was, with fresh curvature."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        before = [p.detach().clone() for p in parameters]
+        safe = getattr(optimizer, "stays_finite", False)
+        before = [] if safe else [p.detach().clone() for p in parameters]
         try:
             super().optimizer_step(epoch, step, optimizer, closure)
-            finite = all(math.isfinite(torch.linalg.vector_norm(p.detach(), torch.inf)) for p in parameters)
+            finite = safe or all(math.isfinite(x) for p in parameters for x in p.detach().aminmax())
         except (IndexError, RuntimeError) as error:  # strong_wolfe on a NaN or unbounded objective, or where it is flat
             if isinstance(error, RuntimeError) and "overflow" not in str(error):
                 raise

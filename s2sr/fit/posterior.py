@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from s2sr.fit.aliases import applied
-from s2sr.fit.bands import components, covariances, mix, seen
+from s2sr.fit.bands import BLOCK, components, covariances, mix, seen
 from s2sr.fit.losses import Energy, Quadratic
 from s2sr.fit.modes import Modes
 from s2sr.fit.noise import excess
@@ -30,30 +30,27 @@ from s2sr.fit.stages import Objective
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
     from s2sr.model.field import SplatField
+    from s2sr.model.lattice import Lattice
 
 
 @dataclass(frozen=True)
 class GaussianPrior:
     """Of weights [b, y, x]: S^2 / (s^2 P) of every band, and the bands' correlation R."""
 
-    stiffness: list[Tensor]  # [b] of every mode of rfft2
+    stiffness: Tensor  # [b, y, x] of every mode of rfft2; [1, y, x]: of all bands
     correlation: Tensor  # [b, b]
 
     @classmethod
-    @torch.no_grad()
     def of(cls, module: Reconstruction, field: SplatField | None = None) -> GaussianPrior:
         """As a module's spectrum and correlation are now, of its field or another."""
         lattice = (field or module.field).lattice
         rows, columns = lattice.frequencies(module.frames.device)
-        squared = rows.square() + columns.square()
-        splat = torch.exp(-2 * (math.pi * lattice.sigma) ** 2 * squared)
-        power = [module.spectrum(b, squared) for b in range(len(module.field.bands))]
-        return cls([(splat / lattice.scale).square() / p for p in power], module.correlation)
+        return cls(stiffness(module, lattice, rows.square() + columns.square()), module.correlation)
 
     @cached_property
-    def roots(self) -> list[Tensor]:
-        """[b] of the stiffness."""
-        return [one.sqrt() for one in self.stiffness]
+    def roots(self) -> Tensor:
+        """Of the stiffness."""
+        return self.stiffness.sqrt()
 
     @cached_property
     def precision(self) -> Tensor:
@@ -69,8 +66,8 @@ class Deviation(Energy):
     """1/2 sum_k z^H R^-1 z, z the `spectra` of weights [b, y, x], their means left out; precision: R^-1 [b, b]."""
 
     @staticmethod
-    def forward(ctx, weights: Tensor, roots: Sequence[Tensor], precision: Tensor) -> Tensor:
-        white = spectra(weights, roots)
+    def forward(ctx, weights: Tensor, roots: Tensor, precision: Tensor) -> Tensor:
+        white = torch.stack([torch.fft.rfft2(w, norm="ortho").mul_(root) for w, root in zip(weights, roots, strict=True)])
         white[:, 0, 0] = 0
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         for w, g, z, root in zip(weights, gradient, mix(precision, white), roots, strict=True):
@@ -80,12 +77,11 @@ class Deviation(Energy):
         return value
 
 
-def spectra(images: Tensor, roots: Sequence[Tensor]) -> Tensor:
-    """[b, y, x / 2 + 1] the unitary rfft2 of images [b, y, x], times the roots."""
-    found = torch.empty(len(images), *roots[0].shape, dtype=images.dtype.to_complex(), device=images.device)
-    for image, root, one in zip(images, roots, found, strict=True):
-        torch.mul(torch.fft.rfft2(image, norm="ortho"), root, out=one)
-    return found
+@torch.no_grad()
+def stiffness(module: Reconstruction, lattice: Lattice, squared: Tensor) -> Tensor:
+    """[b, ...] S^2 / (s^2 P) at frequencies whose |f|^2 is `squared` [...], cycles per LR pixel."""
+    seen = (torch.exp(-2 * (math.pi * lattice.sigma) ** 2 * squared) / lattice.scale).square()
+    return torch.stack([seen / module.spectrum(b, squared) for b in range(len(module.field.bands))])
 
 
 def posterior(module: Reconstruction) -> Objective:
@@ -94,23 +90,35 @@ def posterior(module: Reconstruction) -> Objective:
     return lambda: {"misfit": module.fidelity(), "prior": prior(module.field.weights)}
 
 
-def departure(module: Reconstruction) -> Tensor:
-    """[b, y, x] the weights less the posterior mean for a quadratic rho: exact where all is periodic and clear.
+@torch.no_grad()
+def posterior_mean(module: Reconstruction) -> tuple[Modes, Tensor]:
+    """The modes that frames see, and those [b, a, y, x] of the posterior mean for a quadratic rho: exact where all is
+    periodic and clear, one step from the weights where not. Its other modes are 0.
 
     Of the trusted samples: what contradicts all others, a flood, would decide a quadratic misfit.
     """
-    weights = module.field.weights.requires_grad_(True)
+    field, modes = module.field, Modes(module.field)
+    weights = field.weights.requires_grad_(True)
     module.evals += 1
-    trusted = module.valid & module.trusted
-    misfit = module.fidelity(rho=Quadratic(), samples=trusted)
-    prior = GaussianPrior.of(module)
-    (gradient,) = torch.autograd.grad(misfit + prior(weights), weights)
-    return FourierMetric(module, prior)(gradient)
+    with torch.enable_grad():
+        misfit = module.fidelity(rho=Quadratic(), samples=module.valid & module.trusted)
+    (gradient,) = torch.autograd.grad(misfit, weights)
+    now, slope = modes.of_images(weights), modes.of_images(gradient)
+    roots = stiffness(module, field.lattice, modes.aliases.squared()).sqrt()
+    white = now * roots
+    white[:, 0, 0, 0] = 0  # the mean is free
+    slope += mix(torch.linalg.inv(module.correlation.double()), white) * roots
+    return modes, now - Blocks(module, modes, roots.reciprocal(), module.correlation)(slope)
 
 
+@torch.no_grad()
 def closed_form(module: Reconstruction) -> None:
     """The start of a stage: wherever the weights are, a robust misfit would be far from quadratic."""
-    module.field.weights.data.sub_(departure(module))
+    modes, mean = posterior_mean(module)
+    for w, one in zip(module.field.weights, mean, strict=True):
+        spectrum = one.new_zeros(len(w), w.shape[1] // 2 + 1)
+        modes.put(one, spectrum)
+        w.copy_(torch.fft.irfft2(spectrum, s=w.shape, norm="ortho"))
 
 
 @torch.no_grad()
@@ -120,13 +128,34 @@ def local_noise(module: Reconstruction, *, about_mean: bool = True) -> None:
     module.excess.copy_(excess(standard, module.valid, about_mean=about_mean))
 
 
-class FourierMetric:
-    """The inverse of the posterior's curvature, were the lattice periodic and clear: a gradient -> a step, [b, y, x].
+class Blocks:
+    """The inverse of the posterior's curvature along the modes that frames see, component by component of the bands.
 
-    The four aliases of every LR frequency are solved for together, component by component of the bands; all others are
-    held by the prior alone. What observations say of two components at once is left out: it is nothing where the bands
-    are seen alike, but for a factor, and where they have nothing in common. prior: default: the module's. field:
-    default: the module's.
+    What observations say of two components at once is left out: it is nothing where the bands are seen alike, but for
+    a factor, and where they have nothing in common. roots: [b, a, y, x] prior standard deviations.
+    """
+
+    @torch.no_grad()
+    def __init__(self, module: Reconstruction, modes: Modes, roots: Tensor, correlation: Tensor) -> None:
+        coupling, amplitude, single = modes.coupling(module), modes.transfer() * roots, module.field.weights.dtype
+        alone = coupling.diagonal(dim1=1, dim2=2).real[..., None, None] * amplitude.square()
+        found = components(correlation.to(alone), seen(alone.movedim(1, -1)))
+        self.covariances = covariances(coupling, amplitude, found, single.to_complex())
+        self.components, self.roots = found.to(single), roots.to(single)
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Modes [b, a, y, x] of a gradient -> of a step."""
+        white = mix(self.components.T, gradient * self.roots)
+        step = applied(self.covariances, white.transpose(0, 1)).transpose(0, 1)
+        return mix(self.components, step.contiguous()).mul_(self.roots)
+
+
+class FourierMetric:
+    """The inverse of the posterior's curvature, were the lattice periodic and clear: a gradient -> a step, [b, y, x], in
+    its place.
+
+    The four aliases of every LR frequency are solved for together; all other modes are held by the prior alone.
+    prior: default: the module's. field: default: the module's.
     """
 
     @torch.no_grad()
@@ -135,23 +164,27 @@ class FourierMetric:
     ) -> None:
         field = field or module.field
         prior = prior or GaussianPrior.of(module, field)
-        self.modes = Modes(field)
-        self.roots = [one.rsqrt() for one in prior.stiffness]
-        information = [self.modes.information(module, b, root) for b, root in enumerate(self.roots)]
-        level = seen(torch.stack([torch.stack([row[-1].real for row in rows], -1) for rows in information]))
-        single = field.weights.dtype
-        found = components(prior.correlation.to(level), level)
-        self.covariances = [each.to(single.to_complex()) for each in covariances(information, found)]
-        self.components = found.to(single)
+        self.modes, self.correlation = Modes(field), prior.correlation
+        self.roots = prior.stiffness.rsqrt()
+        self.blocks = Blocks(module, self.modes, self.modes.of(self.roots).double(), prior.correlation)
+        shape, single = (len(field.weights), *self.roots.shape[1:]), field.weights.dtype
+        self.spectra = field.weights.new_empty(shape, dtype=single.to_complex())  # fresh pages cost too much
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        step, shape = torch.empty_like(gradient), gradient.shape[1:]
-        white = mix(self.components.T, spectra(gradient, self.roots))
-        for component, covariance in zip(white, self.covariances, strict=True):
-            self.modes.put(applied(covariance, self.modes.of(component)), component)
-        for to, z, root in zip(step, mix(self.components, white), self.roots, strict=True):
-            to.copy_(torch.fft.irfft2(z.mul_(root), s=shape, norm="ortho"))
-        return step
+        for g, z in zip(gradient, self.spectra, strict=True):
+            torch.fft.rfft2(g, norm="ortho", out=z)
+        seen = self.blocks(self.modes.of(self.spectra))
+        self._held(self.spectra)
+        self.modes.put(seen, self.spectra)
+        for g, z in zip(gradient, self.spectra, strict=True):
+            g.copy_(torch.fft.irfft2(z, s=g.shape, norm="ortho"))
+        return gradient
+
+    def _held(self, spectra: Tensor) -> None:
+        """The inverse of the prior's curvature alone, in place, a few rows at a time: they stay in the cache."""
+        height = max(1, BLOCK // spectra[:, 0].numel())
+        for z, root in zip(spectra.split(height, 1), self.roots.split(height, 1), strict=True):
+            mix(self.correlation, z.mul_(root)).mul_(root)
 
 
 def fourier_metric(module: Reconstruction, prior: GaussianPrior | None = None) -> Metric:

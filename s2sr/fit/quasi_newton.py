@@ -7,6 +7,7 @@ is the decrease that is left, in the objective's own unit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -20,16 +21,19 @@ LONGEST = 1.0  # change of any parameter in one iteration: reflectance, a logari
 
 def identity(_: Sequence[Tensor], vectors: Sequence[Tensor]) -> Vector:
     """The metric where nothing is known."""
-    return [v.clone() for v in vectors]
+    return list(vectors)
 
 
 class QuasiNewton(Optimizer):
     """A step is up to `max_iter` iterations, or until less than `tolerance` per parameter can be gained: where the
     objective is in nats, a parameter that fits nothing but noise gains half a nat.
 
-    metric: (parameters, vectors along them) -> new vectors; default: the identity. history: steps that correct it, each
+    metric: (parameters, vectors along them) -> vectors, which may take the given ones' memory; default: the identity.
+    history: steps that correct it, each
     two copies of the parameters. Every step starts afresh from the metric.
     """
+
+    stays_finite = True
 
     def __init__(
         self,
@@ -50,28 +54,24 @@ class QuasiNewton(Optimizer):
         (group,) = self.param_groups
         before = value = evaluate()
         parameters = [p for p in group["params"] if p.grad is not None]
-        slope, start = _taken(parameters), [torch.empty_like(p) for p in parameters]
+        slope = _taken(parameters)
         pairs: list[tuple[Vector, Vector, float]] = []
         enough = 2 * group["tolerance"] * sum(p.numel() for p in parameters)
         for _ in range(group["max_iter"]):
             direction = _bend(slope, pairs, lambda vectors: self.metric(parameters, vectors))
             gain = _dot(slope, direction)
-            if not gain > enough:
+            if not enough < gain < math.inf:
                 break
-            length = min(1.0, LONGEST / max(float(torch.linalg.vector_norm(d, torch.inf)) for d in direction))
-            for p, x in zip(parameters, start, strict=True):
-                x.copy_(p)
+            gone, length = 0.0, min(1.0, LONGEST / max(float(x.abs()) for d in direction for x in d.aminmax()))
             for _ in range(8):
-                for p, x, d in zip(parameters, start, direction, strict=True):
-                    torch.sub(x, d, alpha=length, out=p)
-                found = evaluate()
+                _move(parameters, direction, gone - length)
+                gone, found = length, evaluate()
                 if found <= value - 1e-4 * length * gain:
                     break
                 # the parabola through value, slope and what was found, within bounds; NaN: much shorter
                 length *= float((length * gain / 2 / (found - value + length * gain)).nan_to_num(0.1).clamp(0.1, 0.5))
             else:
-                for p, x in zip(parameters, start, strict=True):
-                    p.copy_(x)
+                _move(parameters, direction, gone)
                 break
             # in the memory of what they are made from: fresh pages cost more than the arithmetic
             change, value, now = [d.mul_(-length) for d in direction], found, _taken(parameters)
@@ -88,6 +88,11 @@ def _taken(parameters: Sequence[Tensor]) -> Vector:
     for p in parameters:
         p.grad = None
     return found
+
+
+def _move(parameters: Sequence[Tensor], direction: Vector, length: float) -> None:
+    for p, d in zip(parameters, direction, strict=True):
+        p.add_(d, alpha=length)
 
 
 def _bend(slope: Vector, pairs: Sequence[tuple[Vector, Vector, float]], metric: Callable[[Vector], Vector]) -> Vector:

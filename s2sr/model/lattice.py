@@ -81,18 +81,19 @@ class Lattice:
         NaN where no splat reaches. Returns [b, p, x] along axis 0, [b, y, p] along axis 1.
         """
         centres = self.centres(axis).to(weights.device)
-        parts = []
-        for block in positions.to(weights.device).split(BLOCK):
+        shape = list(weights.shape)
+        shape[1 + axis] = len(positions)
+        found = weights.new_empty(shape)
+        targets = found.split(BLOCK, 1 + axis)
+        for block, target in zip(positions.to(weights.device).split(BLOCK), targets, strict=True):
             first, last = torch.searchsorted(centres, torch.stack((block.min() - reach, block.max() + reach))).tolist()
             u = block[:, None] - centres[first:last]
             taps = kernel(u) * (u.abs() <= reach)  # what is smaller yet slows processors down
-            total = (taps.sum(-1) if normalise else taps.new_ones(len(taps))).to(weights.dtype)
+            if normalise:
+                taps /= taps.sum(-1, keepdim=True)
             taps = taps.to(weights.dtype)
-            if axis == 0:
-                parts.append(taps @ weights[:, first:last] / total[:, None])
-            else:
-                parts.append(weights[..., first:last] @ taps.mT / total)
-        return torch.cat(parts, 1 + axis)
+            target.copy_(taps @ weights[:, first:last] if axis == 0 else weights[..., first:last] @ taps.mT)
+        return found
 
     def refine(self, weights: Tensor, scale: int) -> tuple[Lattice, Tensor]:
         """The lattice of a multiple `scale`, and weights [b, *shape] on it that make the same image.

@@ -65,9 +65,9 @@ def test_spectra_are_mixed_as_the_images_are(monkeypatch):
 
 
 def test_a_component_is_known_as_well_as_the_bands_it_is_in():
-    information = [[[torch.full((2, 2), float(value), dtype=torch.complex128)]] for value in (3, 5)]
-    shares = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
-    found = [1 / float(covariance[0, 0, 0, 0].real) for covariance in covariances(information, shares)]
+    coupling = torch.tensor([3.0, 5.0], dtype=torch.complex128)[:, None, None]
+    shares, one = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64), torch.ones(2, 1, 2, 2).double()
+    found = covariances(coupling, one, shares, torch.complex128)[0, 0, :, 0, 0].real.reciprocal().tolist()
     assert found == pytest.approx([1 + 3 + 0.36 * 5, 1 + 0.64 * 5])
 
 
@@ -100,7 +100,7 @@ def test_bands_that_have_nothing_in_common_are_what_each_is_alone():
     whole = scene(BANDS)
     together = fit(whole)
     gradient = normal(*together.field.weights.shape)
-    metric, prior = FourierMetric(together)(gradient), float(GaussianPrior.of(together)(gradient))
+    metric, prior = FourierMetric(together)(gradient.clone()), float(GaussianPrior.of(together)(gradient))
     sum_of_priors = 0.0
     for b, band in enumerate(BANDS):
         one = dataclasses.replace(whole, frames=whole.frames[:, [b]], valid=whole.valid[:, [b]], bands=(band,))
@@ -120,7 +120,7 @@ def test_bands_that_are_seen_alike_fall_into_components_exactly():
     module.field.log_sigma.data[:] = module.field.log_sigma.data[0]
     prior, gradient = GaussianPrior.of(module), normal(*module.field.weights.shape)
     values, directions = torch.linalg.eigh(R)
-    each = GaussianPrior([prior.stiffness[0] / value for value in values], torch.eye(3, dtype=torch.float64))
+    each = GaussianPrior(prior.stiffness[0] / values[:, None, None], torch.eye(3, dtype=torch.float64))
     of_components = FourierMetric(module, each)(torch.einsum("bk,byx->kyx", directions, gradient))
     expected = torch.einsum("bk,kyx->byx", directions, of_components)
     torch.testing.assert_close(FourierMetric(module)(gradient), expected)
