@@ -20,7 +20,7 @@ what is seen has. Three things make it local and the product's:
   observations, between the least and the most that occur.
 * The estimator. A product that departs by d from the posterior mean has the error of the latter, e, less d. Where an
   edge-preserving prior made it do so, d is part of e: with r^2 = mean d^2 / V, the variance is V (1 - 2 c r + r^2),
-  c the correlation of d and e. d is one preconditioned step of the posterior's gradient.
+  c the correlation of d and e.
 
 What is uncertain besides (shifts, radiometry) is in the noise that the fit found per observation, or is not covered.
 """
@@ -40,7 +40,7 @@ from torch import Tensor
 
 from s2sr.fit.evidence import Evidence, Information, sigma_errors
 from s2sr.fit.noise import robust_std
-from s2sr.fit.posterior import FourierMetric, GaussianPrior, local_noise
+from s2sr.fit.posterior import local_noise, posterior_mean
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.spectrum import Spectrum
 
@@ -143,14 +143,17 @@ def frequencies(cells: int = 2, n: int = FREQUENCIES) -> Tensor:
     return torch.remainder(base + whole + cells / 2, cells) - cells / 2
 
 
+@torch.no_grad()
 def departure(module: Reconstruction, scale: int) -> Tensor:
-    """[b, y * scale, x * scale] the product less the posterior mean, one preconditioned step away; reflectance."""
+    """[b, y * scale, x * scale] the product less the posterior mean; reflectance."""
     field = module.field
-    for p in module.parameters():
-        p.requires_grad_(p is field.weights)
-    prior = GaussianPrior.of(module)
-    (gradient,) = torch.autograd.grad(module.fidelity() + prior(field.weights), field.weights)
-    own, field.weights.data = field.weights.data, FourierMetric(module, prior)(gradient)
+    own, apart = field.weights.data, torch.empty_like(field.weights)
+    modes, mean = posterior_mean(module)
+    for weights, found, rest in zip(own, mean, apart, strict=True):
+        spectrum = torch.fft.rfft2(weights, norm="ortho")
+        modes.put(modes.of(spectrum) - found, spectrum)
+        torch.fft.irfft2(spectrum, s=weights.shape, norm="ortho", out=rest)
+    field.weights.data = apart
     step = field.render(field.grid.scaled(scale))
     field.weights.data = own
     return step
