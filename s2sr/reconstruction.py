@@ -24,7 +24,8 @@ from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.fit.forecast import observed
-from s2sr.fit.module import Judge, Reconstruction
+from s2sr.fit.module import Reconstruction
+from s2sr.fit.problem import Judge
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import Stage, check_levels
 from s2sr.model.field import SplatField

@@ -12,7 +12,7 @@ from torch import Tensor
 from s2sr.fit.aliases import Aliases, Rows
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
     from s2sr.model.field import SplatField
 
 
@@ -41,7 +41,7 @@ class Modes:
             spectrum[row, column] = torch.where(flip, x.conj(), x)
 
     @torch.no_grad()
-    def information(self, module: Reconstruction, band: int, root: Tensor) -> Rows:
+    def information(self, module: Problem, band: int, root: Tensor) -> Rows:
         """U Q U, the curvature of a quadratic misfit along modes of a band that are divided by `root`, as rfft2's."""
         field, aliases, scale = self.field, self.aliases, self.field.scale
         share = (module.valid[:, band] / module.excess[:, band]).double().mean((-2, -1))  # of that of clear frames

@@ -28,7 +28,7 @@ from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
     from s2sr.model.field import SplatField
 
 
@@ -41,7 +41,7 @@ class GaussianPrior:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, module: Reconstruction, field: SplatField | None = None) -> GaussianPrior:
+    def of(cls, module: Problem, field: SplatField | None = None) -> GaussianPrior:
         """As a module's spectrum and correlation are now, of its field or another."""
         lattice = (field or module.field).lattice
         rows, columns = lattice.frequencies(module.frames.device)
@@ -88,13 +88,13 @@ def spectra(images: Tensor, roots: Sequence[Tensor]) -> Tensor:
     return found
 
 
-def posterior(module: Reconstruction) -> Objective:
+def posterior(module: Problem) -> Objective:
     """Misfit and Gaussian prior."""
     prior = GaussianPrior.of(module)
     return lambda: {"misfit": module.fidelity(), "prior": prior(module.field.weights)}
 
 
-def departure(module: Reconstruction) -> Tensor:
+def departure(module: Problem) -> Tensor:
     """[b, y, x] the weights less the posterior mean for a quadratic rho: exact where all is periodic and clear.
 
     Of the trusted samples: what contradicts all others, a flood, would decide a quadratic misfit.
@@ -108,13 +108,13 @@ def departure(module: Reconstruction) -> Tensor:
     return FourierMetric(module, prior)(gradient)
 
 
-def closed_form(module: Reconstruction) -> None:
+def closed_form(module: Problem) -> None:
     """The start of a stage: wherever the weights are, a robust misfit would be far from quadratic."""
     module.field.weights.data.sub_(departure(module))
 
 
 @torch.no_grad()
-def local_noise(module: Reconstruction, *, about_mean: bool = True) -> None:
+def local_noise(module: Problem, *, about_mean: bool = True) -> None:
     """The start of a stage: places that change in an observation count less there, as the residuals now say."""
     standard = module.residual().div_(module.noise[..., None, None])
     module.excess.copy_(excess(standard, module.valid, about_mean=about_mean))
@@ -130,9 +130,7 @@ class FourierMetric:
     """
 
     @torch.no_grad()
-    def __init__(
-        self, module: Reconstruction, prior: GaussianPrior | None = None, *, field: SplatField | None = None
-    ) -> None:
+    def __init__(self, module: Problem, prior: GaussianPrior | None = None, *, field: SplatField | None = None) -> None:
         field = field or module.field
         prior = prior or GaussianPrior.of(module, field)
         self.modes = Modes(field)
@@ -154,7 +152,7 @@ class FourierMetric:
         return step
 
 
-def fourier_metric(module: Reconstruction, prior: GaussianPrior | None = None) -> Metric:
+def fourier_metric(module: Problem, prior: GaussianPrior | None = None) -> Metric:
     """FourierMetric as a quasi-Newton method takes it."""
     metric = FourierMetric(module, prior)
     return lambda _, vectors: [metric(vector) for vector in vectors]
