@@ -85,6 +85,8 @@ class Demo:
         """Write the scene as a scene folder, one GeoTIFF per date, clouds left in; returns the folder."""
         import rasterio
 
+        from s2sr.raster import placed
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         frames, scl, _ = self._acquire()
@@ -100,10 +102,7 @@ class Demo:
                 driver="GTiff",
                 dtype="uint16",
                 count=n + 1,
-                height=grid.shape[0],
-                width=grid.shape[1],
-                crs=grid.crs,
-                transform=rasterio.Affine(*grid.transform),
+                **placed(grid),
                 nodata=0,
                 compress="deflate",
             ) as out:

@@ -25,7 +25,8 @@ from s2sr.data.geotiff import ATTRIBUTION
 from s2sr.data.harmonise import OFFSET, SCALE, Item, harmonised
 from s2sr.data.selection import Pass
 from s2sr.data.stac import link
-from s2sr.data.transfer import Reader, TransferError, damage, write
+from s2sr.data.storing import damage, write
+from s2sr.data.transfer import Reader, TransferError
 from s2sr.errors import InputError
 
 log = logging.getLogger(__name__)

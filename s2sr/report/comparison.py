@@ -94,15 +94,14 @@ def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
         return None, ""
     import rasterio
     from rasterio.enums import Resampling
-    from rasterio.transform import Affine
     from rasterio.vrt import WarpedVRT
 
-    grid = scene.grid.scaled(scale)
-    place = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": grid.shape[0], "width": grid.shape[1]}
+    from s2sr.raster import placed
+
     try:
         with (
             rasterio.open(scene.basemap, driver="GTiff") as source,
-            WarpedVRT(source, **place, resampling=Resampling.bilinear) as warped,
+            WarpedVRT(source, **placed(scene.grid.scaled(scale)), resampling=Resampling.bilinear) as warped,
         ):
             picture = np.moveaxis(warped.read([1, 2, 3]), 0, -1)
             return picture, f"Aerial picture: {source.tags().get('attribution', scene.basemap.name)}"

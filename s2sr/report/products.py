@@ -71,9 +71,9 @@ def write_geotiff(
     """
     import rasterio
     import rasterio.shutil
-    from rasterio.crs import CRS
     from rasterio.errors import NotGeoreferencedWarning
-    from rasterio.transform import Affine
+
+    from s2sr.raster import placed
 
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
@@ -84,10 +84,7 @@ def write_geotiff(
         "driver": "GTiff",
         "dtype": dtype.name,
         "count": len(bands),
-        "height": grid.shape[0],
-        "width": grid.shape[1],
-        "crs": None if grid.crs is None else CRS.from_user_input(grid.crs),
-        "transform": Affine(*grid.transform),
+        **placed(grid),
         "nodata": nodata,
         "tiled": True,
         "interleave": "band",
