@@ -40,8 +40,7 @@ def explain(module: Problem) -> None:
 def change(module: Problem, residual: Tensor) -> Tensor:
     """[t, b, y, x] the conditional mean of the change of `residual` [t, b, y, x], observed less predicted."""
     field, found = module.field, torch.zeros_like(residual)
-    for sampling in set(field.samplings):
-        bands = [b for b, own in enumerate(field.samplings) if own == sampling]
+    for sampling, bands in field.bands_by_sampling.items():
         at = (slice(None), bands, *sampling.slices())
         power = power_of_scene(module, bands, sampling)
         share, variance = module.change[:, bands, None, None], module.noise[:, bands, None, None].square()

@@ -84,9 +84,7 @@ class Evidence:
 
     def moments(self, module: Fit) -> list[Moments]:
         """Of the bands that are measured on one grid together."""
-        grids: dict[Sampling, list[int]] = {}
-        for band, sampling in enumerate(module.field.samplings):
-            grids.setdefault(sampling, []).append(band)
+        grids = module.field.bands_by_sampling
         return [Moments(self, module, bands, sampling) for sampling, bands in grids.items()]
 
 
