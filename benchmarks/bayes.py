@@ -180,8 +180,9 @@ def main() -> None:
             found.setdefault(strategy + name, []).append(row)
             print(line("", strategy + name, row), flush=True)
     for strategy, rows in found.items():
-        for name, over in {"mean": np.mean, "least": np.min, "most": np.max}.items():
-            print(line(name, strategy, over(rows, 0)))
+        print(line("mean", strategy, np.mean(rows, 0)))
+        print(line("least", strategy, np.min(rows, 0)))
+        print(line("most", strategy, np.max(rows, 0)))
 
 
 if __name__ == "__main__":
