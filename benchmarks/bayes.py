@@ -1,9 +1,9 @@
 """The blind fit against the linear estimator that knows everything, on scenes drawn from sharp aerial images.
 
-python benchmarks/bayes.py [--folder DATA] [--images va,sw,se] [--scenes 6] [--side N] [--clouds 3]
+python benchmarks/bayes.py [--data FOLDER] [--images va,sw,se] [--scenes 6] [--side N] [--clouds 3]
     [--strategies bayes,lbfgs,lbfgs_adam] [OVERRIDE ...]
 
-DATA and images: benchmarks/aerial.py. nd (5 m, read as 1/8 pixel) is
+FOLDER and images: benchmarks/aerial.py. nd (5 m, read as 1/8 pixel) is
 what the method was tuned on; va (1 m, 1/10 pixel) was tuned on once and is no longer; sw and se (1 m, 1/5 pixel) never
 were. Of every scene, sigma (.38 to .55), noise (.001 to .006), jitter (.1 to .3 px), dates (8 to 24) and place are
 drawn; with --side it has so many LR pixels, the image mirrored where it is too small. With --clouds so many dates have
@@ -152,7 +152,7 @@ def line(scene: str, strategy: str, row: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--images", default="va,sw,se")
     parser.add_argument("--scenes", type=int, default=6)
     parser.add_argument("--first", type=int, default=0)
@@ -165,7 +165,7 @@ def main() -> None:
     found: dict[str, list[np.ndarray]] = {}
     draws = range(options.first, options.first + options.scenes)
     for image, seed in itertools.product(options.images.split(","), draws):
-        scene, draw = drawn(options.folder, image, seed, options.side)
+        scene, draw = drawn(options.data, image, seed, options.side)
         best = oracle(scene, draw)
         print(
             f"{image}{seed:3} " + ", ".join(f"{key} {value:.4g}" for key, value in draw.items()),

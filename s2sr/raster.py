@@ -1,4 +1,4 @@
-"""A Grid as rasterio takes it."""
+"""A Grid as rasterio takes and gives it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from s2sr.model.grid import Grid
 def placed(grid: Grid) -> dict[str, Any]:
     """Where a raster lies: the part of a profile that a grid decides."""
     return {"height": grid.shape[0], "width": grid.shape[1], "crs": grid.crs, "transform": Affine(*grid.transform)}
+
+
+def grid_of(source: rasterio.DatasetReader) -> Grid:
+    """Where an open raster lies."""
+    return Grid(source.crs.to_string() if source.crs else None, source.transform[:6], source.shape)
 
 
 def lies_on(source: rasterio.DatasetReader, grid: Grid) -> bool:

@@ -119,10 +119,10 @@ def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:
     """
     import rasterio
 
+    from s2sr.raster import grid_of
+
     with rasterio.open(path) as file:
-        a, b, c, d, e, f = tuple(file.transform)[:6]
-        grid = Grid(file.crs and file.crs.to_wkt(), (a, b, c, d, e, f), file.shape)
-        return file.read(out_dtype=np.float32), tuple(name or "" for name in file.descriptions), grid
+        return file.read(out_dtype=np.float32), tuple(name or "" for name in file.descriptions), grid_of(file)
 
 
 def clearest(scene: Scene) -> int:
