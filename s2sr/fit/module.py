@@ -9,11 +9,9 @@ optimizers are not kept, nor is an LBFGS history worth it.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -199,11 +197,6 @@ class Reconstruction(Problem, lightning.LightningModule):
                     p.copy_(value)
             self._forget_optimizers()
             log.warning("%s x%d: a step was not finite and was taken back", self.phase.name, self.phase.scale)
-
-    @cached_property
-    def observations(self) -> str:
-        """What tells the observations from others: a hash of their samples."""
-        return hashlib.sha256(self.scene.frames.cpu().numpy().tobytes()).hexdigest()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         within = not self.phase.ends_level

@@ -5,7 +5,9 @@ A stage's objective, start and metric are made of a Problem and know nothing of 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +91,11 @@ class Problem(nn.Module):
         self.log_noise = nn.Parameter(std.log())
         self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
         self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
+
+    @cached_property
+    def observations(self) -> str:
+        """What tells the observations from others: a hash of their samples."""
+        return hashlib.sha256(self.scene.frames.cpu().numpy().tobytes()).hexdigest()
 
     @property
     def noise(self) -> Tensor:
