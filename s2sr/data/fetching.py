@@ -142,6 +142,7 @@ class Fetcher:
         return self.folder / f"{one.name}.tif"
 
     def is_whole(self, one: Pass) -> bool:
+        """Whether the pass is there, on this grid, with all bands and readable to the end; damage is told."""
         path = self._path(one)
         if not path.exists():
             return False

@@ -182,6 +182,7 @@ def search(
 
 
 def is_local(catalog: str) -> bool:
+    """Whether the catalogue is a file; else it is the URL of an API."""
     return urlsplit(catalog).scheme not in ("http", "https")
 
 

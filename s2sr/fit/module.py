@@ -93,22 +93,26 @@ class Reconstruction(Problem, lightning.LightningModule):
         return torch.optim.SGD([self.field.weights])  # exchanged before the first step
 
     def on_train_epoch_start(self) -> None:
+        """A phase begins, and perhaps a level."""
         phase = self.phase
         if phase.starts_level:
-            self._done = False
-            self._forget_optimizers()
-            if self.estimates_noise and self.trainer.current_epoch:
-                with torch.no_grad():
-                    self.log_noise.copy_(robust_std(self.residual(), self.valid).log())
-            self.field.refine(phase.scale)
-            if phase.stage.start:
-                phase.stage.start(self)
-            self._best = (float("inf"), [])
-            if phase.stage.stop_on:
-                self._validated()
+            self._begin_level(phase)
         self.tv = phase.stage.tv(phase.progress(0))
         self._begin_round()
         self._round_loss = float("inf")
+
+    def _begin_level(self, phase: Phase) -> None:
+        self._done = False
+        self._forget_optimizers()
+        if self.estimates_noise and self.trainer.current_epoch:
+            with torch.no_grad():
+                self.log_noise.copy_(robust_std(self.residual(), self.valid).log())
+        self.field.refine(phase.scale)
+        if phase.stage.start:
+            phase.stage.start(self)
+        self._best = (float("inf"), [])
+        if phase.stage.stop_on:
+            self._validated()
 
     def _begin_round(self) -> None:
         self._objective = self.phase.stage.objective(self)
@@ -116,6 +120,7 @@ class Reconstruction(Problem, lightning.LightningModule):
             self._forget_optimizers()  # the metric is to be made anew, too
 
     def on_train_batch_start(self, block: int, step: int) -> int | None:
+        """A step on a block: its optimizer, its rates, and gradients for nothing else. -1: the epoch has no more."""
         phase = self.phase
         if step and (phase.first + step) % phase.stage.steps_of_round == 0:
             self._begin_round()
@@ -152,6 +157,7 @@ class Reconstruction(Problem, lightning.LightningModule):
         self._resumed.clear()  # of blocks that had no turn since the run was resumed
 
     def on_train_batch_end(self, outputs: Any, block: int, step: int) -> None:
+        """After a round the level may have had enough."""
         stage = self.phase.stage
         if (self.phase.first + step + 1) % stage.steps_of_round == 0:
             self._done = self._converged(stage) or bool(stage.stop_on and not self._validated())
@@ -161,6 +167,7 @@ class Reconstruction(Problem, lightning.LightningModule):
             self.be_judged()
 
     def _converged(self, stage: Stage) -> bool:
+        """Whether this round has gained less than the stage's tolerance."""
         loss = float(sum(self.parts.values()))
         previous, self._round_loss = self._round_loss, loss
         return previous - loss < stage.tolerance * abs(previous) if stage.tolerance else False

@@ -21,6 +21,8 @@ BLOCK = 64  # positions evaluated at a time: a window of splats and its kernel t
 
 @dataclass(frozen=True)
 class Lattice:
+    """How many splats, how close, and what they sum up to along an axis."""
+
     pixels: tuple[int, int]  # LR pixels of the scene: rows, columns
     scale: int  # splats per LR pixel and axis
     margin: int  # LR pixels on every side

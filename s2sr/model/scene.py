@@ -124,6 +124,7 @@ class Scene:
         return mean
 
     def to(self, device: torch.device | str) -> Scene:
+        """The scene with its samples there; the truth stays where it is."""
         return replace(self, **self._samples(lambda samples: samples.to(device)))
 
     def _samples(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:

@@ -95,6 +95,7 @@ class Raster:
 
     @classmethod
     def read(cls, path: Path, side: int = SIDE) -> Raster:
+        """Averaged to at most `side` pixels along the longer axis."""
         import rasterio
         from rasterio.enums import Resampling
 
