@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from s2sr.data.storing import damage, write
+from s2sr.data.catalogue.storing import damage, write
 from s2sr.model.grid import Grid
 
 GRID = Grid("EPSG:32631", (10.0, 0.0, 640_000.0, 0.0, -10.0, 5_680_000.0), (24, 32))

@@ -18,15 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from s2sr.data.area import Area
-from s2sr.data.basemap import ESRI, ESRI_ATTRIBUTION, fetch
-from s2sr.data.fetching import Fetcher
+from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.basemap import ESRI, ESRI_ATTRIBUTION, fetch
+from s2sr.data.catalogue.fetching import Fetcher
+from s2sr.data.catalogue.plan import planned, save
+from s2sr.data.catalogue.selection import Pass, by_cloud, choose, passes
+from s2sr.data.catalogue.stac import Season, search
+from s2sr.data.catalogue.transfer import Reader
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.harmonise import Item
-from s2sr.data.plan import planned, save
-from s2sr.data.selection import Pass, by_cloud, choose, passes
-from s2sr.data.stac import Season, search
-from s2sr.data.transfer import Reader
 from s2sr.errors import InputError
 from s2sr.model.scene import Scene
 

@@ -5,8 +5,8 @@ import rasterio.shutil
 from local_catalogue import write_asset
 from rasterio.enums import Resampling
 
+from s2sr.data.catalogue.transfer import Reader, TransferError
 from s2sr.data.signing import planetary_computer
-from s2sr.data.transfer import Reader, TransferError
 from s2sr.model.grid import Grid
 
 GRID = Grid("EPSG:32631", (10.0, 0.0, 640_000.0, 0.0, -10.0, 5_680_000.0), (24, 32))

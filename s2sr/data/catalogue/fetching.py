@@ -20,13 +20,13 @@ import numpy as np
 from rasterio.enums import Resampling
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from s2sr.data.area import Area
+from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.selection import Pass
+from s2sr.data.catalogue.stac import link
+from s2sr.data.catalogue.storing import damage, write
+from s2sr.data.catalogue.transfer import Reader, TransferError
 from s2sr.data.geotiff import ATTRIBUTION
 from s2sr.data.harmonise import OFFSET, SCALE, Item, harmonised
-from s2sr.data.selection import Pass
-from s2sr.data.stac import link
-from s2sr.data.storing import damage, write
-from s2sr.data.transfer import Reader, TransferError
 from s2sr.errors import InputError
 
 log = logging.getLogger(__name__)

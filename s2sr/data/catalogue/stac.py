@@ -20,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
-from s2sr.data.area import Area
+from s2sr.data.catalogue.area import Area
 from s2sr.data.harmonise import Item, baseline
 from s2sr.errors import InputError
 

@@ -12,7 +12,7 @@ import rasterio.shutil
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
-from s2sr.data.transfer import reason
+from s2sr.data.catalogue.transfer import reason
 from s2sr.model.grid import Grid
 from s2sr.raster import lies_on, placed
 
