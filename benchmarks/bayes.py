@@ -1,9 +1,9 @@
 """The blind fit against the linear estimator that knows everything, on scenes drawn from sharp aerial images.
 
-python benchmarks/bayes.py [--folder DATA] [--images va,sw,se] [--scenes 6] [--side N] [--clouds 3]
+python benchmarks/bayes.py [--data FOLDER] [--images va,sw,se] [--scenes 6] [--side N] [--clouds 3]
     [--strategies bayes,lbfgs,lbfgs_adam] [OVERRIDE ...]
 
-DATA and images: benchmarks/aerial.py. nd (5 m, read as 1/8 pixel) is
+FOLDER and images: benchmarks/aerial.py. nd (5 m, read as 1/8 pixel) is
 what the method was tuned on; va (1 m, 1/10 pixel) was tuned on once and is no longer; sw and se (1 m, 1/5 pixel) never
 were. Of every scene, sigma (.38 to .55), noise (.001 to .006), jitter (.1 to .3 px), dates (8 to 24) and place are
 drawn; with --side it has so many LR pixels, the image mirrored where it is too small. With --clouds so many dates have
@@ -31,6 +31,14 @@ from aerial import BANDS, DATA, sharp
 
 SCALES = {"nd": 8, "va": 10, "sw": 5, "se": 5}  # image pixels per LR pixel
 MARGIN = 5  # LR pixels
+COLUMNS = {  # and their widths
+    "over oracle dB": 16,
+    "shift / bound": 15,
+    "noise / true": 14,
+    "sigma, per cent": 26,
+    "within": 8,
+    "seconds": 9,
+}
 
 
 def drawn(folder: Path, image: str, seed: int, side: int | None):
@@ -89,14 +97,14 @@ def psnr(scene, module) -> float:
 
 def oracle(scene, draw: dict[str, float]):
     """The fit that knows shifts, sigma and noise: its stages choose the spectrum and solve."""
-    from s2sr.fit.module import Reconstruction
     from s2sr.model.field import SplatField
     from s2sr.model.psf import PSF
     from s2sr.observations import build, configuration
-    from s2sr.reconstruction import train
+    from s2sr.reconstruction import posed, train
 
     cfg = configuration(
         "strategy=bayes",
+        "c2f=4",
         "~strategy.align",
         "~strategy.sharpen",
         "strategy.register.blocks=[[spectrum]]",
@@ -104,21 +112,47 @@ def oracle(scene, draw: dict[str, float]):
     )
     psf = PSF(draw["sigma"])
     field = SplatField(scene.grid, scene.bands, scale=4, psf=psf, shifts=scene.truth.shifts)
-    options = {"misfit": build(cfg.misfit), "tv_delta": cfg.tv_delta, "noise": draw["noise"]}
-    module = Reconstruction(scene, field, stages=build(cfg.strategy), levels=[4], **options)
+    module = posed(scene, field, build(cfg.strategy), cfg, noise=draw["noise"])
     train(module, cfg)
     return module
 
 
-def main() -> None:
+def compared(seen, scene, draw: dict[str, float], best, overrides: list[str]) -> np.ndarray:
+    """The row of `COLUMNS` of a fit of what was seen of a scene; best: the oracle's. Sigma has a number per band."""
     from s2sr.fit.evidence import sigma_errors
     from s2sr.fit.forecast import Conditions
     from s2sr.observations import configuration
     from s2sr.reconstruction import reconstruct
     from s2sr.report.metrics import shift_rmse
 
+    cfg = configuration("c2f.levels=[2,4]", *overrides)
+    start = time.process_time()
+    module = reconstruct(seen, cfg)
+    seconds = time.process_time() - start
+    away = (module.field.sigma_psf.detach() - draw["sigma"]) / draw["sigma"]
+    allowed = torch.maximum(2 * sigma_errors(module) / draw["sigma"], torch.tensor(0.05))
+    return np.array(
+        [
+            psnr(scene, module) - psnr(scene, best),
+            shift_rmse(module.field.shifts, scene.truth.shifts) / Conditions.of(best).shift_error(),
+            float(module.noise.detach().mean()) / draw["noise"],
+            *(100 * away).tolist(),
+            float((away.abs() < allowed).float().mean()),
+            seconds,
+        ]
+    )
+
+
+def line(scene: str, strategy: str, row: np.ndarray) -> str:
+    gain, shift, noise, *sigma, within, seconds = row
+    away = " ".join(f"{s:+.1f}" for s in sigma)
+    cells = (f"{gain:.3f}", f"{shift:.2f}", f"{noise:.3f}", away, f"{within:.2f}", f"{seconds:.2f}")
+    return f"{scene:>5} {strategy:14}" + "".join(f"{c:>{w}}" for c, w in zip(cells, COLUMNS.values(), strict=True))
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--images", default="va,sw,se")
     parser.add_argument("--scenes", type=int, default=6)
     parser.add_argument("--first", type=int, default=0)
@@ -127,55 +161,28 @@ def main() -> None:
     parser.add_argument("--strategies", default="bayes,lbfgs,lbfgs_adam")
     options, overrides = parser.parse_known_args()
     logging.getLogger("s2sr").setLevel(logging.ERROR)
-    columns = ("over oracle dB", "shift / bound", "noise / true", "sigma, per cent", "within", "seconds")
-    print(f"{'scene':>5} {'strategy':14}" + "".join(f"{c:>{w}}" for c, w in zip(columns, WIDTHS, strict=True)))
+    print(f"{'scene':>5} {'strategy':14}" + "".join(f"{name:>{width}}" for name, width in COLUMNS.items()))
     found: dict[str, list[np.ndarray]] = {}
     draws = range(options.first, options.first + options.scenes)
     for image, seed in itertools.product(options.images.split(","), draws):
-        scene, draw = drawn(options.folder, image, seed, options.side)
+        scene, draw = drawn(options.data, image, seed, options.side)
         best = oracle(scene, draw)
-        reference, least = psnr(scene, best), Conditions.of(best).shift_error()
         print(
             f"{image}{seed:3} " + ", ".join(f"{key} {value:.4g}" for key, value in draw.items()),
-            f"{scene.grid.shape} oracle {reference:.2f} dB",
+            f"{scene.grid.shape} oracle {psnr(scene, best):.2f} dB",
         )
         scenes = {"": scene}
         if options.clouds:
             scenes = dict(zip((" clouds", " masked"), clouded(scene, options.clouds, seed), strict=True))
         for strategy, (name, seen) in itertools.product(options.strategies.split(","), scenes.items()):
             told = "psf=auto" if strategy == "bayes" else f"psf.sigma={draw['sigma']}"
-            cfg = configuration(f"strategy={strategy}", told, "c2f.levels=[2,4]", *overrides)
-            start = time.process_time()
-            module = reconstruct(seen, cfg)
-            seconds = time.process_time() - start
-            away = (module.field.sigma_psf.detach() - draw["sigma"]) / draw["sigma"]
-            allowed = torch.maximum(2 * sigma_errors(module) / draw["sigma"], torch.tensor(0.05))
-            row = np.array(
-                [
-                    psnr(scene, module) - reference,
-                    shift_rmse(module.field.shifts, scene.truth.shifts) / least,
-                    float(module.noise.detach().mean()) / draw["noise"],
-                    *(100 * away).tolist(),
-                    float((away.abs() < allowed).float().mean()),
-                    seconds,
-                ]
-            )
+            row = compared(seen, scene, draw, best, [f"strategy={strategy}", told, *overrides])
             found.setdefault(strategy + name, []).append(row)
             print(line("", strategy + name, row), flush=True)
     for strategy, rows in found.items():
         print(line("mean", strategy, np.mean(rows, 0)))
         print(line("least", strategy, np.min(rows, 0)))
         print(line("most", strategy, np.max(rows, 0)))
-
-
-WIDTHS = (16, 15, 14, 26, 8, 9)
-
-
-def line(scene: str, strategy: str, row: np.ndarray) -> str:
-    gain, shift, noise, *sigma, within, seconds = row
-    away = " ".join(f"{s:+.1f}" for s in sigma)
-    cells = (f"{gain:.3f}", f"{shift:.2f}", f"{noise:.3f}", away, f"{within:.2f}", f"{seconds:.2f}")
-    return f"{scene:>5} {strategy:14}" + "".join(f"{c:>{w}}" for c, w in zip(cells, WIDTHS, strict=True))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ LAYERS = (*BANDS, "SCL")
 CRS, WEST, NORTH = "EPSG:32631", 600_000, 5_700_000
 MARGIN = 300  # pixels of 10 m from the tile's corner to the area
 COG = {"driver": "COG", "compress": "DEFLATE", "predictor": "YES"}
+Spent = tuple[float, float, int, int]  # seconds, those of the processor, requests, bytes
 
 
 def cog(path: Path, image: np.ndarray, pixel: float) -> None:
@@ -204,64 +205,69 @@ def same(one: Path, other: Path) -> bool:
     return True
 
 
+def measured(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[Spent]], dict[str, Any]]:
+    """What both spent in each of their turns, and the grid that they read onto."""
+    processes = multiprocessing.get_context("spawn")
+    west, north, extent = WEST + 10 * MARGIN, NORTH - 10 * MARGIN, 10 * options.side
+    bbox = list(transform_bounds(CRS, "EPSG:4326", west, north - extent, west + extent, north))
+    orders, theirs = processes.Pipe()
+    server = processes.Process(target=serve, args=(folder / "archive", options.latency, theirs), daemon=True)
+    server.start()
+    seen: dict[str, list[Spent]] = {"s2sr": [], "odc.stac.load": []}
+    like: dict[str, Any] = {}
+    for turn in range(options.repetitions):
+        for name in seen:
+            orders.send("mount")
+            catalog, root = folder / "items.json", folder / f"{name}_{turn}"
+            features = items(folder / "archive", options.items, orders.recv())
+            catalog.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+            receive, send = processes.Pipe(duplex=False)
+            run, where = (ours, bbox) if name == "s2sr" else (odc, like)
+            worker = processes.Process(target=run, args=(catalog, root, where, options.workers, send), daemon=True)
+            worker.start()
+            worker.join(300)
+            if worker.exitcode or not receive.poll():
+                raise SystemExit(f"{name} did not finish: {worker.exitcode}")
+            orders.send("log")
+            requests, sent = orders.recv()
+            seen[name].append((*receive.recv(), requests, sent))
+            if name == "s2sr":
+                like = json.loads((root / "scene.json").read_text())["grid"]
+    orders.send("end")
+    server.join(10)
+    return seen, like
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in {"side": 1024, "items": 8, "workers": 8, "repetitions": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--latency", type=float, default=0.02)
     options = parser.parse_args()
-    processes = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (archived := folder / "archive").mkdir()
-        archive(archived, options.items, options.side)
-        west, north = WEST + 10 * MARGIN, NORTH - 10 * MARGIN
-        extent = 10 * options.side
-        bbox = list(transform_bounds(CRS, "EPSG:4326", west, north - extent, west + extent, north))
-        orders, theirs = processes.Pipe()
-        server = processes.Process(target=serve, args=(archived, options.latency, theirs), daemon=True)
-        server.start()
-        seen: dict[str, list[tuple[float, float, int, int]]] = {"s2sr": [], "odc.stac.load": []}
-        like: dict[str, Any] = {}
-        for turn in range(options.repetitions):
-            for name in seen:
-                orders.send("mount")
-                catalog, root = folder / "items.json", folder / f"{name}_{turn}"
-                features = items(archived, options.items, orders.recv())
-                catalog.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-                receive, send = processes.Pipe(duplex=False)
-                run, where = (ours, bbox) if name == "s2sr" else (odc, like)
-                worker = processes.Process(target=run, args=(catalog, root, where, options.workers, send), daemon=True)
-                worker.start()
-                worker.join(300)
-                if worker.exitcode or not receive.poll():
-                    raise SystemExit(f"{name} did not finish: {worker.exitcode}")
-                orders.send("log")
-                requests, sent = orders.recv()
-                seen[name].append((*receive.recv(), requests, sent))
-                if name == "s2sr":
-                    like = json.loads((root / "scene.json").read_text())["grid"]
-        orders.send("end")
-        server.join(10)
+        (folder / "archive").mkdir()
+        archive(folder / "archive", options.items, options.side)
+        seen, like = measured(folder, options)
         equal = same(folder / "s2sr_0", folder / "odc.stac.load_0")
-        minimum = least(archived, options.items, like)
-        rows, columns = like["shape"]
+        minimum = least(folder / "archive", options.items, like)
 
+    rows, columns = like["shape"]
     print(
         f"{options.items} dates, {rows} x {columns} pixels, {len(BANDS)} bands and SCL, {options.workers} threads, "
         f"{1000 * options.latency:g} ms per answer, {multiprocessing.cpu_count()} cores; "
         f"{options.repetitions} runs each, in turn; the pixels {'agree' if equal else 'DIFFER'}"
     )
     print("                       seconds (range)         of processor   requests per scene   MB per scene")
-    for name, measured in seen.items():
-        seconds, processor, requests, sent = (list(column) for column in zip(*measured, strict=True))
+    for name, turns in seen.items():
+        seconds, processor, requests, sent = (list(column) for column in zip(*turns, strict=True))
         print(
             f"{name:20s} {statistics.median(seconds):8.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
             f"{statistics.median(processor):14.2f}{statistics.median(requests) / options.items:18.1f}"
             f"{statistics.median(sent) / options.items / 1e6:18.2f}"
         )
     print(f"{'minimum':20s}{'':40s}{minimum[0]:15.1f}{minimum[1] / 1e6:18.2f}")
-    times = [statistics.median(s for s, *_ in measured) for measured in seen.values()]
+    times = [statistics.median(s for s, *_ in turns) for turns in seen.values()]
     print(f"s2sr takes {times[0] / times[1]:.2f} times as long as odc.stac.load (no more than 1.2 is wanted)")
 
 

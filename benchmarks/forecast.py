@@ -1,6 +1,6 @@
 """What was forecast before the fit against what the fit reached, on scenes drawn from sharp aerial images.
 
-python benchmarks/forecast.py [--folder DATA] [--scenes 6] [OVERRIDE ...]
+python benchmarks/forecast.py [--data FOLDER] [--scenes 6] [OVERRIDE ...]
 
 Scenes are those that benchmarks/bayes.py draws from image va. The forecast is told sigma and nothing else. Reached: the
 shift rmse, and the lowest frequency at which the error's power reaches a quarter of the truth's (both on rings |f|,
@@ -56,7 +56,7 @@ def main() -> None:
     from s2sr.report.metrics import shift_rmse
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--scenes", type=int, default=6)
     options, overrides = parser.parse_known_args()
     logging.getLogger("s2sr").setLevel(logging.ERROR)
@@ -64,7 +64,7 @@ def main() -> None:
     print(f"{'scene':>5}" + "".join(f"{head:>16}" for head in heads))
     ratios = []
     for seed in range(options.scenes):
-        scene, draw = drawn(options.folder, "va", seed, None)
+        scene, draw = drawn(options.data, "va", seed, None)
         cfg = configuration("strategy=bayes", f"psf.sigma={draw['sigma']}", "c2f.levels=[4]", *overrides)
         shifts = register(scene)[1]
         start = time.process_time()

@@ -82,7 +82,7 @@ def judged(scene, *overrides: str, clean=None) -> dict[str, float]:
         found |= scores(scene, field.render(), field.scale, shifts)
         found["psnr_2x"] = fidelity(coarse, truth.reflectance, scale=2, **moved)["psnr"]
     if field.changed.any():
-        found |= scores_of_mean(module)
+        found |= errors_of_mean(module)
     if clean:
         seen, frames = module.scene, {o.name: frame for o, frame in zip(clean.observations, clean.frames, strict=True)}
         squared = (field().detach() - torch.stack([frames[o.name] for o in seen.observations])).square()
@@ -91,14 +91,14 @@ def judged(scene, *overrides: str, clean=None) -> dict[str, float]:
     return found
 
 
-def scores_of_mean(module) -> dict[str, float]:
+def errors_of_mean(module) -> dict[str, float]:
     """Held-out errors of the temporal mean with the change that is left of its frames."""
     from s2sr.fit.change import change
-    from s2sr.report.heldout import level_mean, matched, scores
+    from s2sr.report.heldout import errors, level_mean, matched
 
     scene = module.scene
     predicted = matched(level_mean(scene).expand_as(scene.frames), scene.frames, scene.valid)
-    return scores("mean_with_change", scene, {"": predicted + change(module, scene.frames - predicted)})
+    return errors("mean_with_change", scene, {"": predicted + change(module, scene.frames - predicted)})
 
 
 def rank(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -72,17 +72,15 @@ def solve(size: int, masked: float, threads: int) -> list[float]:
     from s2sr.model.field import SplatField
     from s2sr.model.psf import PSF
     from s2sr.observations import build, configuration
-    from s2sr.reconstruction import train
+    from s2sr.reconstruction import posed, train
 
     logging.getLogger("s2sr").setLevel(logging.ERROR)
-    cfg = configuration("strategy=bayes")
+    cfg = configuration("strategy=bayes", "c2f=4", "misfit=quadratic")
 
     def made(size: int) -> Reconstruction:
         scene, shifts = simulated(size, 16, 1, masked=masked)
         field = SplatField(scene.grid, scene.bands, scale=4, psf=PSF(0.4), shifts=shifts)
-        stages = {"solve": build(cfg.strategy.solve)}
-        options = {"misfit": build({"_target_": "s2sr.fit.losses.Quadratic"}), "tv_delta": cfg.tv_delta}
-        return Reconstruction(scene, field, stages=stages, levels=[4], noise=0.002, **options)
+        return posed(scene, field, {"solve": build(cfg.strategy.solve)}, cfg, noise=0.002)
 
     train(made(32), cfg)  # libraries are loaded
     module = made(size)

@@ -1,8 +1,8 @@
 """Every strategy on observations simulated from sharp aerial images, with known truth.
 
-python benchmarks/strategies.py [--folder DATA] [--scenes 3] [OVERRIDE ...]
+python benchmarks/strategies.py [--data FOLDER] [--scenes 3] [OVERRIDE ...]
 
-DATA and its image va: benchmarks/aerial.py. 8 observations, jitter std 0.15 px, noise 0.002, sigma 0.45 px; the draws
+FOLDER and its image va: benchmarks/aerial.py. 8 observations, jitter std 0.15 px, noise 0.002, sigma 0.45 px; the draws
 differ from scene to scene. Each run has its own process, so that memory is its own peak. Prints means over the scenes,
 and the difference to `lbfgs`.
 """
@@ -51,14 +51,14 @@ def run(folder: Path, seed: int, strategy: str, overrides: list[str]) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--scenes", type=int, default=3)
     options, overrides = parser.parse_known_args()
     print(f"{'':12}" + "".join(f"{column:>15}" for column in COLUMNS) + f"{'over bicubic':>15}{'over lbfgs':>15}")
     means: dict[str, dict[str, float]] = {}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for strategy in STRATEGIES:
-            runs = [pool.apply(run, (options.folder, seed, strategy, overrides)) for seed in range(options.scenes)]
+            runs = [pool.apply(run, (options.data, seed, strategy, overrides)) for seed in range(options.scenes)]
             mean = means[strategy] = {column: float(np.mean([r[column] for r in runs])) for column in COLUMNS}
             gains = (mean["psnr"] - mean["psnr_bicubic"], mean["psnr"] - means.get("lbfgs", {}).get("psnr", np.nan))
             row = "".join(f"{mean[column]:15.4f}" for column in COLUMNS) + "".join(f"{gain:+15.2f}" for gain in gains)

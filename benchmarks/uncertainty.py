@@ -6,7 +6,7 @@ python benchmarks/uncertainty.py fit    [--scenes NAME,NAME] [--strategies bayes
 A scene is IMAGE:SEED:SCALE or IMAGE:SEED:SCALE:VARIANT. IMAGE: demo as it comes, season (a demo scene whose sigma,
 noise, jitter and 6 to 20 dates are drawn), or an aerial image with a draw as in benchmarks/bayes.py (nd, va, sw, se).
 VARIANT: masked (40 % of every date, in patches), few (3 dates), large (96 LR pixels instead of 40), auto (psf=auto;
-else the fit is told sigma). --folder: as there.
+else the fit is told sigma). --data: as there.
 
 report: on scenes that no constant was tuned on, the coverage of +- 1 std (target 68 +- 5 %) and of +- 1.96 std (target
 95 +- 2 %), per cent, means over bands: overall, in each quarter of local contrast from the lowest, and where the
@@ -150,7 +150,7 @@ class Case:
 def cases(options: argparse.Namespace, overrides: list[str]):
     """(scene, strategy, case), one after the other."""
     for name in options.scenes.split(","):
-        scene, told = scene_of(options.folder, name)
+        scene, told = scene_of(options.data, name)
         for strategy in options.strategies.split(","):
             yield name, strategy, Case.of(scene, [f"strategy={strategy}", *told, *overrides])
 
@@ -201,7 +201,7 @@ def fit(options: argparse.Namespace, overrides: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("report", "fit"))
-    parser.add_argument("--folder", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--strategies")
     parser.add_argument("--scenes")
     options, overrides = parser.parse_known_args()

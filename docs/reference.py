@@ -61,7 +61,12 @@ def section(path: Path, title: str, prefix: str) -> str:
     head = re.match(r"(?:#.*\n)*", text)[0]  # type: ignore[index]
     about = " ".join(line.removeprefix("# ") for line in head.splitlines() if not line.startswith("# @"))
     target = re.search(r"^_target_: (.*)", text, re.MULTILINE)
-    parts = [title, f"{about}." if about else "", f"`{target[1]}`" if target else "", composed(text).strip()]
+    parts = [
+        title,
+        f"{about}{'' if about.endswith('.') else '.'}" if about else "",
+        f"`{target[1]}`" if target else "",
+        composed(text).strip(),
+    ]
     rows = [f"| `{key}` | {f'`{value}`' if value else ''} | {comment} |" for key, value, comment in keys(text, prefix)]
     if rows:
         parts.append("\n".join(["| key | value | meaning |", "|---|---|---|", *rows]))

@@ -7,7 +7,7 @@ import logging
 import signal
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,8 @@ from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
 from s2sr.fit.forecast import observed
-from s2sr.fit.module import Judge, Reconstruction
+from s2sr.fit.module import Reconstruction
+from s2sr.fit.problem import Judge
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import Stage, check_levels
 from s2sr.model.field import SplatField
@@ -68,19 +69,22 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
         observed_on(scene, cfg.report.date)
     if cfg.report.frc:
         halves(scene)
-    levels = check_levels(build(cfg.c2f)["levels"])
     radiometry = {"gain": cfg.radiometry.gain, "offset": cfg.radiometry.offset, "samplings": scene.samplings}
-    field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=build(cfg.psf), shifts=shifts, **radiometry)
-    return Reconstruction(
-        scene,
-        field,
-        stages=stages,
-        levels=levels,
-        misfit=build(cfg.misfit),
-        tv_delta=cfg.tv_delta,
-        noise=cfg.noise,
-        judge=judge,
-    )
+    field = SplatField(scene.grid, scene.bands, scale=ladder(cfg)[0], psf=build(cfg.psf), shifts=shifts, **radiometry)
+    return posed(scene, field, stages, cfg, noise=cfg.noise, judge=judge)
+
+
+def posed(
+    scene: Scene, field: SplatField, stages: Mapping[str, Stage], cfg: DictConfig, **known: Any
+) -> Reconstruction:
+    """The run of `stages` that fits a field at the coarsest level; `known`: what else a Problem takes."""
+    misfit = {"misfit": build(cfg.misfit), "tv_delta": cfg.tv_delta}
+    return Reconstruction(scene, field, stages=stages, levels=ladder(cfg), **misfit, **known)
+
+
+def ladder(cfg: DictConfig) -> list[int]:
+    """Splats per LR pixel of every level, from coarse to fine. Raises InputError where one does not divide the next."""
+    return check_levels(build(cfg.c2f)["levels"])
 
 
 def reconstruct(
@@ -100,39 +104,32 @@ def reconstruct(
     budget = Budget.of(module, scale, again=2 if cfg.report.frc else 0)
     budget.check_memory(psutil.virtual_memory().available)
     callbacks: list[Any] = [LevelLog(), ProgressBar()]
-    loggers: Any = False
-    if folder:
-        check_disk(folder, int(budget.disk))
-        if not resume:
-            clear(folder)
-        log.info("%s", budget)
-        shifts = module.field.shifts.detach()
-        module.forecast = observed(module.scene.whole(), shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
-        log.info("%s", module.forecast)
-        facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
-        loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
-        callbacks += [Dashboard(module.scene.whole()), LevelCheckpoint(folder / "checkpoints")]
+    if folder is None:
+        train(module, cfg, callbacks=callbacks)
+        return module
+    check_disk(folder, int(budget.disk))
+    if not resume:
+        clear(folder)
+    log.info("%s", budget)
+    whole = module.scene.whole()
+    shifts = module.field.shifts.detach()
+    module.forecast = observed(whole, shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
+    log.info("%s", module.forecast)
+    facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
+    loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
+    callbacks += [Dashboard(whole), LevelCheckpoint(folder / "checkpoints")]
     train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
     return module
 
 
 def solve_again(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
     """The weights alone, solved anew by the same stages for other samples of the module's scene."""
-    levels = check_levels(build(cfg.c2f)["levels"])
     cfg = cfg.copy()
     if cfg.holdout:
         cfg.holdout.dates = 0  # they are not of the module's scene
     seen, stages, _ = withhold(scene.whole(), cfg)
-    again = Reconstruction(
-        seen,
-        module.field.unsolved(levels[0]),
-        stages=stages,
-        levels=levels,
-        misfit=build(cfg.misfit),
-        tv_delta=cfg.tv_delta,
-        noise=module.noise.detach(),
-        spectrum=copy.deepcopy(module.spectrum),
-    )
+    field = module.field.unsolved(ladder(cfg)[0])
+    again = posed(seen, field, stages, cfg, noise=module.noise.detach(), spectrum=copy.deepcopy(module.spectrum))
     train(again, cfg, callbacks=[ProgressBar()])
     return again.cpu().field
 

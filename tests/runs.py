@@ -1,11 +1,10 @@
-"""How the end-to-end tests start the two programs: as a user does, but tiny and without an account."""
+"""How the end-to-end tests start the programs: as a user does, but tiny and without an account."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,14 @@ PRODUCTS = (
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    return kept | {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc")} | more
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(home), "NETRC": str(home / "netrc")}
+    return kept | own | more
 
 
 def command(*arguments: str, script: str = "train.py") -> list[str]:
-    return [sys.executable, str(ROOT / script), *arguments]
+    """`script`: a file of the project, or a module such as s2sr.download."""
+    own = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    return [sys.executable, *own, *arguments]
 
 
 def run(*arguments: str, cwd: Path, script: str = "train.py", **more: str) -> subprocess.CompletedProcess[str]:
@@ -42,12 +44,12 @@ def run(*arguments: str, cwd: Path, script: str = "train.py", **more: str) -> su
     )
 
 
-def start(command: Sequence[str], *, cwd: Path, **how: Any) -> subprocess.Popen[str]:
-    """A command of the project, left to run in `cwd`; `how` as Popen has it."""
+def start(*arguments: str, cwd: Path, script: str = "train.py", **how: Any) -> subprocess.Popen[str]:
+    """The program, left to run in `cwd`; `how` as Popen has it."""
     return subprocess.Popen(
-        command,
+        command(*arguments, script=script),
         cwd=cwd,
-        env=environment(cwd, PYTHONPATH=str(ROOT)),
+        env=environment(cwd),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

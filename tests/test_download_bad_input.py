@@ -11,7 +11,7 @@ import time
 from functools import partial
 
 import pytest
-from runs import ROOT, start
+from runs import start
 from stac_catalogue import collection, take
 
 from s2sr import download
@@ -206,8 +206,7 @@ def test_another_area_in_the_same_folder(catalog, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in (tmp_path / "scene").iterdir()} == before
 
 
-def program(*command, cwd, **how):
-    return start([sys.executable, *command, *DATES, "data.root=scene"], cwd=cwd, **how)
+PROGRAM = (BBOX, *DATES, "data.root=scene")
 
 
 def ended_with_a_line(process):
@@ -226,9 +225,9 @@ def ended_with_a_line(process):
 def test_a_disk_that_fills_up(catalog, tmp_path):
     """The process may write 8 kB to a file, as if there were no more room; scene.json is larger."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    only = ("-m", "s2sr.download", BBOX, f"data.catalog={catalog}")
     full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (8192, limit))
-    ended_with_a_line(program(*only, cwd=tmp_path, preexec_fn=full))
+    given = (*PROGRAM, f"data.catalog={catalog}")
+    ended_with_a_line(start(*given, cwd=tmp_path, script="s2sr.download", preexec_fn=full))
     assert not list((tmp_path / "scene").glob("*"))
     assert not list((tmp_path / "scene").glob(".*"))
 
@@ -239,19 +238,22 @@ def test_how_long_a_user_waits_without_a_network(files, tmp_path):
     with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
         refusing, speechless = (f"http://127.0.0.1:{s.getsockname()[1]}/stac" for s in (closed, silent))
-        only, fit = ("-m", "s2sr.download"), (str(ROOT / "train.py"), "data=planetary_computer", "logger=csv")
-        commands = {
-            "refusal": (*only, f"data.catalog={refusing}"),
-            "silence": (*only, f"data.catalog={speechless}"),  # the kernel accepts, nobody answers
-            "failing": (*only, f"data.catalog={files.base}/stac"),
-            "fit": (*fit, f"data.catalog={refusing}"),
+        catalogs = {
+            "refusal": refusing,
+            "silence": speechless,  # the kernel accepts, nobody answers
+            "failing": f"{files.base}/stac",
         }
-        start = time.monotonic()
-        running = {name: program(*command, BBOX, cwd=tmp_path) for name, command in commands.items()}
+        begun = time.monotonic()
+        running = {
+            name: start(*PROGRAM, f"data.catalog={catalog}", cwd=tmp_path, script="s2sr.download")
+            for name, catalog in catalogs.items()
+        }
+        fit = ("data=planetary_computer", "logger=csv", f"data.catalog={refusing}")
+        running["fit"] = start(*PROGRAM, *fit, cwd=tmp_path)
         said = {}
         for name, process in running.items():
             said[name] = ended_with_a_line(process)
-            assert time.monotonic() - start < PATIENCE, name
+            assert time.monotonic() - begun < PATIENCE, name
     for name in ("refusal", "silence", "fit"):
         assert "is there a network?" in said[name]
     assert "500" in said["failing"]

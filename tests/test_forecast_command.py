@@ -145,7 +145,7 @@ sys.argv = ["forecast", "data.root={demo}", "threads=1"]
 s2sr.forecast.main()
 print(json.dumps([time.process_time() - start, sorted({{name.partition(".")[0] for name in sys.modules}})]))
 """
-    env = environment(tmp_path, PYTHONPATH=str(ROOT))
+    env = environment(tmp_path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert "14 observations" in done.stdout
     assert "100 x 100 pixels" in done.stdout

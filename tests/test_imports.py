@@ -18,9 +18,10 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "errors": set(),
     "overrides": set(),
     "model": {"errors"},
-    "data": {"errors", "model"},
+    "raster": {"model"},
+    "data": {"errors", "model", "raster"},
     "fit": {"errors", "model"},
-    "report": {"errors", "model"},
+    "report": {"errors", "model", "raster"},
     "observations": {"errors", "overrides", "model", "data"},
     "reconstruction": {"errors", "model", "data", "fit", "report", "observations"},
     "experiment": {"model", "data", "fit", "report", "observations", "reconstruction"},
@@ -31,6 +32,10 @@ MAY_IMPORT = {  # parts of the house, besides themselves
 HYDRA = {"s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
 OMEGACONF = {
     f"s2sr/{name}.py" for name in ("observations", "reconstruction", "experiment", "cli", "download", "forecast")
+}
+LIGHTNING = {
+    *(f"s2sr/{name}.py" for name in ("reconstruction", "fit/module", "fit/checkpoint", "fit/progress")),
+    *(f"s2sr/report/{name}.py" for name in ("dashboard", "loggers")),
 }
 
 
@@ -80,6 +85,11 @@ def test_hydra_stays_at_the_door(path):
     name = str(path.relative_to(ROOT))
     assert "hydra" not in tops(imports(path)) or name in HYDRA
     assert "omegaconf" not in tops(imports(path)) or name in OMEGACONF
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_what_is_minimised_and_how_knows_no_lightning(path):
+    assert "lightning" not in tops(imports(path)) or str(path.relative_to(ROOT)) in LIGHTNING
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "s2sr" / "model").glob("*.py")), ids=lambda path: path.name)

@@ -17,7 +17,7 @@ def test_there_are_five_and_none_has_outputs_committed():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def test_it_runs(path, tmp_path, monkeypatch):
-    for name, value in environment(tmp_path, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1").items():
+    for name, value in environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     notebook = jupytext.read(path)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

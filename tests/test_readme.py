@@ -62,9 +62,8 @@ def test_command(line, folder, tmp_path):
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "forecast" in c])
 def test_forecast(line, folder, tmp_path):
-    command = [sys.executable, *shlex.split(line.replace("FOLDER", str(folder)))[1:]]
-    env = environment(tmp_path, PYTHONPATH=str(ROOT))
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    _, _, script, *overrides = shlex.split(line.replace("FOLDER", str(folder)))
+    done = run(*overrides, cwd=tmp_path, script=script)
     assert done.returncode == 0, done.stderr
     for head in re.findall(r"^(?: +noise|dates|forecast:) .*", README, re.MULTILINE):
         assert head.split()[:2] in [row.split()[:2] for row in done.stdout.splitlines()]
@@ -73,27 +72,24 @@ def test_forecast(line, folder, tmp_path):
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "s2sr.report" in c])
 def test_report_command(line, tmp_path):
     write_run(tmp_path / "RUN_DIR", {"status": "ok", "scale": 4})
-    command = [sys.executable, *shlex.split(line)[1:]]
-    more = {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, **more), capture_output=True, text=True)
+    _, _, script, folder = shlex.split(line)
+    done = run(folder, cwd=tmp_path, script=script)
     assert (done.returncode, done.stdout, done.stderr) == (0, "RUN_DIR/report.html\n", "")
     assert (tmp_path / "RUN_DIR" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("line", [c for c in COMMANDS if "data.bbox" in c])
 def test_catalogue_command(line, catalogue, tmp_path):
-    _, *program = shlex.split(line)
+    script, *overrides = [word for word in shlex.split(line)[1:] if word != "-m"]
     keys = {o.partition("=")[0] for o in catalogue}
-    kept = [o for o in program if o.partition("=")[0] not in keys]
-    kept = [str(ROOT / o) if o == "train.py" else o for o in kept]
-    extra = [*QUICK, "c2f.levels=[1,2]"] if "train.py" in line else []
-    command = [sys.executable, *kept, *catalogue, *extra]
-    more = {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, **more), capture_output=True, text=True)
+    kept = [o for o in overrides if o.partition("=")[0] not in keys]
+    fits = script == "train.py"
+    extra = [*QUICK, "c2f.levels=[1,2]"] if fits else []
+    done = run(*kept, *catalogue, *extra, cwd=tmp_path, script=script)
     assert done.returncode == 0, done.stderr
     found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {"scene.json", "S2A_2024-05-01_R098.tif"} <= found
-    assert "train.py" not in line or found >= set(PRODUCTS)
+    assert not fits or found >= set(PRODUCTS)
 
 
 def test_python(folder, tmp_path):

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import rasterio
-from runs import SCENE, command, nothing_written, run, start
+from runs import SCENE, nothing_written, run, start
 
 # steps enough for an interruption between the first checkpoint and the end
 LONG = (
@@ -43,7 +43,7 @@ def assert_same(one, other):
 
 def test_killed_in_the_fit_and_resumed_from_elsewhere(uninterrupted, tmp_path):
     folder = tmp_path / "out"
-    process = start(command(*LONG), cwd=tmp_path)
+    process = start(*LONG, cwd=tmp_path)
     wait_for(folder / "checkpoints" / "last.ckpt", process)
     process.kill()
     process.communicate()
@@ -66,7 +66,7 @@ def test_killed_in_the_fit_and_resumed_from_elsewhere(uninterrupted, tmp_path):
 
 def test_ctrl_c_in_the_fit(uninterrupted, tmp_path):
     folder = tmp_path / "out"
-    process = start(command(*LONG), cwd=tmp_path)
+    process = start(*LONG, cwd=tmp_path)
     wait_for(folder / "checkpoints" / "last.ckpt", process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -84,7 +84,7 @@ def test_ctrl_c_in_the_fit(uninterrupted, tmp_path):
 
 def test_ctrl_c_before_the_first_checkpoint(uninterrupted, tmp_path):
     folder = tmp_path / "out"
-    process = start(command(*LONG), cwd=tmp_path)
+    process = start(*LONG, cwd=tmp_path)
     wait_for(folder / "train.log", process)
     time.sleep(0.5)  # it is importing, for seconds
     process.send_signal(signal.SIGINT)

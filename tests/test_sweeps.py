@@ -1,13 +1,11 @@
 import csv
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from dashboards import offline_runs, records
 from PIL import Image
-from runs import LBFGS, SCENE, environment, run
+from runs import LBFGS, SCENE, run
 
 from s2sr.report.charts import MARKED
 
@@ -54,19 +52,10 @@ def test_a_failed_job_is_named_and_loses_nothing_else(with_a_failure):
 
 def test_jobs_are_runs_of_one_group(with_a_failure):
     folder = with_a_failure[1]
-    wandb = Path(sys.executable).with_name("wandb")
     seen = {}
     for job in ("0", "2"):
-        (kept,) = (folder / job / "wandb").glob("offline-run-*")
-        answer = subprocess.run(
-            [wandb, "leet", "inspect", "--json", kept],
-            env=environment(folder),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        records = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
-        record = next(record["run"] for record in records if record["type"] == "run")
+        (kept,) = offline_runs(folder / job)
+        record = next(record["run"] for record in records(kept) if record["type"] == "run")
         assert record["run_group"] == "first"
         assert record["job_type"] == "sweep"
         assert record["display_name"] == f"first/{job}"
@@ -76,16 +65,13 @@ def test_jobs_are_runs_of_one_group(with_a_failure):
 
 def test_the_sweep_opens_on_its_scores_against_the_swept_value(with_a_failure):
     folder = with_a_failure[1]
-    (kept,) = (folder / "wandb").glob("offline-run-*")
-    wandb = Path(sys.executable).with_name("wandb")
-    command = [wandb, "leet", "inspect", "--json", kept]
-    answer = subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=True)
-    records = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
-    record = next(record["run"] for record in records if record["type"] == "run")
+    (kept,) = offline_runs(folder)
+    found = records(kept)
+    record = next(record["run"] for record in found if record["type"] == "run")
     assert (record["run_group"], record["job_type"], record["display_name"]) == ("first", "collate", "first")
-    axes = {r["metric"]["name"]: r["metric"].get("step_metric") for r in records if r["type"] == "metric"}
+    axes = {r["metric"]["name"]: r["metric"].get("step_metric") for r in found if r["type"] == "metric"}
     assert axes == {"psf.sigma": None, **dict.fromkeys((f"scores/{key}" for key in MARKED), "psf.sigma")}
-    rows = [r["history"]["item"] for r in records if r["type"] == "history"]
+    rows = [r["history"]["item"] for r in found if r["type"] == "history"]
     points = {row["psf.sigma"]: row["scores/edge_contrast"] for row in rows if "psf.sigma" in row}
     ok = {float(row["psf.sigma"]): float(row["edge_contrast"]) for row in rows_of(folder) if row["status"] == "ok"}
     assert points == pytest.approx(ok)

@@ -5,14 +5,13 @@ import json
 import os
 import pty
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from dashboards import inspect, offline_runs, records
 from PIL import Image
 from runs import LBFGS, SCENE, TINY, command, environment, run
 
@@ -20,33 +19,16 @@ from s2sr.report.figures import Stretch, rgb
 from s2sr.report.metrics import bicubic
 from s2sr.report.products import read_geotiff
 
-WANDB = Path(sys.executable).with_name("wandb")
 SCORES = ("edge_contrast", "laplacian_var", "gradient_energy")
 IMAGES = ("1_observation", "2_bicubic", "3_reconstruction", "4_truth", "residual")
 
 
 def read(folder):
-    """(run record, history rows, summary) of an offline run."""
-    lines = inspect(folder).splitlines()
-    records = [json.loads(line) for line in lines if line.startswith("{")]
-    kinds = {kind: [record[kind] for record in records if record["type"] == kind] for kind in ("run", "history")}
+    """(run record, history rows, summary, all records) of an offline run."""
+    found = records(folder)
+    kinds = {kind: [record[kind] for record in found if record["type"] == kind] for kind in ("run", "history")}
     (first,) = kinds["run"][:1]
-    return first, kinds["history"], json.loads(inspect(folder, "--summary"))["summary"], records
-
-
-def inspect(folder, *options):
-    answer = subprocess.run(
-        [WANDB, "leet", "inspect", *options, "--json", folder],
-        env=environment(Path(folder)),
-        capture_output=True,
-        text=True,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
-
-
-def offline_runs(folder):
-    return sorted((folder / "wandb").glob("offline-run-*"))
+    return first, kinds["history"], json.loads(inspect(folder, "--summary"))["summary"], found
 
 
 def flat(row):

@@ -85,6 +85,8 @@ class Demo:
         """Write the scene as a scene folder, one GeoTIFF per date, clouds left in; returns the folder."""
         import rasterio
 
+        from s2sr.raster import placed
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         frames, scl, _ = self._acquire()
@@ -100,10 +102,7 @@ class Demo:
                 driver="GTiff",
                 dtype="uint16",
                 count=n + 1,
-                height=grid.shape[0],
-                width=grid.shape[1],
-                crs=grid.crs,
-                transform=rasterio.Affine(*grid.transform),
+                **placed(grid),
                 nodata=0,
                 compress="deflate",
             ) as out:
@@ -147,17 +146,21 @@ class Demo:
         offsets = haze * [HAZE[band] for band in self.bands]
         frames = record(frames, noise=self.noise, rng=streams[4], gains=gains, offsets=offsets)
 
-        classes = np.full((self.n_dates, height, width), NOT_VEGETATED, np.uint8)
-        inside = slice(margin * scale, -margin * scale)
-        material = land.material[inside, inside].reshape(height, scale, width, scale)
+        truth = truth_of(land.reflectance[chosen], scale, margin=margin, shifts=shifts, sigma_psf=sigma_psf)
+        return frames, self._classified(land, margin, opacity, shadow), truth
+
+    def _classified(self, land: Landscape, margin: int, opacity: np.ndarray, shadow: np.ndarray) -> np.ndarray:
+        """[t, y, x] SCL of the land inside its margin (LR pixels), under clouds of an opacity and their shadows."""
+        inside, (_, height, width) = slice(margin * self.pixels_per_lr, -margin * self.pixels_per_lr), opacity.shape
+        material = land.material[inside, inside].reshape(height, self.pixels_per_lr, width, self.pixels_per_lr)
         ndvi = _ndvi(land.reflectance[:, inside, inside]).reshape(material.shape).mean((1, 3))
+        classes = np.full(opacity.shape, NOT_VEGETATED, np.uint8)
         classes[:, ndvi > 0.35] = VEGETATION
         classes[:, (material == Material.WATER).mean((1, 3)) > 0.5] = WATER
         classes[shadow > self.scl_misses] = SHADOW
         classes[opacity > self.scl_misses] = CLOUD
         classes[opacity > max(0.5, self.scl_misses)] = THICK_CLOUD
-        truth = truth_of(land.reflectance[chosen], scale, margin=margin, shifts=shifts, sigma_psf=sigma_psf)
-        return frames, classes, truth
+        return classes
 
     def _clouds(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Opacity of clouds and of their shadows, [t, y, x], exactly 0 where there are none."""

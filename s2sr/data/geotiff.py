@@ -28,6 +28,7 @@ from s2sr.data.masks import measured, scl_mask
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Observation, Scene
+from s2sr.raster import grid_of
 
 log = logging.getLogger(__name__)
 
@@ -70,17 +71,7 @@ class SceneFolder:
         # Filled in place: a copy of a large stack is not affordable.
         frames = np.empty((len(files), len(bands), *grid.shape), np.float32)
         valid = np.empty(frames.shape, bool)
-        used: list[Observation] = []
-        cloudy: list[Observation] = []
-        for file in files:
-            t = len(used)
-            frames[t], valid[t], clear = self._read(file, bands, part)
-            observation = Observation(file.path.stem, file.datetime, clear)
-            if clear > 0 and clear >= self.min_clear:
-                used.append(replace(observation, clear=float(valid[t].mean())))
-            else:
-                reason = f"clear fraction {clear:.2f} is below data.min_clear={self.min_clear:g}"
-                cloudy.append(replace(observation, rejected=reason))
+        used, cloudy = self._fill(frames, valid, files, bands, part)
         if len(used) < 2:
             raise InputError(self._too_few(used, cloudy, excluded))
         if len(used) < 5:
@@ -145,6 +136,28 @@ class SceneFolder:
                 )
             chosen = tuple(band for band in chosen if band in file.bands)
         return chosen
+
+    def _fill(
+        self,
+        frames: np.ndarray,  # [t, b, y, x]
+        valid: np.ndarray,  # [t, b, y, x]
+        files: Sequence[_File],
+        bands: Sequence[str],
+        part: tuple[slice, slice],
+    ) -> tuple[list[Observation], list[Observation]]:
+        """Reads the usable observations into the first places of both; (these, and those that are too cloudy)."""
+        used: list[Observation] = []
+        cloudy: list[Observation] = []
+        for file in files:
+            t = len(used)
+            frames[t], valid[t], clear = self._read(file, bands, part)
+            observation = Observation(file.path.stem, file.datetime, clear)
+            if clear > 0 and clear >= self.min_clear:
+                used.append(replace(observation, clear=float(valid[t].mean())))
+            else:
+                reason = f"clear fraction {clear:.2f} is below data.min_clear={self.min_clear:g}"
+                cloudy.append(replace(observation, rejected=reason))
+        return used, cloudy
 
     def _read(
         self, file: _File, bands: Sequence[str], part: tuple[slice, slice]
@@ -243,7 +256,7 @@ def _describe(path: Path) -> _File:
             path=path,
             datetime=_when(path, tags.get("datetime")),
             bands=tuple(name or f"unnamed {i}" for i, name in enumerate(source.descriptions, 1)),
-            grid=Grid(source.crs.to_string() if source.crs else None, source.transform[:6], source.shape),
+            grid=grid_of(source),
             attribution=tags.get("attribution", ATTRIBUTION),
         )
 

@@ -38,6 +38,8 @@ TRUST, CHANCE = 0.25, 4.0  # a peak under TRUST + CHANCE / sqrt(samples) says no
 
 @dataclass(frozen=True)
 class Registration:
+    """Where the observations lie, and which can be told at all."""
+
     shifts: Tensor  # [t, 2] float32 (dy, dx) LR pixels, zero mean over the trusted observations, 0 for the others
     trusted: Tensor  # [t] bool
     correlation: Tensor  # [t] with the mean of the others at the peak, -1 to 1

@@ -132,15 +132,6 @@ def forward_solve(factor: Rows, right: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
-def backward_solve(factor: Rows, right: Sequence[Tensor]) -> list[Tensor]:
-    """L^-H right."""
-    found: dict[int, Tensor] = {}
-    for i in reversed(range(len(factor))):
-        known = sum(factor[k][i].conj() * found[k] for k in range(i + 1, len(factor)))
-        found[i] = (right[i] - known) / factor[i][i].real
-    return [found[i] for i in range(len(factor))]
-
-
 def dense(matrix: Rows) -> Tensor:
     """[..., n, n] of the lower triangle of a Hermitian matrix."""
     n = len(matrix)

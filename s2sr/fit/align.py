@@ -22,14 +22,14 @@ from s2sr.fit.posterior import FourierMetric, local_noise, posterior
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
 
 COARSE = 16  # at most so many frequencies per axis for the determinant, a smooth sum
 ENOUGH = 2**14  # samples of an observation and band for the curvature, a mean
 STEP = 0.01  # LR pixels, of the differences along the shifts
 
 
-def alignment(module: Reconstruction) -> Objective:
+def alignment(module: Problem) -> Objective:
     """Misfit, Gaussian prior and determinant, of weights, shifts and radiometry.
 
     What moves a place as a whole must not move its frame: the noise there is local, about zero.
@@ -46,7 +46,7 @@ def alignment(module: Reconstruction) -> Objective:
 
 
 @torch.no_grad()
-def _unseen(module: Reconstruction) -> tuple[Frames, Model]:
+def _unseen(module: Problem) -> tuple[Frames, Model]:
     """Frames of nothing, whose -log evidence is the determinant, and the model of them."""
     field, shape = module.field, module.field.grid.shape
     rows, columns = (min(n, COARSE) for n in shape)
@@ -69,7 +69,7 @@ class AlignmentMetric:
     """
 
     @torch.no_grad()
-    def __init__(self, module: Reconstruction) -> None:
+    def __init__(self, module: Problem) -> None:
         field, radiometry = module.field, module.field.radiometry
         self.weights = FourierMetric(module)
         seen, *moved = (
@@ -89,7 +89,7 @@ class AlignmentMetric:
         }
 
     @staticmethod
-    def _gram(module: Reconstruction, t: int, seen: Tensor, moved: Sequence[Tensor]) -> Tensor:
+    def _gram(module: Problem, t: int, seen: Tensor, moved: Sequence[Tensor]) -> Tensor:
         """[b, 4, 4] of an observation t's slopes along its dy, dx, gain and offset, of some rows for all.
 
         seen: [b, y, x] with gain 1 and offset 0; moved: the same with `STEP` more along both axes.

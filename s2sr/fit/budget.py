@@ -32,6 +32,8 @@ def _copies(phases: Sequence[Phase]) -> int:
 
 @dataclass(frozen=True)
 class Budget:
+    """At most what a run takes; it prints as one line."""
+
     grid: tuple[int, int]  # LR pixels
     seconds: float
     memory: float  # bytes, peak

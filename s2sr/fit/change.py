@@ -24,12 +24,12 @@ from s2sr.fit.aliases import Aliases
 from s2sr.fit.posterior import local_noise
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
     from s2sr.model.sampling import Sampling
 
 
 @torch.no_grad()
-def explain(module: Reconstruction) -> None:
+def explain(module: Problem) -> None:
     """The start of a stage: the field's `changed`, given the scene as it is now; then the noise that is local."""
     field = module.field
     field.changed.copy_(change(module, module.frames - field() + field.changed))
@@ -37,11 +37,10 @@ def explain(module: Reconstruction) -> None:
 
 
 @torch.no_grad()
-def change(module: Reconstruction, residual: Tensor) -> Tensor:
+def change(module: Problem, residual: Tensor) -> Tensor:
     """[t, b, y, x] the conditional mean of the change of `residual` [t, b, y, x], observed less predicted."""
     field, found = module.field, torch.zeros_like(residual)
-    for sampling in set(field.samplings):
-        bands = [b for b, own in enumerate(field.samplings) if own == sampling]
+    for sampling, bands in field.bands_by_sampling.items():
         at = (slice(None), bands, *sampling.slices())
         power = power_of_scene(module, bands, sampling)
         share, variance = module.change[:, bands, None, None], module.noise[:, bands, None, None].square()
@@ -51,7 +50,7 @@ def change(module: Reconstruction, residual: Tensor) -> Tensor:
     return found
 
 
-def power_of_scene(module: Reconstruction, bands: list[int], sampling: Sampling) -> Tensor:
+def power_of_scene(module: Problem, bands: list[int], sampling: Sampling) -> Tensor:
     """[b, y, x] sum_a U_a^2 at the frequencies of cosines over the measurements of `bands`, reflectance squared."""
     field, pitch = module.field, sampling.pitch
     rows, columns = (len(range(n)[each]) for n, each in zip(field.grid.shape, sampling.slices(), strict=True))

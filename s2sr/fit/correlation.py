@@ -18,14 +18,14 @@ from s2sr.fit.modes import Modes
 from s2sr.fit.posterior import closed_form, stiffness
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
 
 STEPS = 8
 OWN = 1e-4  # of a band's detail at least: bands may be mixtures of others, and numbers are rounded
 COARSE = 64  # at most so many LR frequencies per axis: thousands of them are enough for a few numbers
 
 
-def coupled_form(module: Reconstruction) -> None:
+def coupled_form(module: Problem) -> None:
     """The start of a stage: the closed form of bands that are as alike as the observations say."""
     module.correlation.copy_(torch.eye(len(module.correlation)))
     closed_form(module)
@@ -35,7 +35,7 @@ def coupled_form(module: Reconstruction) -> None:
 
 
 @torch.no_grad()
-def correlation(module: Reconstruction) -> Tensor:
+def correlation(module: Problem) -> Tensor:
     """[b, b] R, from weights that are the posterior mean of bands that have nothing in common."""
     field, modes = module.field, Modes(module.field)
     rows, columns = (slice(None, None, -(-n // COARSE)) for n in modes.places[0].shape[1:])

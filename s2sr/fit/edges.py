@@ -34,7 +34,7 @@ from s2sr.fit.stages import Objective
 from s2sr.model.psf import transfer
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EdgePrior:
     delta: float = 0.2
     least: float = 0.7
 
-    def __call__(self, module: Reconstruction) -> Objective:
+    def __call__(self, module: Problem) -> Objective:
         field, units = module.field, visible_gradients(module)
         inside = gradients_of_mean(module)
         alone, vary = units.pow(-2).diag(), dimensions((inside / units[:, None, None]).flatten(0, 1).flatten(1))
@@ -64,7 +64,7 @@ class EdgePrior:
         return parts
 
 
-def visible_gradients(module: Reconstruction) -> Tensor:
+def visible_gradients(module: Problem) -> Tensor:
     """[b] U: the spectral density of the gradient, reflectance per LR pixel, at the finest detail that is seen."""
     field, found = module.field, []
     with torch.no_grad():
@@ -80,7 +80,7 @@ def visible_gradients(module: Reconstruction) -> Tensor:
 
 
 @torch.no_grad()
-def gradients_of_mean(module: Reconstruction) -> Tensor:
+def gradients_of_mean(module: Problem) -> Tensor:
     """[2, b, y, x] `differences` of the posterior mean inside the frames, at two splats per LR pixel and axis at most:
     it has no finer detail, and means are all that is asked for.
     """
@@ -171,7 +171,7 @@ def tail_exponent(size: Tensor, n: float) -> float:
     return brentq(excess, 0.3, 2.0) if excess(0.3) > 0 else 0.3
 
 
-def edge_metric(module: Reconstruction) -> Metric:
+def edge_metric(module: Problem) -> Metric:
     """Nearly the inverse of the objective's curvature: FourierMetric, with the prior's as it is in the mean."""
     lattice, units = module.field.lattice, visible_gradients(module)
     rows, columns = (2 - 2 * torch.cos(2 * math.pi / lattice.scale * f) for f in lattice.frequencies(units.device))

@@ -28,14 +28,14 @@ from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
     from s2sr.model.field import SplatField
     from s2sr.model.sampling import Sampling
     from s2sr.model.spectrum import Spectrum
 
 
 class Fit(Protocol):
-    """What has an evidence: a Reconstruction, or a sample of a scene before there is one."""
+    """What has an evidence: a Problem, or a sample of a scene before there is one."""
 
     field: SplatField
     frames: Tensor  # [t, b, y, x] reflectance
@@ -84,9 +84,7 @@ class Evidence:
 
     def moments(self, module: Fit) -> list[Moments]:
         """Of the bands that are measured on one grid together."""
-        grids: dict[Sampling, list[int]] = {}
-        for band, sampling in enumerate(module.field.samplings):
-            grids.setdefault(sampling, []).append(band)
+        grids = module.field.bands_by_sampling
         return [Moments(self, module, bands, sampling) for sampling, bands in grids.items()]
 
 
@@ -214,7 +212,7 @@ class Information:
     """
 
     @torch.no_grad()
-    def __init__(self, module: Reconstruction, evidence: Evidence) -> None:
+    def __init__(self, module: Problem, evidence: Evidence) -> None:
         field, log_noise, coefficients = module.field, module.log_noise, module.spectrum.coefficients
         shifts = field.shifts.new_zeros(field.shifts.shape, dtype=torch.float64)
         gain = torch.zeros_like(log_noise, dtype=torch.float64)
@@ -263,7 +261,7 @@ class Information:
 
 
 @torch.no_grad()
-def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Tensor:
+def sigma_errors(module: Problem, evidence: Evidence | None = None) -> Tensor:
     """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
 
     The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are.

@@ -54,6 +54,8 @@ class Reach(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
+    """What a fit will recover; it prints as one line."""
+
     shift: float  # least root mean square error, LR pixels
     frequency: float  # the highest that is recovered, cycles per LR pixel: the mean over bands
     bands: dict[str, Reach]
@@ -148,6 +150,7 @@ class Conditions:
         return torch.stack([torch.stack(column).abs().square().sum(0) for column in columns])
 
     def reach(self, band: int) -> Reach:
+        """Up to which frequencies a band is recovered."""
         aliases = Aliases.of((FINE, FINE), device=self.shifts.device)
         shares = self.error_shares(aliases, band)
         rings = (aliases.squared().sqrt() * FINE / 2).round().long()  # of two frequencies' width

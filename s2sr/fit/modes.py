@@ -11,7 +11,7 @@ from torch import Tensor
 from s2sr.fit.aliases import Aliases
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
     from s2sr.model.field import SplatField
 
 
@@ -50,7 +50,7 @@ class Modes:
         return seen * (splat / field.scale)
 
     @torch.no_grad()
-    def coupling(self, module: Reconstruction) -> Tensor:
+    def coupling(self, module: Problem) -> Tensor:
         """[b, a, a] the curvature of a quadratic misfit along two aliases, over their transfer: that of all modes."""
         field, scale = self.field, self.field.scale
         clear = (module.valid / module.excess).double().mean((-2, -1))  # what counts, of clear frames

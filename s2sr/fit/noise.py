@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 64  # pixels of a side that are blurred at a time
+REACH = 2.5  # LR pixels, standard deviation of the Gaussian under which noise is local
+MARGIN = 0.5  # of its variance: three standard errors of what there is under that Gaussian
+OUTLIER = 5.0  # robust standard deviations from the median frame
 FLOOR = 5e-4  # reflectance; DN steps of 1e-4 and an exact fit of a simulated scene must not give infinite weights
 
 
@@ -43,16 +46,16 @@ def frame_to_frame_std(
     return robust_std(frames - gain[..., None, None] * moved - offset[..., None, None], valid)
 
 
-def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True, reach: float = 2.5, margin: float = 0.5) -> Tensor:
+def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True) -> Tensor:
     """[t, b, y, x] variance around a place, of the noise's: at least 1, and 1 where there is only noise.
 
     z: [t, b, y, x] residuals over the standard deviation of the noise. Change is local: noise found over a whole frame
     is that of the ground that stays, and where a field turned green an exact fit of such frames would be streaks. The
-    variance is that about the local mean, both of the valid samples under a Gaussian of `reach` LR pixels, less a
-    `margin` of three standard errors. The mean itself does not count: what moves a field as a whole is no detail, and
-    as white noise would cost the detail that the observation shows. With `about_mean` false it counts.
+    variance is that about the local mean, both of the valid samples under a Gaussian of `REACH`, less `MARGIN`. The
+    mean itself does not count: what moves a field as a whole is no detail, and as white noise would cost the detail
+    that the observation shows. With `about_mean` false it counts.
     """
-    rows, columns = (_windows(torch.arange(n, dtype=z.dtype, device=z.device), reach) for n in z.shape[2:])
+    rows, columns = (_windows(torch.arange(n, dtype=z.dtype, device=z.device)) for n in z.shape[2:])
 
     def blurred(image: Tensor) -> Tensor:
         image = torch.cat([window.T @ image[:, places] for places, window in rows], 1)
@@ -64,23 +67,23 @@ def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True, reach: float = 
         mean = blurred(torch.where(valid, z, 0)).div_(count) if about_mean else 0.0
         return blurred(torch.where(valid, z - mean, 0).square_()).div_(count)
 
-    return torch.stack([around(*one).sub_(margin).clamp_(min=1) for one in zip(z, valid, strict=True)])
+    return torch.stack([around(*one).sub_(MARGIN).clamp_(min=1) for one in zip(z, valid, strict=True)])
 
 
-def _windows(places: Tensor, reach: float) -> list[tuple[slice, Tensor]]:
+def _windows(places: Tensor) -> list[tuple[slice, Tensor]]:
     """Gaussians around `BLOCK` places at a time, cut off at 4 reaches: slices of places [m], and from each [m, n]."""
     found = []
     for start in range(0, len(places), BLOCK):
-        near = slice(max(0, start - math.ceil(4 * reach)), start + BLOCK + math.ceil(4 * reach))
-        away = ((places[near, None] - places[start : start + BLOCK]) / reach).abs()
+        near = slice(max(0, start - math.ceil(4 * REACH)), start + BLOCK + math.ceil(4 * REACH))
+        away = ((places[near, None] - places[start : start + BLOCK]) / REACH).abs()
         found.append((near, torch.exp(-away.square() / 2) * (away <= 4)))  # smaller ones yet slow processors down
     return found
 
 
-def usual(frames: Tensor, valid: Tensor, *, outlier: float = 5.0) -> Tensor:
+def usual(frames: Tensor, valid: Tensor) -> Tensor:
     """[t, b, y, x] which samples of frames [t, b, y, x] are valid and like those of other dates.
 
-    Within `outlier` robust standard deviations, those of the median frame, of the temporal median; a constant between
+    Within `OUTLIER` robust standard deviations, those of the median frame, of the temporal median; a constant between
     frames does not matter. Clouds that no mask has seen, and floods, are not. Of less than 5 dates no median tells
     which is the odd one: then all valid samples are.
     """
@@ -90,4 +93,4 @@ def usual(frames: Tensor, valid: Tensor, *, outlier: float = 5.0) -> Tensor:
     rest = known - known.nanmedian(0).values
     rest = rest - rest.flatten(2).nanmedian(-1).values[..., None, None]
     std = robust_std(rest, valid).median(0).values
-    return valid & (rest.abs() < outlier * std[:, None, None])
+    return valid & (rest.abs() < OUTLIER * std[:, None, None])

@@ -11,7 +11,6 @@ in which quasi-Newton steps are few.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
     from s2sr.model.field import SplatField
     from s2sr.model.lattice import Lattice
 
@@ -41,7 +40,7 @@ class GaussianPrior:
     correlation: Tensor  # [b, b]
 
     @classmethod
-    def of(cls, module: Reconstruction, field: SplatField | None = None) -> GaussianPrior:
+    def of(cls, module: Problem, field: SplatField | None = None) -> GaussianPrior:
         """As a module's spectrum and correlation are now, of its field or another."""
         lattice = (field or module.field).lattice
         rows, columns = lattice.frequencies(module.frames.device)
@@ -67,7 +66,9 @@ class Deviation(Energy):
 
     @staticmethod
     def forward(ctx, weights: Tensor, roots: Tensor, precision: Tensor) -> Tensor:
-        white = torch.stack([torch.fft.rfft2(w, norm="ortho").mul_(root) for w, root in zip(weights, roots, strict=True)])
+        white = torch.stack(
+            [torch.fft.rfft2(w, norm="ortho").mul_(root) for w, root in zip(weights, roots, strict=True)]
+        )
         white[:, 0, 0] = 0
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         for w, g, z, root in zip(weights, gradient, mix(precision, white), roots, strict=True):
@@ -78,20 +79,20 @@ class Deviation(Energy):
 
 
 @torch.no_grad()
-def stiffness(module: Reconstruction, lattice: Lattice, squared: Tensor) -> Tensor:
+def stiffness(module: Problem, lattice: Lattice, squared: Tensor) -> Tensor:
     """[b, ...] S^2 / (s^2 P) at frequencies whose |f|^2 is `squared` [...], cycles per LR pixel."""
     seen = (torch.exp(-2 * (math.pi * lattice.sigma) ** 2 * squared) / lattice.scale).square()
     return torch.stack([seen / module.spectrum(b, squared) for b in range(len(module.field.bands))])
 
 
-def posterior(module: Reconstruction) -> Objective:
+def posterior(module: Problem) -> Objective:
     """Misfit and Gaussian prior."""
     prior = GaussianPrior.of(module)
     return lambda: {"misfit": module.fidelity(), "prior": prior(module.field.weights)}
 
 
 @torch.no_grad()
-def posterior_mean(module: Reconstruction) -> tuple[Modes, Tensor]:
+def posterior_mean(module: Problem) -> tuple[Modes, Tensor]:
     """The modes that frames see, and those [b, a, y, x] of the posterior mean for a quadratic rho: exact where all is
     periodic and clear, one step from the weights where not. Its other modes are 0.
 
@@ -112,7 +113,7 @@ def posterior_mean(module: Reconstruction) -> tuple[Modes, Tensor]:
 
 
 @torch.no_grad()
-def closed_form(module: Reconstruction) -> None:
+def closed_form(module: Problem) -> None:
     """The start of a stage: wherever the weights are, a robust misfit would be far from quadratic."""
     modes, mean = posterior_mean(module)
     for w, one in zip(module.field.weights, mean, strict=True):
@@ -122,7 +123,7 @@ def closed_form(module: Reconstruction) -> None:
 
 
 @torch.no_grad()
-def local_noise(module: Reconstruction, *, about_mean: bool = True) -> None:
+def local_noise(module: Problem, *, about_mean: bool = True) -> None:
     """The start of a stage: places that change in an observation count less there, as the residuals now say."""
     standard = module.residual().div_(module.noise[..., None, None])
     module.excess.copy_(excess(standard, module.valid, about_mean=about_mean))
@@ -136,7 +137,7 @@ class Blocks:
     """
 
     @torch.no_grad()
-    def __init__(self, module: Reconstruction, modes: Modes, roots: Tensor, correlation: Tensor) -> None:
+    def __init__(self, module: Problem, modes: Modes, roots: Tensor, correlation: Tensor) -> None:
         coupling, amplitude, single = modes.coupling(module), modes.transfer() * roots, module.field.weights.dtype
         alone = coupling.diagonal(dim1=1, dim2=2).real[..., None, None] * amplitude.square()
         found = components(correlation.to(alone), seen(alone.movedim(1, -1)))
@@ -151,17 +152,14 @@ class Blocks:
 
 
 class FourierMetric:
-    """The inverse of the posterior's curvature, were the lattice periodic and clear: a gradient -> a step, [b, y, x], in
-    its place.
+    """A gradient [b, y, x] -> a step, in its place, by the curvature were the lattice periodic and clear.
 
     The four aliases of every LR frequency are solved for together; all other modes are held by the prior alone.
     prior: default: the module's. field: default: the module's.
     """
 
     @torch.no_grad()
-    def __init__(
-        self, module: Reconstruction, prior: GaussianPrior | None = None, *, field: SplatField | None = None
-    ) -> None:
+    def __init__(self, module: Problem, prior: GaussianPrior | None = None, *, field: SplatField | None = None) -> None:
         field = field or module.field
         prior = prior or GaussianPrior.of(module, field)
         self.modes, self.correlation = Modes(field), prior.correlation
@@ -187,7 +185,7 @@ class FourierMetric:
             mix(self.correlation, z.mul_(root)).mul_(root)
 
 
-def fourier_metric(module: Reconstruction, prior: GaussianPrior | None = None) -> Metric:
+def fourier_metric(module: Problem, prior: GaussianPrior | None = None) -> Metric:
     """FourierMetric as a quasi-Newton method takes it."""
     metric = FourierMetric(module, prior)
     return lambda _, vectors: [metric(vector) for vector in vectors]

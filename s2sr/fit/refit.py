@@ -24,7 +24,7 @@ from s2sr.fit.posterior import FourierMetric, GaussianPrior
 from s2sr.fit.quasi_newton import QuasiNewton
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Refit:
     tolerance: float = 1e-6
     history: int = 3
 
-    def __call__(self, module: Reconstruction) -> None:
+    def __call__(self, module: Problem) -> None:
         field = module.field
         change = field.unsolved(next((s for s in range(2, field.scale) if field.scale % s == 0), field.scale))
         weights, shifts = change.weights.requires_grad_(), field.shifts.detach()

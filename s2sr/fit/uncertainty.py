@@ -45,7 +45,7 @@ from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.spectrum import Spectrum
 
 if TYPE_CHECKING:
-    from s2sr.fit.module import Reconstruction
+    from s2sr.fit.problem import Problem
 
 REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which activity is measured
 CHANCE = 0.82  # this and the next: benchmarks/uncertainty.py fit
@@ -83,7 +83,7 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
     return count
 
 
-def settle(module: Reconstruction) -> None:
+def settle(module: Problem) -> None:
     """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
 
     From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
@@ -144,7 +144,7 @@ def frequencies(cells: int = 2, n: int = FREQUENCIES) -> Tensor:
 
 
 @torch.no_grad()
-def departure(module: Reconstruction, scale: int) -> Tensor:
+def departure(module: Problem, scale: int) -> Tensor:
     """[b, y * scale, x * scale] the product less the posterior mean; reflectance."""
     field = module.field
     own, apart = field.weights.data, torch.empty_like(field.weights)
@@ -160,7 +160,7 @@ def departure(module: Reconstruction, scale: int) -> Tensor:
 
 
 @torch.no_grad()
-def variances(module: Reconstruction, band: int, weights: Tensor, scale: int, *, sigma_error: float = 0.0) -> Tensor:
+def variances(module: Problem, band: int, weights: Tensor, scale: int, *, sigma_error: float = 0.0) -> Tensor:
     """[k, a] V of a band at ACTIVITIES for rows of weights [k, t], g^2 / v of the observations that are clear.
 
     sigma_error: of the PSF's sigma, LR pixels.
@@ -216,7 +216,7 @@ class Errors:
         return F.grid_sample(deviation, at, padding_mode="border", align_corners=True)[0, 0].exp()
 
 
-def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
+def errors(module: Problem, image: Tensor, scale: int) -> list[Errors]:
     """Those of every band of the product `image` [b, y * scale, x * scale]. Module and image are on the CPU."""
     known = (module.log_noise, module.log_change, module.excess, module.field.changed)
     fitted, spectrum = [x.detach().clone() for x in known], module.spectrum
@@ -257,7 +257,7 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
     return found
 
 
-def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Tensor:
+def standard_deviation(module: Problem, image: Tensor, scale: int) -> Tensor:
     """[b, y * scale, x * scale] of the product `image` at `scale` pixels per LR pixel; reflectance.
 
     Module and image are on the CPU.

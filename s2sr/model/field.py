@@ -85,6 +85,14 @@ class SplatField(nn.Module):
         self.weights = nn.Parameter(torch.zeros(len(bands), *self.lattice.shape, dtype=dtype))
 
     @property
+    def bands_by_sampling(self) -> dict[Sampling, list[int]]:
+        """Which bands are measured on one grid together."""
+        found: dict[Sampling, list[int]] = {}
+        for band, sampling in enumerate(self.samplings):
+            found.setdefault(sampling, []).append(band)
+        return found
+
+    @property
     def scale(self) -> int:
         return self.lattice.scale
 

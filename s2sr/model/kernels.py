@@ -29,12 +29,16 @@ PAYS = 0.65  # of the direct multiplications: interpolation has smaller products
 
 @dataclass(frozen=True)
 class Kernels:
+    """The taps of every observation, and where they begin."""
+
     firsts: tuple[int, ...]  # the cell of the first tap of LR pixel 0
     values: tuple[Tensor, ...]  # [1 + d, t, Q, s] each with its derivatives by `Footprints.parameters`; constants
 
 
 @dataclass(frozen=True)
 class Interpolation:
+    """From splats to positions, from positions to observations."""
+
     start: tuple[int, int]  # the first cell whose positions are used, along rows and columns
     cells: tuple[int, int]  # how many there are
     positions: Kernels  # [r, Q, s] by band, the same along rows and columns; constants
@@ -43,6 +47,8 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class Footprints:
+    """Where every observation's footprints lie on a lattice, and how wide they are."""
+
     lattice: Lattice
     centres: Tensor  # [t, b, 2] of LR pixel 0, LR pixels
     widths: Tensor  # [b] of the detector, LR pixels

@@ -38,6 +38,8 @@ def _smooth(length: int) -> bool:
 
 @dataclass(frozen=True)
 class Lattice:
+    """How many splats, how close, and what they sum up to along an axis."""
+
     pixels: tuple[int, int]  # LR pixels of the scene: rows, columns
     scale: int  # splats per LR pixel and axis
     margin: int  # LR pixels on every side

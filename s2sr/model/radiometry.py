@@ -21,10 +21,12 @@ class Radiometry(nn.Module):
 
     @property
     def gain(self) -> Tensor:
+        """[t, b] mean 1 over the observations."""
         return self.raw_gain - self.raw_gain.mean(0) + 1
 
     @property
     def offset(self) -> Tensor:
+        """[t, b] reflectance, mean 0 over the observations."""
         return self.raw_offset - self.raw_offset.mean(0)
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,10 +87,7 @@ class Scene:
         truth = self.truth and replace(self.truth, shifts=self.truth.shifts[keep])
         return replace(
             self,
-            frames=self.frames[keep],
-            valid=self.valid[keep],
-            judged=self.judged[keep],
-            validation=self.validation[keep],
+            **self._samples(lambda samples: samples[keep]),
             observations=tuple(self.observations[i] for i in keep),
             rejected=(*self.rejected, *dropped),
             truth=truth,
@@ -109,10 +108,7 @@ class Scene:
         clear = self.valid[window].float().mean((1, 2, 3)).tolist()
         return replace(
             self,
-            frames=self.frames[window],
-            valid=self.valid[window],
-            judged=self.judged[window],
-            validation=self.validation[window],
+            **self._samples(lambda samples: samples[window]),
             observations=tuple(replace(o, clear=c) for o, c in zip(self.observations, clear, strict=True)),
             grid=self.grid.crop(row, column, (side, side)),
             truth=truth,
@@ -128,8 +124,12 @@ class Scene:
         return mean
 
     def to(self, device: torch.device | str) -> Scene:
-        tensors = {name: getattr(self, name).to(device) for name in ("frames", "valid", "judged", "validation")}
-        return replace(self, **tensors)
+        """The scene with its samples there; the truth stays where it is."""
+        return replace(self, **self._samples(lambda samples: samples.to(device)))
+
+    def _samples(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Everything that is [t, b, y, x], changed alike."""
+        return {name: change(getattr(self, name)) for name in ("frames", "valid", "judged", "validation")}
 
     def whole(self) -> Scene:
         """The scene with nothing withheld."""

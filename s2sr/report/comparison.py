@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from s2sr.model.scene import Scene
 from s2sr.report.figures import Panel, Stretch, Window, fit, metres_per_pixel, rgb, sheet, zoom_window
@@ -47,36 +48,18 @@ def comparison(
     The stretch is the product's unless given; `metrics` (keys of metrics.json) go into the titles; `shift` as in
     `metrics.fidelity` puts the truth where the product is.
     """
-    stretch = stretch or Stretch.of(product, scene.bands)
-    metrics = metrics or {}
-    shown = ("edge_contrast", "psnr", "ssim")
-    t, observed = clearest_frame(scene)
-    mean = scene.temporal_mean()
-    dates = sorted(o.datetime[:10] for o in scene.observations)
-    images = [
-        (observed, 1, "One observation", scene.observations[t].datetime[:10]),
-        (
-            bicubic(mean, scale),
-            scale,
-            "Bicubic of the mean",
-            scores(metrics, shown, "_bicubic") or f"{len(dates)} observations",
-        ),
-        (product, scale, f"Reconstruction, {scale}x", scores(metrics, shown) or f"{dates[0]} to {dates[-1]}"),
-    ]
-    if scene.truth is not None:
-        level = min(scale, scene.truth.scale)
-        truth = area_average(scene.truth.reflectance, scene.truth.scale, level, shift)
-        images.append((truth, level, "Truth", f"averaged to {level}x"))
+    stretch, mean = stretch or Stretch.of(product, scene.bands), scene.temporal_mean()
+    images = _images(scene, product, mean, scale, metrics=metrics or {}, shift=shift)
+    pictures = [(rgb(image, scene.bands, stretch), factor, title, facts) for image, factor, title, facts in images]
     picture, credit = aerial(scene, scale)
     if picture is not None:
-        images.append((picture, scale, "Aerial picture", "another sensor, another day"))
-    side = 520 if len(images) >= 4 else 640
+        pictures.append((picture, scale, "Aerial picture", "another sensor, another day"))
+    side = 520 if len(pictures) >= 4 else 640
     height, width = scene.grid.shape
-    pictures = [image if image is picture else rgb(image, scene.bands, stretch) for image, _, _, _ in images]
     window: Window | None = None
     metre = metres_per_pixel(scene.grid)
     rows: list[list[Panel]] = [[], []]
-    for picture, (_, factor, title, facts) in zip(pictures, images, strict=True):
+    for picture, factor, title, facts in pictures:
         overview, size = fit(picture, factor, scale, (0, 0, height, width), side)
         window = window or zoom_window(mean, scale, max(overview.shape))
         row, column, rows_shown, _ = window
@@ -88,21 +71,46 @@ def comparison(
     return sheet(rows, credit)
 
 
+def _images(
+    scene: Scene,
+    product: Array,  # [b, y * scale, x * scale]
+    mean: Tensor,  # [b, y, x]
+    scale: int,
+    *,
+    metrics: Mapping[str, Any],
+    shift: tuple[float, float],
+) -> list[tuple[Array, int, str, str]]:
+    """(reflectance, pixels per LR pixel, title, facts) of what is compared."""
+    shown = ("edge_contrast", "psnr", "ssim")
+    t, observed = clearest_frame(scene)
+    dates = sorted(o.datetime[:10] for o in scene.observations)
+    facts = scores(metrics, shown, "_bicubic") or f"{len(dates)} observations"
+    images: list[tuple[Array, int, str, str]] = [
+        (observed, 1, "One observation", scene.observations[t].datetime[:10]),
+        (bicubic(mean, scale), scale, "Bicubic of the mean", facts),
+        (product, scale, f"Reconstruction, {scale}x", scores(metrics, shown) or f"{dates[0]} to {dates[-1]}"),
+    ]
+    if scene.truth is not None:
+        level = min(scale, scene.truth.scale)
+        truth = area_average(scene.truth.reflectance, scene.truth.scale, level, shift)
+        images.append((truth, level, "Truth", f"averaged to {level}x"))
+    return images
+
+
 def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
     """(the scene's basemap, uint8 [y * scale, x * scale, 3]; whose it is). None where there is none to be read."""
     if scene.basemap is None:
         return None, ""
     import rasterio
     from rasterio.enums import Resampling
-    from rasterio.transform import Affine
     from rasterio.vrt import WarpedVRT
 
-    grid = scene.grid.scaled(scale)
-    place = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": grid.shape[0], "width": grid.shape[1]}
+    from s2sr.raster import placed
+
     try:
         with (
             rasterio.open(scene.basemap, driver="GTiff") as source,
-            WarpedVRT(source, **place, resampling=Resampling.bilinear) as warped,
+            WarpedVRT(source, **placed(scene.grid.scaled(scale)), resampling=Resampling.bilinear) as warped,
         ):
             picture = np.moveaxis(warped.read([1, 2, 3]), 0, -1)
             return picture, f"Aerial picture: {source.tags().get('attribution', scene.basemap.name)}"

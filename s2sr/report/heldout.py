@@ -35,6 +35,7 @@ from s2sr.model.scene import Scene
 log = logging.getLogger(__name__)
 
 CLIP = 3.0  # robust standard deviations beyond which a sample does not enter a regression
+ROUNDS = 6  # of Gauss-Newton, to place a whole date
 
 
 @torch.no_grad()
@@ -49,7 +50,7 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
     spectrum = deconvolved(mean, shifts, noise.square().mean(0) / len(scene))
     predicted = field()
     fits = {"": predicted - field.changed, "_with_change": predicted}
-    found = scores("holdout", scene, {**fits, **baselines(scene, mean, spectrum, shifts)})
+    found = errors("holdout", scene, {**fits, **baselines(scene, mean, spectrum, shifts)})
     for error in ("median", "rmse"):
         names = ("", "_with_change", "_temporal_mean", "_bicubic", "_wiener")
         each = [found[f"holdout_{error}{name}"] for name in names]
@@ -64,7 +65,7 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
         dates, own = dates.select(keep, "too far off"), own[keep]
         if keep:
             predicted = matched(field.observed(own), dates.frames, dates.valid)
-            found |= scores("holdout_dates", dates, {"": predicted, **baselines(dates, mean, spectrum, own)})
+            found |= errors("holdout_dates", dates, {"": predicted, **baselines(dates, mean, spectrum, own)})
     return found
 
 
@@ -78,7 +79,7 @@ def baselines(scene: Scene, mean: Tensor, spectrum: Tensor, shifts: Tensor) -> d
     return {name: matched(image, scene.frames, scene.valid) for name, image in images.items()}
 
 
-def scores(prefix: str, scene: Scene, predictions: dict[str, Tensor]) -> dict[str, float]:
+def errors(prefix: str, scene: Scene, predictions: dict[str, Tensor]) -> dict[str, float]:
     """Errors of predictions [t, b, y, x] at the judged samples; NaN where there are none."""
     found = {}
     for name, prediction in predictions.items():
@@ -168,7 +169,7 @@ def moved(spectrum: Tensor, shifts: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.stack(frames)
 
 
-def located(field: SplatField, dates: Scene, rounds: int = 6) -> Tensor:
+def located(field: SplatField, dates: Scene) -> Tensor:
     """[t, 2] where the field predicts the valid samples best: Gauss-Newton from 0, gain and offset free."""
     shifts = torch.zeros(len(dates), 2, device=field.weights.device)
     step = 0.05  # LR pixels, of the finite differences
@@ -177,7 +178,7 @@ def located(field: SplatField, dates: Scene, rounds: int = 6) -> Tensor:
     def fitted(at: Tensor) -> Tensor:
         return matched(field.observed(at), dates.frames, dates.valid)
 
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         rest = (dates.frames - fitted(shifts)) * dates.valid
         size = rest.abs().masked_fill(~dates.valid, torch.nan).flatten(2).nanmedian(-1).values[..., None, None]
         weight = dates.valid / torch.maximum(rest.abs() / CLIP, 1.4826 * size).clamp(min=1e-4) / size.clamp(min=1e-4)

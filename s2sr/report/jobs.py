@@ -20,6 +20,8 @@ SIGMA = ("psf.sigma", "psf")  # keys that are swept for sigma: what it came to s
 
 @dataclass(frozen=True)
 class Job:
+    """What a job's folder says of it."""
+
     folder: Path
     overrides: dict[str, str]  # key to value as written on the command line, without quotes
     metrics: dict[str, Any]

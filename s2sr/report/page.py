@@ -95,8 +95,11 @@ class Raster:
 
     @classmethod
     def read(cls, path: Path, side: int = SIDE) -> Raster:
+        """Averaged to at most `side` pixels along the longer axis."""
         import rasterio
         from rasterio.enums import Resampling
+
+        from s2sr.raster import grid_of
 
         with rasterio.open(path) as file:
             names = tuple(name or "" for name in file.descriptions)
@@ -104,9 +107,7 @@ class Raster:
             reduce = -(-max(file.shape) // side)
             shape = (len(kept), *(-(-n // reduce) for n in file.shape))
             image = file.read([k + 1 for k in kept], out_shape=shape, resampling=Resampling.average, out_dtype="f4")
-            a, b, c, d, e, f = tuple(file.transform)[:6]
-            grid = Grid(file.crs and file.crs.to_wkt(), (a, b, c, d, e, f), file.shape)
-            return cls(image, tuple(names[k] for k in kept), grid)
+            return cls(image, tuple(names[k] for k in kept), grid_of(file))
 
     def stretch(self) -> Stretch:
         return Stretch.of(self.image, self.bands)

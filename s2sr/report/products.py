@@ -71,9 +71,9 @@ def write_geotiff(
     """
     import rasterio
     import rasterio.shutil
-    from rasterio.crs import CRS
     from rasterio.errors import NotGeoreferencedWarning
-    from rasterio.transform import Affine
+
+    from s2sr.raster import placed
 
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
@@ -84,10 +84,7 @@ def write_geotiff(
         "driver": "GTiff",
         "dtype": dtype.name,
         "count": len(bands),
-        "height": grid.shape[0],
-        "width": grid.shape[1],
-        "crs": None if grid.crs is None else CRS.from_user_input(grid.crs),
-        "transform": Affine(*grid.transform),
+        **placed(grid),
         "nodata": nodata,
         "tiled": True,
         "interleave": "band",
@@ -122,10 +119,10 @@ def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:
     """
     import rasterio
 
+    from s2sr.raster import grid_of
+
     with rasterio.open(path) as file:
-        a, b, c, d, e, f = tuple(file.transform)[:6]
-        grid = Grid(file.crs and file.crs.to_wkt(), (a, b, c, d, e, f), file.shape)
-        return file.read(out_dtype=np.float32), tuple(name or "" for name in file.descriptions), grid
+        return file.read(out_dtype=np.float32), tuple(name or "" for name in file.descriptions), grid_of(file)
 
 
 def clearest(scene: Scene) -> int:

@@ -20,36 +20,6 @@ from s2sr.model.psf import PSF
 from s2sr.observations import configuration
 from s2sr.reconstruction import reconstruct
 
-# --- what is minimised
-
-
-def test_what_lies_under_the_mask_changes_neither_objective_nor_gradient(scene):
-    module = reconstruction(scene, stage())
-    junk = torch.where(scene.valid, scene.frames, torch.rand(scene.frames.shape))
-    other = reconstruction(dataclasses.replace(scene, frames=junk), stage())
-    for one in (module, other):
-        one.tv = 0.5
-        one.objective().backward()
-    assert_same(state(module), state(other))
-    assert torch.equal(module.objective(), other.objective())
-    for name, parameter in module.field.named_parameters():
-        assert torch.equal(parameter.grad, other.field.get_parameter(name).grad), name
-
-
-def test_the_objective_is_in_nats(scene):
-    """Half the sum of the squared residuals over the noise, and lambda times the TV."""
-    module = reconstruction(scene, stage(), misfit=Quadratic(), noise=0.01)
-    residual = (module.field() - scene.frames)[scene.valid]
-    torch.testing.assert_close(module.objective(), (residual / 0.01).double().square().sum() / 2)
-    assert module.parts.keys() == {"misfit"}
-    module.tv = 3.0
-    assert float(module.objective().detach()) == pytest.approx(float(module.parts["misfit"] + module.parts["tv"]))
-    once = float(module.parts["tv"])
-    module.tv = 6.0
-    module.objective()
-    assert float(module.parts["tv"]) == pytest.approx(2 * once)
-
-
 # --- Lightning adds nothing
 
 
@@ -198,7 +168,7 @@ def test_a_converged_level_ends_early_and_the_next_begins(scene):
 
 def validation_error(module: Reconstruction) -> float:
     with torch.no_grad():
-        return float((module.residual_of(module.validation) / module.noise[..., None, None]).square().sum())
+        return float((module.residual(module.validation) / module.noise[..., None, None]).square().sum())
 
 
 def test_a_stage_that_stops_on_validation_ends_where_the_withheld_samples_are_predicted_best(scene):

@@ -9,25 +9,24 @@ second call for the same query takes it from there, and reads only what is missi
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from s2sr.data.area import Area
-from s2sr.data.basemap import ESRI, ESRI_ATTRIBUTION, fetch
-from s2sr.data.fetching import Fetcher
+from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.basemap import ESRI, ESRI_ATTRIBUTION, fetch
+from s2sr.data.catalogue.fetching import Fetcher
+from s2sr.data.catalogue.plan import planned, save
+from s2sr.data.catalogue.selection import Pass, by_cloud, choose, passes
+from s2sr.data.catalogue.stac import Season, search
+from s2sr.data.catalogue.transfer import Reader
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.harmonise import Item
-from s2sr.data.selection import Pass, by_cloud, choose, passes
-from s2sr.data.stac import Product, Season, search
-from s2sr.data.transfer import Reader
 from s2sr.errors import InputError
 from s2sr.model.scene import Scene
 
@@ -100,7 +99,7 @@ class Catalogue:
 
     def load(self, *, crop: int | None = None) -> Scene:
         """The usable ones of the observations that were chosen. `crop` and errors as SceneFolder has them."""
-        chosen = {f"{one.name}.tif" for one in self._planned() or ()}
+        chosen = {f"{one.name}.tif" for one in self._planned or ()}
         others = sorted(path.stem for path in self.folder.glob("*.tif") if path.name not in {*chosen, "basemap.tif"})
         return SceneFolder(
             root=self.folder,
@@ -182,41 +181,18 @@ class Catalogue:
         names = ("catalog", "collection", "season", "orbits", "max_cloud_cover", "max_aoi_cloud", "relax")
         given = {name: getattr(self, name) for name in (*names, "min_coverage", "min_scenes", "max_scenes")}
         dates = {"start": str(self.start), "end": str(self.end)}
-        return _as_json({"area": self._area.polygon.__geo_interface__, **dates, **given})
+        return {"area": self._area.polygon.__geo_interface__, **dates, **given}
 
+    @property
     def _planned(self) -> list[Pass] | None:
-        """The choice that scene.json holds for this query; None: it holds none.
-
-        Raises InputError if the folder is that of another area.
-        """
-        path = self.folder / "scene.json"
-        try:
-            plan = json.loads(path.read_text())
-            there, query, items = plan["grid"], plan["query"], {item["id"]: item for item in plan["items"]["features"]}
-            if there != _as_json(vars(self._area.grid)):
-                raise InputError(
-                    f"data.root={self.folder}: holds another area ({there['shape'][0]} x {there['shape'][1]} pixels, "
-                    f"{there['crs']}); choose another data.root"
-                )
-            if query != self._query:
-                return None
-            return [
-                Pass(tuple(Product(items[id]) for id in one["items"]), one["cloud"], one["coverage"])
-                for one in plan["observations"]
-            ]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
-            log.warning("%s: cannot be read (%r); searching again", path, error)
-            return None
+        """The choice that the folder holds for this query. Raises InputError if it is that of another area."""
+        return planned(self.folder, self._area.grid, self._query)
 
     def _plan(self) -> tuple[list[Pass], dict[Pass, bytes]]:
         """The passes to download, and of those of a new search the SCL, compressed."""
-        planned = self._planned()
-        if planned is not None and not self.refresh:
-            return planned, {}
+        earlier = self._planned
+        if earlier is not None and not self.refresh:
+            return earlier, {}
         products, cloudier = search(
             self.catalog,
             self.collection,
@@ -252,38 +228,5 @@ class Catalogue:
         elif allowed > self.max_aoi_cloud:
             log.warning("data.max_aoi_cloud=%g was relaxed to %g; %s", self.max_aoi_cloud, allowed, table)
         chosen = sorted(chosen, key=lambda one: one.datetime)
-        self._save_plan(chosen)
+        save(self.folder, self._area.grid, self._query, chosen)
         return chosen, {one: scl[one] for one in chosen}
-
-    def _save_plan(self, chosen: Sequence[Pass]) -> None:
-        items = {product.id: product.item for one in chosen for product in one.products}
-        plan = {
-            "version": version("s2sr"),
-            "query": self._query,
-            "grid": _as_json(vars(self._area.grid)),
-            "observations": [
-                {
-                    "file": f"{one.name}.tif",
-                    "datetime": one.datetime.isoformat(),
-                    "cloud": one.cloud,
-                    "coverage": one.coverage,
-                    "items": [product.id for product in one.products],
-                }
-                for one in chosen
-            ],
-            "items": {"type": "FeatureCollection", "features": list(items.values())},
-        }
-        partial = self.folder / ".scene.json.part"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(plan, indent=1))
-            partial.replace(self.folder / "scene.json")
-        except OSError as error:
-            if self.folder.is_dir():
-                partial.unlink(missing_ok=True)
-            raise InputError(f"data.root={self.folder}: cannot be written ({error.strerror or error})") from error
-
-
-def _as_json(values: Any) -> Any:
-    """What comes back when it is saved: tuples are lists then, and dates text."""
-    return json.loads(json.dumps(values, default=str))

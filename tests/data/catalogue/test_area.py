@@ -5,7 +5,7 @@ import pytest
 from pyproj import Transformer
 from shapely.geometry import mapping, shape
 
-from s2sr.data.area import Area
+from s2sr.data.catalogue.area import Area
 from s2sr.errors import InputError
 
 

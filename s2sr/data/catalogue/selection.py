@@ -9,8 +9,8 @@ from itertools import groupby
 
 import numpy as np
 
-from s2sr.data.area import Area
-from s2sr.data.stac import Product
+from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.stac import Product
 
 CLOUDY = (3, 8, 9, 10)  # SCL: cloud shadow, cloud of medium and high probability, thin cirrus
 RELAXED = (1, 2, 5, 10, 20, 40, 60, 80, 100)  # per cent of the area under cloud, in the order in which they are allowed

@@ -20,6 +20,7 @@ from rasterio.transform import Affine, array_bounds
 from rasterio.warp import reproject, transform_bounds
 
 from s2sr.model.grid import Grid
+from s2sr.raster import lies_on, placed
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,7 @@ def _is_there(path: Path, grid: Grid, url: str) -> bool:
     if not path.exists():
         return False
     with rasterio.open(path, driver="GTiff") as there:
-        same = there.shape == grid.shape and there.transform.almost_equals(Affine(*grid.transform), precision=1e-6)
-        return same and there.crs == grid.crs and there.tags().get("source") == url
+        return lies_on(there, grid) and there.tags().get("source") == url
 
 
 def tiles(grid: Grid) -> tuple[int, range, range]:
@@ -135,10 +135,7 @@ def _write(path: Path, picture: np.ndarray, grid: Grid, tags: dict[str, str]) ->
         "driver": "COG",
         "dtype": "uint8",
         "count": 3,
-        "height": grid.shape[0],
-        "width": grid.shape[1],
-        "crs": grid.crs,
-        "transform": Affine(*grid.transform),
+        **placed(grid),
         "compress": "DEFLATE",
     }
     path.parent.mkdir(parents=True, exist_ok=True)

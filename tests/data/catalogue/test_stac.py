@@ -4,8 +4,8 @@ import json
 import pytest
 from local_catalogue import bbox, item, write_items
 
-from s2sr.data.area import Area
-from s2sr.data.stac import Product, Season, link, search
+from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.stac import Product, Season, link, search
 from s2sr.errors import InputError
 
 AREA = Area.of(bbox=bbox((32, 32)), aoi=None)

@@ -20,12 +20,13 @@ import numpy as np
 from rasterio.enums import Resampling
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from s2sr.data.area import Area
+from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.selection import Pass
+from s2sr.data.catalogue.stac import link
+from s2sr.data.catalogue.storing import damage, write
+from s2sr.data.catalogue.transfer import Reader, TransferError
 from s2sr.data.geotiff import ATTRIBUTION
 from s2sr.data.harmonise import OFFSET, SCALE, Item, harmonised
-from s2sr.data.selection import Pass
-from s2sr.data.stac import link
-from s2sr.data.transfer import Reader, TransferError, damage, write
 from s2sr.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ class Fetcher:
         return self.folder / f"{one.name}.tif"
 
     def is_whole(self, one: Pass) -> bool:
+        """Whether the pass is there, on this grid, with all bands and readable to the end; damage is told."""
         path = self._path(one)
         if not path.exists():
             return False

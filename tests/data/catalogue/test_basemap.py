@@ -8,8 +8,8 @@ from PIL import Image
 from rasterio.warp import transform
 from stac_servers import file_server
 
-from s2sr.data.area import Area
-from s2sr.data.basemap import WORLD, fetch, tiles
+from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.basemap import WORLD, fetch, tiles
 
 GRID = Area.of(bbox=[5.3205, 50.6292, 5.3330, 50.6370], aoi=None).grid.scaled(4)
 CREDIT = {"attribution": "somebody", "timeout": 5}

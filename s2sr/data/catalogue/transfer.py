@@ -12,24 +12,22 @@ import logging
 import random
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from s2sr.model.grid import Grid
+from s2sr.raster import placed
 
 log = logging.getLogger(__name__)
 
@@ -70,18 +68,18 @@ class Reader:
                 with rasterio.Env(**self._options(attempt)), _opened(signed) as source:
                     return _onto(source, grid, resampling)
             except (RasterioError, OSError, ValueError) as error:  # requests' own are OSErrors
-                reason = _reason(error)
-            status = re.search(r"HTTP(?: \w+ code ?:)? (\d{3})\b", reason)
+                said = reason(error)
+            status = re.search(r"HTTP(?: \w+ code ?:)? (\d{3})\b", said)
             if attempt == self.attempts or (status and status[1] in ("404", "410")):
                 break
             # GDAL does not always tell the status
-            again = attempt > 1 or "not recognized" in reason or bool(status and status[1] in ("401", "403"))
-            log.debug("%s: %s; attempt %d of %d", href, reason, attempt, self.attempts)
+            again = attempt > 1 or "not recognized" in said or bool(status and status[1] in ("401", "403"))
+            log.debug("%s: %s; attempt %d of %d", href, said, attempt, self.attempts)
             # drawn, so that what failed together is not repeated together
             self.stop.wait(min(self.backoff * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.75, 1.25))
-        if "not recognized" in reason:  # also GDAL's word for an answer that is an error
-            reason = _refusal(signed, self.timeout) or reason
-        raise TransferError(f"{href.partition('?')[0]}: {reason}" + (f", {attempt} times" if attempt > 1 else ""))
+        if "not recognized" in said:  # also GDAL's word for an answer that is an error
+            said = _refusal(signed, self.timeout) or said
+        raise TransferError(f"{href.partition('?')[0]}: {said}" + (f", {attempt} times" if attempt > 1 else ""))
 
     def _options(self, attempt: int) -> dict[str, Any]:
         options = {
@@ -93,81 +91,6 @@ class Reader:
         }
         # GDAL remembers what it was told of a file, a failure too; to forget costs a request more
         return options | ({"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/"} if attempt > 1 else {})
-
-
-def write(
-    path: Path,
-    layers: np.ndarray,  # [b, y, x] uint16
-    grid: Grid,
-    bands: Sequence[str],
-    *,
-    scales: Sequence[float],
-    offsets: Sequence[float],
-    tags: dict[str, Any],
-) -> None:
-    """A Cloud-Optimized GeoTIFF that appears at `path` only when it is whole, which reading it back has shown.
-
-    Raises OSError if it could not be written, such as on a full disk.
-    """
-    profile = {
-        "driver": "GTiff",
-        "dtype": "uint16",
-        "count": len(layers),
-        "height": grid.shape[0],
-        "width": grid.shape[1],
-        "crs": grid.crs,
-        "transform": Affine(*grid.transform),
-        "nodata": 0,
-        "interleave": "band",
-        "tiled": True,
-    }
-    partial = path.with_name(f".{path.name}.part")
-    # made in memory, and written by Python: it tells why a disk refuses, GDAL does not always notice
-    with MemoryFile() as plain, MemoryFile() as whole:
-        with plain.open(**profile) as out:
-            out.write(layers)
-            out.descriptions = tuple(bands)
-            out.scales, out.offsets = tuple(scales), tuple(offsets)
-            out.update_tags(**{key: str(value) for key, value in tags.items()})
-        with plain.open() as out:
-            # no overviews: the fit reads every pixel; level 1: half the time of 6, and as small after the predictor
-            options = {
-                "compress": "DEFLATE",
-                "level": 1,
-                "predictor": "YES",
-                "overviews": "NONE",
-                "bigtiff": "IF_SAFER",
-            }
-            rasterio.shutil.copy(out, whole.name, driver="COG", **options)
-        try:
-            content = bytes(whole.getbuffer())
-            partial.write_bytes(content)
-            if partial.read_bytes() != content:
-                raise OSError(0, "the disk gave back other bytes than it was given")
-            partial.replace(path)
-        except OSError as error:
-            raise OSError(f"{path}: could not be written ({error.strerror})") from error
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def damage(path: Path, grid: Grid, bands: Sequence[str], *, items: str | None = None) -> str | None:
-    """Why a file is not the whole observation on `grid` with `bands`, of `items`; None: it is. Every pixel is read."""
-    try:
-        with rasterio.open(path, driver="GTiff") as source:
-            if source.shape != tuple(grid.shape) or source.crs != CRS.from_string(str(grid.crs)):
-                return "another grid"
-            if not source.transform.almost_equals(Affine(*grid.transform), precision=1e-6):
-                return "another grid"
-            if not set(bands) <= set(source.descriptions):
-                return "bands are missing"
-            if items is not None and source.tags().get("items") != items:
-                return "made from other items"
-            for index in source.indexes:
-                source.read(index)
-    except RasterioError as error:
-        return _reason(error)
-    return None
 
 
 def _opened(href: str) -> rasterio.DatasetReader:
@@ -189,8 +112,8 @@ def _onto(source: rasterio.DatasetReader, grid: Grid, resampling: Resampling) ->
         and max(abs(v - times * round(v / times)) for v in (left, top)) < 1e-3
     )
     if not fits:
-        aligned = {"crs": grid.crs, "transform": Affine(*grid.transform), "height": rows, "width": columns}
-        with WarpedVRT(source, **aligned, resampling=resampling, src_nodata=source.nodata or 0, nodata=0) as warped:
+        nodata = {"src_nodata": source.nodata or 0, "nodata": 0}
+        with WarpedVRT(source, **placed(grid), resampling=resampling, **nodata) as warped:
             return warped.read(1)
     # in the source's pixels: where the grid starts, and the part of the source in it
     row, column = -round(top / times), -round(left / times)
@@ -224,7 +147,7 @@ def _refusal(href: str, timeout: float) -> str:
         return ""
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """One line, without the address and what may be signed in it."""
     while isinstance(error.__cause__, BaseException):
         error = error.__cause__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -128,7 +127,7 @@ def started(world, catalog, root, cwd):
         "data.bands=[B03,B04]",
         *DATES,
     )
-    return start([sys.executable, "-m", "s2sr.download", *given], cwd=cwd)
+    return start(*given, cwd=cwd, script="s2sr.download")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])

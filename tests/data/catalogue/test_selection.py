@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from local_catalogue import item
 
-from s2sr.data.area import Area
-from s2sr.data.selection import choose, passes
-from s2sr.data.stac import Product
+from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.selection import choose, passes
+from s2sr.data.catalogue.stac import Product
 
 AREA = Area.of(bbox=[5.0, 51.2, 5.02, 51.22], aoi=None)
 

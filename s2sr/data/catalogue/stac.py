@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
-from s2sr.data.area import Area
+from s2sr.data.catalogue.area import Area
 from s2sr.data.harmonise import Item, baseline
 from s2sr.errors import InputError
+
+if TYPE_CHECKING:
+    from pystac_client import Client
 
 PATIENCE = (5, 8)  # seconds, to connect and to answer, twice: without a network the user knows within 30
 SEARCHING = (5, 30)  # the same for an API that is there
@@ -179,6 +182,7 @@ def search(
 
 
 def is_local(catalog: str) -> bool:
+    """Whether the catalogue is a file; else it is the URL of an API."""
     return urlsplit(catalog).scheme not in ("http", "https")
 
 
@@ -215,36 +219,12 @@ def _of_file(catalog: str) -> Iterator[Item]:
 def _of_api(catalog: str, collection: str, area: Area, season: Season, max_cloud_cover: float) -> Iterator[Item]:
     import warnings
 
-    from pystac_client import Client
     from pystac_client.exceptions import APIError
-    from pystac_client.stac_api_io import StacApiIO
     from pystac_client.warnings import PystacClientWarning
-    from urllib3.util.retry import Retry
 
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what is tried again is no news
-    # one repetition of what cannot connect or does not answer: more would keep a user without network waiting
-    retry = Retry(
-        total=5,
-        connect=1,
-        read=1,
-        backoff_factor=0.5,
-        status_forcelist=RETRIED,
-        allowed_methods=None,
-        backoff_max=8,
-        raise_on_status=False,
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PystacClientWarning)
-        try:
-            talk = StacApiIO(max_retries=retry)
-            client = Client.open(catalog, stac_io=talk, timeout=PATIENCE)  # it would overwrite one given to StacApiIO
-            talk.timeout = SEARCHING
-        except APIError as error:
-            raise InputError(_refused(catalog, error)) from error
-        except Exception as error:  # whatever pystac makes of a page that is something else
-            raise InputError(f"data.catalog={catalog}: not a STAC API") from error
-        if not client.conforms_to("ITEM_SEARCH"):
-            raise InputError(f"data.catalog={catalog}: not a STAC API with item search, but a plain catalogue")
+        client = _opened(catalog)
         query = {"eo:cloud_cover": {"lte": max_cloud_cover}} if client.conforms_to("QUERY") else None
         days = (datetime.combine(season.start, time.min, UTC), datetime.combine(season.end, time.max, UTC))
         found = client.search(
@@ -260,6 +240,38 @@ def _of_api(catalog: str, collection: str, area: Area, season: Season, max_cloud
             raise InputError(_refused(catalog, error)) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"data.catalog={catalog}: its answer to a search is not GeoJSON ({error!r})") from error
+
+
+def _opened(catalog: str) -> Client:
+    """A STAC API that can search. Raises InputError where there is none."""
+    from pystac_client import Client
+    from pystac_client.exceptions import APIError
+    from pystac_client.stac_api_io import StacApiIO
+    from urllib3.util.retry import Retry
+
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what is tried again is no news
+    # one repetition of what cannot connect or does not answer: more would keep a user without network waiting
+    retry = Retry(
+        total=5,
+        connect=1,
+        read=1,
+        backoff_factor=0.5,
+        status_forcelist=RETRIED,
+        allowed_methods=None,
+        backoff_max=8,
+        raise_on_status=False,
+    )
+    try:
+        talk = StacApiIO(max_retries=retry)
+        client = Client.open(catalog, stac_io=talk, timeout=PATIENCE)  # it would overwrite one given to StacApiIO
+        talk.timeout = SEARCHING
+    except APIError as error:
+        raise InputError(_refused(catalog, error)) from error
+    except Exception as error:  # whatever pystac makes of a page that is something else
+        raise InputError(f"data.catalog={catalog}: not a STAC API") from error
+    if not client.conforms_to("ITEM_SEARCH"):
+        raise InputError(f"data.catalog={catalog}: not a STAC API with item search, but a plain catalogue")
+    return client
 
 
 def _refused(catalog: str, error: Exception) -> str:

@@ -1,0 +1,83 @@
+"""`scene.json` of a scene folder: what a catalogue was asked for, what was chosen, and its items, unsigned."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from s2sr.data.catalogue.selection import Pass
+from s2sr.data.catalogue.stac import Product
+from s2sr.errors import InputError
+from s2sr.model.grid import Grid
+
+log = logging.getLogger(__name__)
+
+NAME = "scene.json"
+
+
+def planned(folder: Path, grid: Grid, query: Mapping[str, Any]) -> list[Pass] | None:
+    """The choice that the folder holds for this query; None: it holds none.
+
+    Raises InputError if the folder is that of another grid.
+    """
+    path = folder / NAME
+    try:
+        plan = json.loads(path.read_text())
+        there, asked, items = plan["grid"], plan["query"], {item["id"]: item for item in plan["items"]["features"]}
+        if there != _as_json(vars(grid)):
+            raise InputError(
+                f"data.root={folder}: holds another area ({there['shape'][0]} x {there['shape'][1]} pixels, "
+                f"{there['crs']}); choose another data.root"
+            )
+        if asked != _as_json(query):
+            return None
+        return [
+            Pass(tuple(Product(items[id]) for id in one["items"]), one["cloud"], one["coverage"])
+            for one in plan["observations"]
+        ]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        log.warning("%s: cannot be read (%r); searching again", path, error)
+        return None
+
+
+def save(folder: Path, grid: Grid, query: Mapping[str, Any], chosen: Sequence[Pass]) -> None:
+    """Writes the choice, whole or not at all. Raises InputError if the folder cannot be written."""
+    items = {product.id: product.item for one in chosen for product in one.products}
+    plan = {
+        "version": version("s2sr"),
+        "query": _as_json(query),
+        "grid": _as_json(vars(grid)),
+        "observations": [
+            {
+                "file": f"{one.name}.tif",
+                "datetime": one.datetime.isoformat(),
+                "cloud": one.cloud,
+                "coverage": one.coverage,
+                "items": [product.id for product in one.products],
+            }
+            for one in chosen
+        ],
+        "items": {"type": "FeatureCollection", "features": list(items.values())},
+    }
+    partial = folder / f".{NAME}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(plan, indent=1))
+        partial.replace(folder / NAME)
+    except OSError as error:
+        if folder.is_dir():
+            partial.unlink(missing_ok=True)
+        raise InputError(f"data.root={folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _as_json(values: Any) -> Any:
+    """What comes back when it is saved: tuples are lists then, and dates text."""
+    return json.loads(json.dumps(values, default=str))

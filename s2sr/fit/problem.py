@@ -1,0 +1,160 @@
+"""What is fitted to what: a scene's samples, the field that predicts them, and what else is unknown of both.
+
+A stage's objective, start and metric are made of a Problem and know nothing of the run that poses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from s2sr.fit.losses import Misfit, Rho, mean_gradient, total_variation
+from s2sr.fit.noise import frame_to_frame_std, usual
+from s2sr.model.field import SplatField
+from s2sr.model.sampling import Sampling
+from s2sr.model.scene import Scene
+from s2sr.model.spectrum import Spectrum
+
+LITTLE = 1e-4  # the change between dates that is assumed before any is seen, of the scene's power
+Judge = Callable[[Scene, SplatField, Tensor], dict[str, float]]  # scene, fit and noise -> scores on what was withheld
+
+
+class Problem(nn.Module):
+    """`field` is to predict the valid samples of `scene`.
+
+    noise: standard deviation in reflectance, one or [t, b]; None: estimated from the frames, and free.
+    spectrum: of the scene, where it is known; else a first guess, and free.
+    misfit: z [t, b, y, x] (residual over noise) -> nats. tv_delta: where Huber-TV turns linear, in mean gradients.
+    judge: asked once, at the end or before the withheld samples are revealed to the fit; `judgement` is its answer.
+    """
+
+    frames: Tensor  # [t, b, y, x] reflectance
+    valid: Tensor  # [t, b, y, x] bool: what is fitted
+    validation: Tensor  # [t, b, y, x] bool: what tells a stage when to stop
+    trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
+    gradients: Tensor  # [b] reflectance per LR pixel
+    correlation: Tensor  # [b, b] of the bands' detail; that of bands that have nothing in common until a stage finds it
+    excess: Tensor  # [t, b, y, x] variance of an observation there, of that of its noise; 1 until a stage finds more
+
+    def __init__(
+        self,
+        scene: Scene,
+        field: SplatField,
+        *,
+        misfit: Rho,
+        tv_delta: float,
+        noise: float | Tensor | None = None,
+        spectrum: Spectrum | None = None,
+        judge: Judge | None = None,
+    ) -> None:
+        super().__init__()
+        self.scene = scene
+        self.field = field
+        self.misfit = misfit
+        self.tv_delta = tv_delta
+        self.judge = judge
+        self.judgement: dict[str, float] = {}
+        self.evals = 0  # evaluations of objective and gradient so far
+        self.tv = 0.0  # the weight of total variation now
+        self.filled: dict[Sampling, Tensor] = {}  # see evidence.Fit
+        self.fits_noise = noise is None
+        self.fits_spectrum = spectrum is None
+        self.register_buffer("frames", scene.frames, persistent=False)
+        self.register_buffer("valid", scene.valid & scene.measured, persistent=False)
+        self.register_buffer("validation", scene.validation & scene.measured, persistent=False)
+        self.register_buffer("excess", torch.ones_like(scene.frames))
+        self.register_buffer("correlation", torch.eye(len(field.bands)))
+        self._prepare(scene.temporal_mean(), noise, spectrum)
+
+    @torch.no_grad()
+    def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:
+        """First guesses from the temporal mean of the samples that are like those of other dates."""
+        field, valid = self.field, usual(self.frames, self.valid)
+        self.register_buffer("trusted", valid.clone())
+        mean = torch.where(valid.any(0), (self.frames * valid).sum(0) / valid.sum(0).clamp(min=1), mean)
+        field.radiometry.initialise(self.frames, valid, mean)
+        gain, offset = field.radiometry.gain, field.radiometry.offset
+        level = (self.frames - offset[..., None, None]) / gain[..., None, None]
+        weight = valid / valid.sum(0).clamp(min=1)
+        mean = torch.where(valid.any(0), (level * weight).sum(0), mean)
+        field.initialise(mean)
+        self.register_buffer("gradients", mean_gradient(mean), persistent=False)
+        std = (
+            frame_to_frame_std(self.frames, valid, mean, shifts=field.shifts, gain=gain, offset=offset)
+            if noise is None
+            else torch.as_tensor(noise).to(gain).expand_as(gain)
+        )
+        self.log_noise = nn.Parameter(std.log())
+        self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
+        self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
+
+    @cached_property
+    def observations(self) -> str:
+        """What tells the observations from others: a hash of their samples."""
+        return hashlib.sha256(self.scene.frames.cpu().numpy().tobytes()).hexdigest()
+
+    @property
+    def noise(self) -> Tensor:
+        """[t, b] standard deviation, reflectance."""
+        return self.log_noise.exp()
+
+    @property
+    def change(self) -> Tensor:
+        """[t, b] power of what differs from the scene in one observation alone, of the scene's own."""
+        return self.log_change.exp()
+
+    def blocks(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters that are fitted, by the name that stages call them: the field's, the noise and the scene's."""
+        noise = [self.log_noise, self.log_change] if self.fits_noise else []
+        spectrum = list(self.spectrum.parameters()) if self.fits_spectrum else []
+        return {**self.field.blocks(), "noise": noise, "spectrum": spectrum}
+
+    def residual(self, samples: Tensor | None = None) -> Tensor:
+        """[t, b, y, x] predicted minus observed reflectance of samples [t, b, y, x] bool, 0 elsewhere.
+
+        samples: default: the valid ones.
+        """
+        return self.field().sub_(self.frames).mul_(self.valid if samples is None else samples)
+
+    def fidelity(self, *, rho: Rho | None = None, samples: Tensor | None = None) -> Tensor:
+        """The misfit, nats: of samples [t, b, y, x] bool (default: the valid ones) by rho (default: the problem's)."""
+        field, valid = self.field, self.valid if samples is None else samples
+        radiometry = (field.radiometry.gain, field.radiometry.offset, field.changed)
+        return self._misfit(field.observed(field.shifts), *radiometry, valid, rho or self.misfit)
+
+    def misfit_beside(self, known: Tensor, seen: Tensor) -> Tensor:
+        """The misfit, nats, of frames `known` [t, b, y, x] plus `seen` [t, b, y, x], which is before gains."""
+        gain = self.field.radiometry.gain
+        return self._misfit(seen, gain, torch.zeros_like(gain), known, self.valid, self.misfit)
+
+    def _misfit(self, seen: Tensor, gain: Tensor, offset: Tensor, beside: Tensor, valid: Tensor, rho: Rho) -> Tensor:
+        return Misfit.apply(seen, gain, offset, beside, self.frames, valid, self.noise.detach(), self.excess, rho)
+
+    def misfit_and_tv(self) -> dict[str, Tensor]:
+        """The misfit, and the TV term at its present weight; nats."""
+        parts = {"misfit": self.fidelity()}
+        if self.tv:
+            weights, scale = self.field.weights, self.field.scale
+            parts["tv"] = self.tv * total_variation(weights, scale, gradients=self.gradients, delta=self.tv_delta)
+        return parts
+
+    def reveal(self) -> None:
+        """From here on the withheld samples enter the fit, which is judged before."""
+        self.be_judged()
+        self.show(self.scene.whole())
+
+    def be_judged(self) -> None:
+        """By what is withheld, once."""
+        if self.judge and not self.judgement:
+            self.judgement = self.judge(self.scene, self.field, self.noise.detach())
+
+    def show(self, scene: Scene) -> None:
+        """Another part of the same frames is fitted from here on."""
+        self.scene = scene
+        device = self.valid.device
+        self.valid = (scene.valid & scene.measured).to(device)
+        self.validation = (scene.validation & scene.measured).to(device)
