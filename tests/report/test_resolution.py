@@ -166,7 +166,7 @@ def test_detail_has_slope_one_and_invented_detail_none(shifts):
         # what lies beyond the rings is seen as well, a little
         assert abs(z).max() < 6
         assert error[:, 13].max() < 0.2
-        assert error[:, -2].min() > 1  # at the zero of the footprint nothing is known
+        assert error[:, -2].min() > 0.9  # at the zero of the footprint nothing is known
         assert slope[:, 0] == pytest.approx(slope[:, TOGETHER - 1])
 
 
