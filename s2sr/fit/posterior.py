@@ -54,8 +54,7 @@ class GaussianPrior:
 
     @cached_property
     def precision(self) -> Tensor:
-        """[b, b] R^-1."""
-        return torch.linalg.inv(self.correlation.double()).to(self.correlation)
+        return inverse(self.correlation)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """-log p(weights [b, y, x]) but for a constant, nats."""
@@ -67,7 +66,9 @@ class Deviation(Energy):
 
     @staticmethod
     def forward(ctx, weights: Tensor, roots: Tensor, precision: Tensor) -> Tensor:
-        white = torch.stack([torch.fft.rfft2(w, norm="ortho").mul_(root) for w, root in zip(weights, roots, strict=True)])
+        white = torch.stack(
+            [torch.fft.rfft2(w, norm="ortho").mul_(root) for w, root in zip(weights, roots, strict=True)]
+        )
         white[:, 0, 0] = 0
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         for w, g, z, root in zip(weights, gradient, mix(precision, white), roots, strict=True):
@@ -75,6 +76,11 @@ class Deviation(Energy):
             value += (w * g).sum() / 2
         ctx.save_for_backward(gradient)
         return value
+
+
+def inverse(correlation: Tensor) -> Tensor:
+    """[b, b] R^-1: bands may be nearly alike, and numbers are rounded."""
+    return torch.linalg.inv(correlation.double()).to(correlation)
 
 
 @torch.no_grad()
@@ -105,9 +111,10 @@ def posterior_mean(module: Reconstruction) -> tuple[Modes, Tensor]:
     (gradient,) = torch.autograd.grad(misfit, weights)
     now, slope = modes.of_images(weights), modes.of_images(gradient)
     roots = stiffness(module, field.lattice, modes.aliases.squared()).sqrt()
-    white = now * roots
+    single = roots.to(weights.dtype)
+    white = now * single
     white[:, 0, 0, 0] = 0  # the mean is free
-    slope += mix(torch.linalg.inv(module.correlation.double()), white) * roots
+    slope += mix(inverse(module.correlation), white).mul_(single)
     return modes, now - Blocks(module, modes, roots.reciprocal(), module.correlation)(slope)
 
 
@@ -122,9 +129,9 @@ def closed_form(module: Reconstruction) -> None:
 
 
 @torch.no_grad()
-def local_noise(module: Reconstruction, *, about_mean: bool = True) -> None:
+def local_noise(module: Reconstruction, *, residual: Tensor | None = None, about_mean: bool = True) -> None:
     """The start of a stage: places that change in an observation count less there, as the residuals now say."""
-    standard = module.residual().div_(module.noise[..., None, None])
+    standard = (module.residual() if residual is None else residual) / module.noise[..., None, None]
     module.excess.copy_(excess(standard, module.valid, about_mean=about_mean))
 
 
