@@ -11,7 +11,6 @@ in which quasi-Newton steps are few.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -158,7 +157,7 @@ class Blocks:
 
 
 class FourierMetric:
-    """The inverse of the posterior's curvature, were the lattice periodic and clear: a gradient -> a step, [b, y, x], in
+    """The inverse of the posterior's curvature, were the lattice periodic and clear: a gradient [b, y, x] -> a step, in
     its place.
 
     The four aliases of every LR frequency are solved for together; all other modes are held by the prior alone.
