@@ -173,16 +173,15 @@ class FourierMetric:
         self.modes, self.correlation = Modes(field), prior.correlation
         self.roots = prior.stiffness.rsqrt()
         self.blocks = Blocks(module, self.modes, self.modes.of(self.roots).double(), prior.correlation)
-        shape, single = (len(field.weights), *self.roots.shape[1:]), field.weights.dtype
-        self.spectra = field.weights.new_empty(shape, dtype=single.to_complex())  # fresh pages cost too much
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        for g, z in zip(gradient, self.spectra, strict=True):
+        spectra = gradient.new_empty(len(gradient), *self.roots.shape[1:], dtype=gradient.dtype.to_complex())
+        for g, z in zip(gradient, spectra, strict=True):
             torch.fft.rfft2(g, norm="ortho", out=z)
-        seen = self.blocks(self.modes.of(self.spectra))
-        self._held(self.spectra)
-        self.modes.put(seen, self.spectra)
-        for g, z in zip(gradient, self.spectra, strict=True):
+        seen = self.blocks(self.modes.of(spectra))
+        self._held(spectra)
+        self.modes.put(seen, spectra)
+        for g, z in zip(gradient, spectra, strict=True):
             g.copy_(torch.fft.irfft2(z, s=g.shape, norm="ortho"))
         return gradient
 
