@@ -95,8 +95,8 @@ class Footprints:
         first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
         every = self.taps(self.centres.permute(1, 2, 0), slice(None), first, last - 1).flatten(1, 2)
         if len(set(spans)) > 1:
-            for values, (start, stop) in zip(every.unbind(1), spans, strict=True):
-                values[..., : (start - first) * s] = values[..., (stop - first) * s :] = 0
+            for each, (start, stop) in zip(every.unbind(1), spans, strict=True):
+                each[..., : (start - first) * s] = each[..., (stop - first) * s :] = 0
         values = [
             each[..., (start - first) * s : (stop - first) * s].unflatten(-1, (-1, s))
             for each, (start, stop) in zip(_normalised(every).unbind(1), spans, strict=True)
