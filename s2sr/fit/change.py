@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 def explain(module: Problem) -> None:
     """The start of a stage: the field's `changed`, given the scene as it is now; then the noise that is local."""
     field = module.field
-    field.changed.copy_(change(module, module.frames - field() + field.changed))
-    local_noise(module)
+    residual = module.frames - field() + field.changed
+    field.changed.copy_(change(module, residual))
+    local_noise(module, residual=residual.sub_(field.changed))
 
 
 @torch.no_grad()

@@ -60,10 +60,14 @@ def most_probable(information: Tensor, mean: Tensor, *, observed: float = 1.0) -
     found = torch.eye(len(mean), dtype=level.dtype, device=mean.device)
     for _ in range(STEPS):
         mix = components(found, level)
-        left = torch.linalg.inv(one + torch.einsum("bc,bfij->cfij", mix.square().to(mean.dtype), information))
-        white = torch.einsum("cfij,bc,bfj->cfi", left, mix.to(mean.dtype), right)
-        of_mean = torch.einsum("bfi,cfi,fi->bc", white, white.conj(), counts).real / observed
-        of_rest = torch.einsum("cfii,fi->c", left, counts).real.diag()
+        known, told = (
+            (share.to(mean.dtype).T @ x.flatten(1)).view(x.shape)
+            for share, x in ((mix.square(), information), (mix, right))
+        )
+        left = torch.linalg.inv(one + known)
+        white = (left @ told[..., None])[..., 0]
+        of_mean = ((white * counts).flatten(1) @ white.flatten(1).mH).real / observed
+        of_rest = (left.diagonal(dim1=-2, dim2=-1) * counts).sum((1, 2)).real.diag()
         found = mix @ (of_mean + of_rest) @ mix.T
         size = found.diagonal().sqrt()
         found = (1 - OWN) * found / size / size[:, None] + OWN * torch.eye(len(found)).to(found)

@@ -54,12 +54,10 @@ class EdgePrior:
         delta = self.delta * float(size.mean().clamp(min=1e-6))
         stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
 
-        room = torch.empty_like(field.weights)  # for the gradient, time and again: fresh pages cost too much
-
         def parts() -> dict[str, Tensor]:
             factor = module.tv / stiffness
-            edges = GradientEnergy.apply(field.weights, field.scale, form, exponent, delta, factor, room)
-            return {"misfit": module.fidelity(), "edges": edges}  # the later one's gradient takes the earlier's
+            edges = GradientEnergy.apply(field.weights, field.scale, form, exponent, delta, factor)
+            return {"misfit": module.fidelity(), "edges": edges}  # in this order gradients are summed in place
 
         return parts
 
@@ -123,18 +121,10 @@ class GradientEnergy(Energy):
 
     @staticmethod
     def forward(
-        ctx,
-        weights: Tensor,
-        scale: int,
-        form: Tensor,
-        exponent: float,
-        delta: float,
-        factor: float = 1.0,
-        room: Tensor | None = None,  # for the gradient
+        ctx, weights: Tensor, scale: int, form: Tensor, exponent: float, delta: float, factor: float = 1.0
     ) -> Tensor:
         bands, rows, columns = weights.shape
-        gradient = torch.empty_like(weights) if room is None else room
-        value = weights.new_zeros((), dtype=torch.float64)
+        gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         height = max(1, BLOCK // (bands * columns))
         above: Tensor | float = 0.0  # what flows in from the rows before
         for start in range(0, rows, height):

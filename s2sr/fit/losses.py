@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import huber_loss
 
 from s2sr.errors import InputError
 
@@ -43,7 +42,7 @@ class Huber:
             raise InputError(f"misfit.threshold={self.threshold}: it counts standard deviations and must be positive")
 
     def __call__(self, z: Tensor) -> Tensor:
-        return huber_loss(z, z.new_zeros(()).expand_as(z), reduction="sum", delta=self.threshold)
+        return HuberEnergy.apply(z, self.threshold)
 
 
 class Energy(torch.autograd.Function):
@@ -56,6 +55,16 @@ class Energy(torch.autograd.Function):
         # mostly 1, and a copy would cost a pass over fresh memory
         scaled = gradient if output == 1 else gradient * output
         return scaled, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
+class HuberEnergy(Energy):
+    """sum c (z - c / 2), c the z within +- threshold: its gradient is c."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, threshold: float) -> Tensor:
+        inner = z.clamp(-threshold, threshold)
+        ctx.save_for_backward(inner)
+        return torch.sub(z, inner, alpha=0.5).mul_(inner).sum()
 
 
 class Misfit(torch.autograd.Function):

@@ -53,8 +53,7 @@ class GaussianPrior:
 
     @cached_property
     def precision(self) -> Tensor:
-        """[b, b] R^-1."""
-        return torch.linalg.inv(self.correlation.double()).to(self.correlation)
+        return inverse(self.correlation)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """-log p(weights [b, y, x]) but for a constant, nats."""
@@ -76,6 +75,11 @@ class Deviation(Energy):
             value += (w * g).sum() / 2
         ctx.save_for_backward(gradient)
         return value
+
+
+def inverse(correlation: Tensor) -> Tensor:
+    """[b, b] R^-1: bands may be nearly alike, and numbers are rounded."""
+    return torch.linalg.inv(correlation.double()).to(correlation)
 
 
 @torch.no_grad()
@@ -106,9 +110,10 @@ def posterior_mean(module: Problem) -> tuple[Modes, Tensor]:
     (gradient,) = torch.autograd.grad(misfit, weights)
     now, slope = modes.of_images(weights), modes.of_images(gradient)
     roots = stiffness(module, field.lattice, modes.aliases.squared()).sqrt()
-    white = now * roots
+    single = roots.to(weights.dtype)
+    white = now * single
     white[:, 0, 0, 0] = 0  # the mean is free
-    slope += mix(torch.linalg.inv(module.correlation.double()), white) * roots
+    slope += mix(inverse(module.correlation), white).mul_(single)
     return modes, now - Blocks(module, modes, roots.reciprocal(), module.correlation)(slope)
 
 
@@ -123,9 +128,9 @@ def closed_form(module: Problem) -> None:
 
 
 @torch.no_grad()
-def local_noise(module: Problem, *, about_mean: bool = True) -> None:
+def local_noise(module: Problem, *, residual: Tensor | None = None, about_mean: bool = True) -> None:
     """The start of a stage: places that change in an observation count less there, as the residuals now say."""
-    standard = module.residual().div_(module.noise[..., None, None])
+    standard = (module.residual() if residual is None else residual) / module.noise[..., None, None]
     module.excess.copy_(excess(standard, module.valid, about_mean=about_mean))
 
 
@@ -165,16 +170,15 @@ class FourierMetric:
         self.modes, self.correlation = Modes(field), prior.correlation
         self.roots = prior.stiffness.rsqrt()
         self.blocks = Blocks(module, self.modes, self.modes.of(self.roots).double(), prior.correlation)
-        shape, single = (len(field.weights), *self.roots.shape[1:]), field.weights.dtype
-        self.spectra = field.weights.new_empty(shape, dtype=single.to_complex())  # fresh pages cost too much
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        for g, z in zip(gradient, self.spectra, strict=True):
+        spectra = gradient.new_empty(len(gradient), *self.roots.shape[1:], dtype=gradient.dtype.to_complex())
+        for g, z in zip(gradient, spectra, strict=True):
             torch.fft.rfft2(g, norm="ortho", out=z)
-        seen = self.blocks(self.modes.of(self.spectra))
-        self._held(self.spectra)
-        self.modes.put(seen, self.spectra)
-        for g, z in zip(gradient, self.spectra, strict=True):
+        seen = self.blocks(self.modes.of(spectra))
+        self._held(spectra)
+        self.modes.put(seen, spectra)
+        for g, z in zip(gradient, spectra, strict=True):
             g.copy_(torch.fft.irfft2(z, s=g.shape, norm="ortho"))
         return gradient
 

@@ -33,7 +33,7 @@ class Refit:
     `tolerance` nats per splat can be gained.
     """
 
-    max_iter: int = 6
+    max_iter: int = 4
     tolerance: float = 1e-6
     history: int = 3
 

@@ -77,26 +77,37 @@ class Footprints:
         return self.centres.requires_grad, self.sigma.requires_grad
 
     @torch.no_grad()
-    def taps(self, centres: Tensor, band: int, first: int, last: int) -> Tensor:
-        """[1 + d, m, Q, s] of pixels at `centres` [m] over the cells first ... last, and their derivatives."""
+    def taps(self, centres: Tensor, band: int | slice, first: int, last: int) -> Tensor:
+        """[1 + d, ..., m, k] of pixels at `centres` [..., m] over the cells first ... last, and their derivatives.
+
+        Of a slice of bands the first of `centres`' axes is that of the bands.
+        """
         s = self.lattice.scale
         splats = torch.arange(first * s, (last + 1) * s, dtype=centres.dtype, device=centres.device)
-        u = centres[:, None] - (splats + 0.5) / s
-        footprint = u, self.widths[band].to(u), self.sigma[band].to(u)
+        u = centres[..., None] - (splats + 0.5) / s
+        footprint = u, *(x[band].to(u).reshape(-1, *[1] * (u.dim() - 1)) for x in (self.widths, self.sigma))
         slopes = compress(pixel_integral_slopes(*footprint), self._free) if any(self._free) else ()
-        return _normalised(torch.stack((pixel_integral(*footprint), *slopes))).unflatten(-1, (-1, s))
+        return torch.stack((pixel_integral(*footprint), *slopes))
 
     def direct(self) -> Kernels:
         """Along rows and columns, band by band."""
         low, high, halves, _ = self.bounds
-        m = self.lattice.margin
-        firsts, values = [], []
-        for b, half in enumerate(halves):
-            for axis in (0, 1):
-                first, last = max(math.floor(low[axis] - half), -m), min(math.floor(high[axis] + half), m)
-                firsts.append(first + m)
-                values.append(self.taps(self.centres[:, b, axis], b, first, last))
-        return Kernels(tuple(firsts), tuple(values))
+        s, m = self.lattice.scale, self.lattice.margin
+        spans = [
+            (max(math.floor(low[axis] - half), -m), min(math.floor(high[axis] + half), m) + 1)
+            for half in halves
+            for axis in (0, 1)
+        ]
+        first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
+        every = self.taps(self.centres.permute(1, 2, 0), slice(None), first, last - 1).flatten(1, 2)
+        if len(set(spans)) > 1:
+            for each, (start, stop) in zip(every.unbind(1), spans, strict=True):
+                each[..., : (start - first) * s] = each[..., (stop - first) * s :] = 0
+        values = [
+            each[..., (start - first) * s : (stop - first) * s].unflatten(-1, (-1, s))
+            for each, (start, stop) in zip(_normalised(every).unbind(1), spans, strict=True)
+        ]
+        return Kernels(tuple(start + m for start, _ in spans), tuple(values))
 
     def interpolated(self) -> Interpolation | None:
         """None where it does not pay or reaches beyond the lattice, and in float64, for which it is not exact."""
@@ -113,7 +124,8 @@ class Footprints:
         if not fits or r * (cells * s * (s + r) + t * (qy * r + qx)) > PAYS * t * cells * s * (s + 1):
             return None
         inside = (torch.arange(r, dtype=torch.float64, device=self.centres.device) + 0.5) / r
-        positions = [self.taps(inside, b, *span)[0].to(self.sigma) for b, span in enumerate(spans)]
+        positions = [_normalised(self.taps(inside, b, *span))[0].to(self.sigma) for b, span in enumerate(spans)]
+        positions = [taps.unflatten(-1, (-1, s)) for taps in positions]
         observations = [
             self._between(axis, b, inside, around[axis], longest) for b in range(len(spans)) for axis in (0, 1)
         ]
@@ -129,8 +141,8 @@ class Footprints:
         """[1 + d, t, q, r] the taps c. Of S only the observations' kernels are a function: the positions' are fixed."""
         whole = (around[0] + span[0], around[1] + span[1])
         cells = torch.arange(around[0], around[1] + 1, device=inside.device)
-        known = self.taps((cells[:, None] + inside).flatten(), band, *whole)[0].flatten(1)
-        wanted = self.taps(self.centres[:, band, axis].double(), band, *whole).flatten(2)
+        known = _normalised(self.taps((cells[:, None] + inside).flatten(), band, *whole))[0]
+        wanted = _normalised(self.taps(self.centres[:, band, axis].double(), band, *whole))
         taps = wanted @ torch.linalg.pinv(known, rtol=1e-9)
         return _normalised(taps).to(self.sigma).unflatten(-1, (-1, len(inside)))
 

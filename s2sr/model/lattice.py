@@ -86,15 +86,17 @@ class Lattice:
         shape = list(weights.shape)
         shape[1 + axis] = len(positions)
         found = weights.new_empty(shape)
-        targets = found.split(BLOCK, 1 + axis)
-        for block, target in zip(positions.to(weights.device).split(BLOCK), targets, strict=True):
+        blocks = positions.to(weights.device).split(BLOCK)
+        for block, target in zip(blocks, found.split(BLOCK, 1 + axis), strict=True):
             first, last = torch.searchsorted(centres, torch.stack((block.min() - reach, block.max() + reach))).tolist()
             u = block[:, None] - centres[first:last]
             taps = kernel(u) * (u.abs() <= reach)  # what is smaller yet slows processors down
-            if normalise:
-                taps /= taps.sum(-1, keepdim=True)
+            total = (taps.sum(-1) if normalise else taps.new_ones(len(taps))).to(weights.dtype)
             taps = taps.to(weights.dtype)
-            target.copy_(taps @ weights[:, first:last] if axis == 0 else weights[..., first:last] @ taps.mT)
+            if axis == 0:
+                torch.div(taps @ weights[:, first:last], total[:, None], out=target)
+            else:
+                torch.div(weights[..., first:last] @ taps.mT, total, out=target)
         return found
 
     def refine(self, weights: Tensor, scale: int) -> tuple[Lattice, Tensor]:

@@ -36,15 +36,6 @@ class Taps:
     first: int  # cell of the first tap of pixel 0
 
 
-def _groups(cells: int) -> Iterator[tuple[int, int, int]]:
-    """(first, count, size) of equal runs of cells that cover 0 ... cells - 1: whole groups, then the rest."""
-    whole = cells // GROUP
-    if whole:
-        yield 0, whole, GROUP
-    if cells % GROUP:
-        yield whole * GROUP, 1, cells % GROUP
-
-
 def _runs(rows: int) -> Iterator[tuple[int, int]]:
     """(first, size) of runs that cover 0 ... rows - 1, about equally long."""
     size = math.ceil(rows / math.ceil(rows / ROWS))
@@ -62,11 +53,6 @@ def _pixel_windows(z: Tensor, cells: int) -> Tensor:
     """[n, cells * t, columns] view of z [n + cells - 1, t, columns]: the pixels that see each of n cells."""
     rows, t, columns = z.shape
     return z.as_strided((rows - cells + 1, cells * t, columns), (t * columns, columns, 1), z.storage_offset())
-
-
-def _column_windows(z: Tensor, start: int, count: int, step: int, length: int) -> Tensor:
-    """[count, rows, length] view of z [rows, columns] (rows may be strided)."""
-    return z.as_strided((count, z.shape[0], length), (step, z.stride(0), 1), z.storage_offset() + start)
 
 
 def along_rows(w: Tensor, taps: Taps, z: Tensor) -> None:
@@ -98,27 +84,32 @@ def padding(taps: Taps, n: int, cells: int) -> tuple[int, int]:
 
 
 def _columns(x: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
-    """y[:, i, a] = sum_{q, p} taps[a, q, p] x[:, i + first + q, p] for x [rows, cells * p] and y [rows, cells * a]."""
-    outputs, cells, inputs = taps.shape
-    for start, count, size in _groups(y.shape[1] // outputs):
-        block = taps.new_zeros(size, outputs, (size - 1 + cells) * inputs)  # copies of the taps, each a cell further
-        step, row = block.stride(0) + inputs, block.stride(1)
-        block.as_strided((size, outputs, cells * inputs), (step, row, 1)).copy_(taps.flatten(1))
-        windows = _column_windows(x, (start + first) * inputs, count, size * inputs, block.shape[2])
-        target = _column_windows(y, start * outputs, count, size * outputs, size * outputs)
-        torch.bmm(windows, block.flatten(0, 1).T.expand(count, -1, -1), out=target)
+    """y[t, :, i, a] = sum_{q, p} taps[t, a, q, p] x[t, :, i + first + q, p] for x [t, rows, cells * p] and
+    y [t, rows, cells * a]; all t at once, a group of cells at a time.
+    """
+    t, outputs, cells, inputs = taps.shape
+    every = y.shape[2] // outputs
+    size = min(GROUP, every)
+    block = taps.new_zeros(t, size, outputs, (size - 1 + cells) * inputs)  # copies of the taps, each a cell further
+    step = block.stride(0), block.stride(1) + inputs, block.stride(2), 1
+    block.as_strided((t, size, outputs, cells * inputs), step).copy_(taps.flatten(2)[:, None])
+    kernel = block.flatten(1, 2).mT
+    for start in range(0, every, size):
+        group = min(size, every - start)
+        length = (group - 1 + cells) * inputs
+        windows = x.narrow(2, (start + first) * inputs, length)
+        target = y.narrow(2, start * outputs, group * outputs)
+        torch.bmm(windows, kernel[:, :length, : group * outputs], out=target)
 
 
 def along_columns(z: Tensor, taps: Taps, y: Tensor) -> None:
     """Fills y [t, rows, n] from z [rows, t, columns]."""
-    for k, kernel in enumerate(taps.values):
-        _columns(z[:, k], kernel[None], taps.first, y[k])
+    _columns(z.transpose(0, 1), taps.values[:, None], taps.first, y)
 
 
 def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
     """Fills z [rows, t, columns] from y [t, rows, columns / s + Q - 1], the pixels that see z."""
-    for k, kernel in enumerate(taps.values.flip(1)):
-        _columns(y[k], kernel.T[..., None], 0, z[:, k])
+    _columns(y, taps.values.flip(1).mT[..., None], 0, z.transpose(0, 1))
 
 
 class Observe(torch.autograd.Function):
@@ -192,7 +183,7 @@ class Blur(torch.autograd.Function):
         for w, image, kernel, first in zip(weights, blurred, kernels, firsts, strict=True):
             z = w.new_empty(cells[0], r, w.shape[1])
             along_rows(w, Taps(kernel, start[0] + first), z)
-            _columns(z.flatten(0, 1), kernel, start[1] + first, image)
+            _columns(z.flatten(0, 1)[None], kernel[None], start[1] + first, image[None])
         return blurred
 
     @staticmethod
@@ -207,6 +198,6 @@ class Blur(torch.autograd.Function):
             before, after = padding(columns, image.shape[1] // r, width // s)
             padded = F.pad(image, (before * r, after * r, above * r, below * r))
             z = w.new_empty(len(padded), width)
-            _columns(padded, kernel.flip(1).permute(2, 1, 0), 0, z)
+            _columns(padded[None], kernel.flip(1).permute(2, 1, 0)[None], 0, z[None])
             along_rows_adjoint(z.unflatten(0, (-1, r)), rows, w)
         return weights, None, None, None, *[None] * len(ctx.firsts)
