@@ -41,17 +41,22 @@ COLUMNS = {  # and their widths
 }
 
 
+def conditions(rng: np.random.Generator, *, dates: tuple[int, int]) -> dict[str, Any]:
+    """sigma and jitter, LR pixels; noise, reflectance; dates from the first to before the second."""
+    return {
+        "sigma": rng.uniform(0.38, 0.55),
+        "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
+        "jitter": rng.uniform(0.1, 0.3),
+        "dates": int(rng.integers(*dates)),
+    }
+
+
 def drawn(folder: Path, image: str, seed: int, side: int | None):
     """The scene of one draw, and what was drawn."""
     from s2sr.data.simulate import jitter, simulate_scene
 
     rng = np.random.default_rng(seed)
-    draw: dict[str, Any] = {
-        "sigma": rng.uniform(0.38, 0.55),
-        "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
-        "jitter": rng.uniform(0.1, 0.3),
-        "dates": int(rng.integers(8, 25)),
-    }
+    draw = conditions(rng, dates=(8, 25))
     reflectance, scale = sharp(folder, image), SCALES[image]
     sides = [(side + 2 * MARGIN) * scale if side else int(0.8 * n) for n in reflectance.shape[1:]]
     missing = [max(0, m - n) for n, m in zip(reflectance.shape[1:], sides, strict=True)]

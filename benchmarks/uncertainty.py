@@ -24,12 +24,11 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from aerial import DATA
-from bayes import drawn
+from bayes import conditions, drawn
 
 TUNING = (
     *("demo:100:4", "demo:101:4", "demo:102:4", "season:103:4", "season:104:4", "season:105:4", "season:111:4:large"),
@@ -54,14 +53,10 @@ def scene_of(folder: Path, name: str):
     if image == "demo":
         scene = Demo(size=side, seed=int(seed)).load()
     elif image == "season":
-        draw: dict[str, Any] = {
-            "sigma_psf": rng.uniform(0.38, 0.55),
-            "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
-            "jitter": rng.uniform(0.1, 0.3),
-            "n_dates": int(rng.integers(6, 21)),
-        }
-        scene = Demo(size=side, seed=int(seed), **draw).load()
-        told = [f"psf.sigma={draw['sigma_psf']}"]
+        draw = conditions(rng, dates=(6, 21))
+        given = {"sigma_psf": draw["sigma"], "n_dates": draw["dates"]}
+        scene = Demo(size=side, seed=int(seed), noise=draw["noise"], jitter=draw["jitter"], **given).load()
+        told = [f"psf.sigma={draw['sigma']}"]
     else:
         scene, draw = drawn(folder, image, int(seed), side if image == "nd" else None)
         told = [f"psf.sigma={draw['sigma']}"]

@@ -35,6 +35,13 @@ def wait_for(path, process, seconds=300):
         time.sleep(0.002)
 
 
+def assert_interrupted(process):
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert err.strip() == "interrupted; carry on with: python train.py resume=out"
+    assert "Traceback" not in out
+
+
 def assert_same(one, other):
     assert (one / "shifts.csv").read_text() == (other / "shifts.csv").read_text()
     with rasterio.open(one / "sr.tif") as a, rasterio.open(other / "sr.tif") as b:
@@ -69,10 +76,7 @@ def test_ctrl_c_in_the_fit(uninterrupted, tmp_path):
     process = start(*LONG, cwd=tmp_path)
     wait_for(folder / "checkpoints" / "last.ckpt", process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, (out, err)
-    assert err.strip() == "interrupted; carry on with: python train.py resume=out"
-    assert "Traceback" not in out
+    assert_interrupted(process)
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert not (folder / "sr.tif").exists()
     assert not (folder / "metrics.json").exists()
@@ -88,10 +92,7 @@ def test_ctrl_c_before_the_first_checkpoint(uninterrupted, tmp_path):
     wait_for(folder / "train.log", process)
     time.sleep(0.5)  # it is importing, for seconds
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, (out, err)
-    assert err.strip() == "interrupted; carry on with: python train.py resume=out"
-    assert "Traceback" not in out
+    assert_interrupted(process)
     assert nothing_written(folder)
 
     done = run("resume=out", cwd=tmp_path)  # from the beginning

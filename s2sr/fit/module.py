@@ -46,7 +46,7 @@ class Steps:
 
 
 class Reconstruction(Problem, lightning.LightningModule):
-    """Solves a Problem, of the remaining options, as the `stages` say over the ladder `levels`.
+    """A Problem, which takes the other `options`, and how it is solved: by `stages`, over a ladder of `levels`.
 
     Unknown noise is estimated again from the residuals at every level, unless a stage learns it. Raises InputError for
     stages that have nothing to fit, go back to a coarser level, or stop on validation where nothing is withheld for it.

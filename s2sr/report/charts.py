@@ -63,7 +63,7 @@ def progress(history: Sequence[Mapping[str, str]]) -> Figure:
     return figure
 
 
-def scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
+def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     """The scores of `MARKED` against the swept value, one line per value of the other keys.
 
     The least held-out error and the sharpest product are marked through all panels, as is sigma where a run found it

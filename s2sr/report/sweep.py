@@ -14,7 +14,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 
-from s2sr.report.charts import scores
+from s2sr.report.charts import swept_scores
 from s2sr.report.dashboard import log_sweep
 from s2sr.report.figures import save, write_png
 from s2sr.report.jobs import read_jobs, swept, table
@@ -54,7 +54,7 @@ def collate(folder: Path) -> list[str]:
     shown = list(layers(done, keys)) if done else []
     for layer in shown:
         write_png(file_name(layer, folder / "pictures"), layer.pixels)
-    chart = scores(done, keys) if done else None
+    chart = swept_scores(done, keys) if done else None
     if chart:
         save(comparison(done, keys), folder / "comparison.png")
         save(chart, folder / "sweep.png")

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s2sr.report.charts import progress, scores
+from s2sr.report.charts import progress, swept_scores
 from s2sr.report.figures import save
 from s2sr.report.jobs import Job
 
@@ -30,7 +30,7 @@ def upright(axes):
 
 
 def test_both_optima_are_marked_through_both_panels(tmp_path):
-    figure = scores(curve([0.6, 0.3, 0.4, 0.5]), ["psf.sigma"])
+    figure = swept_scores(curve([0.6, 0.3, 0.4, 0.5]), ["psf.sigma"])
     heldout, edge = figure.axes
     assert heldout.get_title(loc="left") == "held-out error, reflectance"
     assert edge.get_title(loc="left") == "edge contrast, 1/px"
@@ -47,7 +47,7 @@ def test_both_optima_are_marked_through_both_panels(tmp_path):
 def test_a_sigma_by_the_evidence_stands_where_it_was_found():
     found = {"psf_sigma": 0.44, "psf_sigma_B02_std": 0.03, "psf_sigma_B03_std": 0.04, "edge_contrast": 0.45}
     jobs = [job(n, sigma=s, metrics={"psf_sigma": s, "edge_contrast": s}, key="psf") for n, s in enumerate((0.3, 0.5))]
-    (axes,) = scores([*jobs, job(2, sigma="auto", metrics=found, key="psf")], ["psf"]).axes
+    (axes,) = swept_scores([*jobs, job(2, sigma="auto", metrics=found, key="psf")], ["psf"]).axes
     band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
     assert (band.x0, band.x1) == pytest.approx((0.44 - 0.025, 0.44 + 0.025))  # hypot(.03, .04) / 2
     assert "by the evidence 0.440 ± 0.025" in [text.get_text() for text in axes.texts]
@@ -56,7 +56,7 @@ def test_a_sigma_by_the_evidence_stands_where_it_was_found():
 
 def test_names_are_not_joined_by_a_line():
     jobs = [job(n, sigma=s, metrics={"psnr": 20.0 + n}, key="strategy") for n, s in enumerate(("lbfgs", "adam"))]
-    (axes,) = scores(jobs, ["strategy"]).axes
+    (axes,) = swept_scores(jobs, ["strategy"]).axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["lbfgs", "adam"]
     assert axes.lines[0].get_linestyle() == "None"
 
@@ -65,13 +65,13 @@ def test_other_keys_make_lines():
     jobs = [
         Job(Path(f"{n}{s}"), {"strategy": s, "seed": str(n)}, {"psnr": 20.0 + n}) for s in ("a", "b") for n in range(3)
     ]
-    figure = scores(jobs, ["strategy", "seed"])
+    figure = swept_scores(jobs, ["strategy", "seed"])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["strategy=a", "strategy=b"]
 
 
 @pytest.mark.parametrize("metrics", [{}, {"psnr": None}, {"edge_contrast": math.nan}])
 def test_nothing_to_draw(metrics, tmp_path):
-    save(scores([job(0, sigma=0.3, metrics=metrics)], []), tmp_path / "sweep.png")
+    save(swept_scores([job(0, sigma=0.3, metrics=metrics)], []), tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").stat().st_size > 0
 
 

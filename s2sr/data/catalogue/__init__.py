@@ -21,7 +21,7 @@ from typing import Any
 from s2sr.data.catalogue.area import Area
 from s2sr.data.catalogue.basemap import ESRI, ESRI_ATTRIBUTION, fetch
 from s2sr.data.catalogue.fetching import Fetcher
-from s2sr.data.catalogue.plan import planned, save
+from s2sr.data.catalogue.plan import NAME, planned, save
 from s2sr.data.catalogue.selection import Pass, by_cloud, choose, passes
 from s2sr.data.catalogue.stac import Season, search
 from s2sr.data.catalogue.transfer import Reader
@@ -186,6 +186,8 @@ class Catalogue:
     @property
     def _planned(self) -> list[Pass] | None:
         """The choice that the folder holds for this query. Raises InputError if it is that of another area."""
+        if not (self.folder / NAME).exists():  # then no area need be named
+            return None
         return planned(self.folder, self._area.grid, self._query)
 
     def _plan(self) -> tuple[list[Pass], dict[Pass, bytes]]:

@@ -20,7 +20,7 @@ NAME = "scene.json"
 
 
 def planned(folder: Path, grid: Grid, query: Mapping[str, Any]) -> list[Pass] | None:
-    """The choice that the folder holds for this query; None: it holds none.
+    """The choice that the folder's file holds for this query; None: it holds another's, or is damaged.
 
     Raises InputError if the folder is that of another grid.
     """
@@ -39,8 +39,6 @@ def planned(folder: Path, grid: Grid, query: Mapping[str, Any]) -> list[Pass] | 
             Pass(tuple(Product(items[id]) for id in one["items"]), one["cloud"], one["coverage"])
             for one in plan["observations"]
         ]
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
