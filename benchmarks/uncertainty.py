@@ -36,8 +36,9 @@ TUNING = (
     *("nd:0:4", "nd:1:4", "nd:2:4", "nd:3:4", "nd:4:4", "season:113:2", "nd:10:2", "demo:114:8", "nd:11:8"),
 )
 REPORTED = (
-    *("demo:0:2", "demo:0:4", "demo:0:8", "demo:0:4:large", "demo:0:4:auto", "va:0:2", "va:1:4", "va:2:4:masked"),
-    *("va:3:4:few", "va:4:4:auto", "va:5:8", "sw:0:4", "se:0:4"),
+    *("demo:0:2", "demo:0:4", "demo:0:8", "demo:0:4:large", "va:0:2", "va:1:4", "va:2:4:masked", "va:3:4:few"),
+    *("va:5:8", "sw:0:4", "se:0:4", "demo:0:4:auto", "demo:0:8:auto", "demo:0:4:large:auto", "va:0:2:auto"),
+    *("va:1:4:auto", "va:4:4:auto", "sw:0:4:auto", "se:0:4:auto"),
 )
 LEVELS = {"2": "[2]", "4": "[2,4]", "8": "[2,4,8]"}
 

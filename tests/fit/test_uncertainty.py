@@ -282,6 +282,6 @@ def test_a_product_of_a_sigma_that_is_not_the_most_probable_departs_by_that(scen
         found.append(standard_deviation(module, module.field.render(), 2))
         assert torch.equal(module.field.log_sigma.detach(), own)
         settle(module)
-        assert float(module.field.sigma_psf) == pytest.approx(0.4, abs=0.04)
+        assert float(module.field.sigma_psf.detach()) == pytest.approx(0.4, abs=0.04)
     right, wrong = found
     assert float(wrong.mean()) > 1.2 * float(right.mean())
