@@ -294,7 +294,8 @@ def sigma_errors(module: Reconstruction, evidence: Evidence | None = None) -> Te
     """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
 
     The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. That change has
-    the scene's spectrum is but assumed: how far sigma would move, had it another slope, is part of the error.
+    the scene's spectrum is but assumed: how far sigma would move, had it another slope, is part of the error. No fit
+    knows less than was known before it.
     """
     evidence = evidence or Evidence()
     variance = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)

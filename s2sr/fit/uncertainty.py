@@ -56,7 +56,7 @@ CORRELATION = 0.28  # of what an edge-preserving prior adds to the posterior mea
 SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
 TAIL = 3.0  # the exponent by which power falls there: that of edges
 CHANGE = 1e-3  # of the scene's power, where its search starts: from a tenth it is not found in 20 iterations
-SIDE = 64  # LR pixels of the part that noise and spectrum are found on
+SIDE = 64  # LR pixels of the part on which noise, spectrum and sigma are found
 ACTIVITIES = torch.logspace(-3, 2, 11, dtype=torch.float64)
 NODES = 16  # of the information
 FREQUENCIES = 24  # along each axis of one LR Nyquist cell, where V is integrated
@@ -187,6 +187,7 @@ def variances(module: Reconstruction, band: int, weights: Tensor, scale: int, *,
         return (4 * math.pi**2 * sigma * sigma_error * f.square().sum(-1).minimum(seen)).square()
 
     seen = (SEEN / width).square()
+    blurred = averaged(every) * splat(every).square() * power(every) * (2 * doubt(every)).exp()
     transfer = (torch.sinc(width * near) * torch.exp(-2 * (math.pi * sigma * near).square())).prod(-1)
     return posterior_variance(
         ACTIVITIES,
@@ -194,9 +195,7 @@ def variances(module: Reconstruction, band: int, weights: Tensor, scale: int, *,
         phases=torch.exp(2j * math.pi * (near @ field.shifts.double().T)),
         amplitude=transfer * power(near).sqrt() / pitch,
         found=averaged(near) * (2 * splat(near) * (doubt(near) / 2).exp() - 1) * power(near) / pitch**2,
-        prior=(averaged(every) * splat(every).square() * power(every) * (2 * doubt(every)).exp()).sum()
-        / every.shape[1]
-        / pitch**2,
+        prior=blurred.sum() / every.shape[1] / pitch**2,
     )
 
 
