@@ -25,13 +25,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
+from s2sr.fit.likelihood import Frames, Model, Posterior, negative_log_evidence
 
 if TYPE_CHECKING:
     from s2sr.fit.problem import Problem
     from s2sr.model.field import SplatField
     from s2sr.model.sampling import Sampling
     from s2sr.model.spectrum import Spectrum
+
+CHANGE_SLOPE = 1.0  # standard deviation of the exponent by which change falls faster than the scene
 
 
 class Fit(Protocol):
@@ -191,17 +193,42 @@ class Moments:
         covariance: [a, a, b, y, x] B^-1.
         """
         size, bands = len(covariance), len(self.bands)
-        slopes = torch.cat((-4 * math.pi**2 * self.squared[..., None], self.basis / 2), -1).flatten(1, 2)  # of log U
+        slopes = self.slopes.flatten(1, 2)
         found = slopes.new_zeros(bands, slopes.shape[2], slopes.shape[2])
         for a in range(size):
             for c in range(size):
                 both = _squared(int(a == c) - covariance[a, c]) * self.worth  # what is found of two aliases at once
                 found += 2 * (slopes[a].T * both.flatten(1)[:, None]) @ slopes[c]
         precision = self.module.spectrum.precision().to(slopes)
-        unit = torch.ones(bands, found.shape[1], dtype=found.dtype, device=found.device)
-        unit[:, 0] = (self.module.field.sigma_psf[self.bands].detach().double()).square()
         known = torch.cat((precision.new_tensor([self.evidence.spread**-2]), precision)).diag()
-        return unit[:, :, None] * found * unit[:, None] + known
+        return self._on_log_sigma(found) + known
+
+    def information_of_change(self, model: Model, posterior: Posterior) -> Tensor:
+        """[b, p + 1, p + 1] what change adds to that, as far as its spectrum is the scene's, and how fast it falls.
+
+        The latter is the exponent by which it falls faster than the scene. What an observation's noise and amount of
+        change explain, as unknown as those, is left out.
+        """
+        faster = -self.squared.clamp(min=self.evidence.lowest**2).log()[..., None] / 4
+        slopes = torch.cat((self.slopes, faster), -1)
+        scene = torch.einsum("abyx,ayxp->pbyx", 2 * model.amplitude.square(), slopes)  # how its power moves
+        along = torch.cat((torch.ones_like(model.scene)[None], model.scene[None], scene))
+        alone = ((1 - model.leverage(posterior)) / model.variance).square() * self.worth
+        each = torch.einsum("pbyx,qbyx,tbyx->tbpq", along, along, alone) / 2
+        free, between, rest = each[..., :2, :2], each[..., :2, 2:], each[..., 2:, 2:]
+        rest = rest - between.mT @ torch.linalg.solve(free, between)
+        return self._on_log_sigma(torch.einsum("tb,tbpq->bpq", self.clear * model.change.square(), rest))
+
+    @property
+    def slopes(self) -> Tensor:
+        """[a, y, x, p] of log U along sigma^2 / 2 and the spectrum's coefficients."""
+        return torch.cat((-4 * math.pi**2 * self.squared[..., None], self.basis / 2), -1)
+
+    def _on_log_sigma(self, information: Tensor) -> Tensor:
+        """[b, p, p] of an information whose first parameter is sigma^2 / 2."""
+        unit = torch.ones_like(information[..., 0])
+        unit[:, 0] = self.module.field.sigma_psf[self.bands].detach().double().square()
+        return unit[:, :, None] * information * unit[:, None]
 
 
 class Information:
@@ -264,12 +291,20 @@ class Information:
 def sigma_errors(module: Problem, evidence: Evidence | None = None) -> Tensor:
     """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
 
-    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are.
+    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. That change has
+    the scene's spectrum is but assumed: how far sigma would move, had it another slope, is part of the error. No fit
+    knows less than was known before it.
     """
+    evidence = evidence or Evidence()
     variance = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)
-    for moments in (evidence or Evidence()).moments(module):
-        covariance = moments.model().posterior(moments.clear).covariance
-        variance[moments.bands] = torch.linalg.inv(moments.information(covariance))[:, 0, 0]
+    for moments in evidence.moments(module):
+        model = moments.model()
+        posterior = model.posterior(moments.clear)
+        change = moments.information_of_change(model, posterior)
+        known = moments.information(posterior.covariance) + change[:, :-1, :-1]
+        of_sigma = torch.linalg.inv(known)[:, 0]
+        moved = CHANGE_SLOPE * (of_sigma * change[:, -1, :-1]).sum(-1)
+        variance[moments.bands] = (of_sigma[:, 0] + moved.square()).clamp(max=evidence.spread**2)
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 

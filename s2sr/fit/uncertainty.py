@@ -6,11 +6,13 @@ shows the scene as sharp as the observations allow: what it has found is not blu
 the posterior of `evidence`, of mean M and B = I + U Q U on the four aliases that a footprint passes, the mean of
 |T (M - S X)|^2 is
 
-    V = integral of T^2 S^2 P - sum over aliases of T^2 (2 S - 1 - D^2) P (1 - (B^-1)_aa)          reflectance squared
+    V = integral of T^2 S^2 P exp(2 D^2) - sum over aliases of T^2 (2 S exp(D^2 / 2) - 1) P (1 - (B^-1)_aa)
 
-the same everywhere; D = 4 pi^2 f^2 sigma times the standard error of the PSF's sigma, where it was fitted. Most of V is
+the same everywhere, in reflectance squared. D is 0 where the PSF's sigma was told. Where it was fitted, all that is
+known of P is G^2 P: were sigma off by e, P would be off by exp(2 x) and what the product has found by exp(-x), x =
+4 pi^2 f^2 sigma e. V is the mean over such x, of standard deviation D, for e that of `sigma_errors`. Most of V is
 detail that no observation shows, beyond some .6 cycles per pixel: there P falls as that of edges does, whatever bend
-what is seen has. Three things make it local and the product's:
+what is seen has, and D is as at .6. Three things make it local and the product's:
 
 * Edges. The scene's power is a(x) P(f), a Gaussian scale mixture (Portilla et al. 2003), with the activity a(x) from
   the product itself: the energy of its gradient within a pixel. Of the variance of that energy's logarithm, `CHANCE`
@@ -20,7 +22,8 @@ what is seen has. Three things make it local and the product's:
   observations, between the least and the most that occur.
 * The estimator. A product that departs by d from the posterior mean has the error of the latter, e, less d. Where an
   edge-preserving prior made it do so, d is part of e: with r^2 = mean d^2 / V, the variance is V (1 - 2 c r + r^2),
-  c the correlation of d and e.
+  c the correlation of d and e. Where sigma was fitted the posterior is that of the most probable one, whatever a stage
+  that knows no evidence has made of it.
 
 What is uncertain besides (shifts, radiometry) is in the noise that the fit found per observation, or is not covered.
 """
@@ -53,6 +56,7 @@ CORRELATION = 0.28  # of what an edge-preserving prior adds to the posterior mea
 SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
 TAIL = 3.0  # the exponent by which power falls there: that of edges
 CHANGE = 1e-3  # of the scene's power, where its search starts: from a tenth it is not found in 20 iterations
+SIDE = 64  # LR pixels of the part on which noise, spectrum and sigma are found
 ACTIVITIES = torch.logspace(-3, 2, 11, dtype=torch.float64)
 NODES = 16  # of the information
 FREQUENCIES = 24  # along each axis of one LR Nyquist cell, where V is integrated
@@ -84,7 +88,7 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
 
 
 def settle(module: Problem) -> None:
-    """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
+    """Noise, spectrum and a free sigma as the evidence has them, given all else that was fitted; local noise by them.
 
     From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
     Change counts as local noise: a scene that was solved for from frames without it is no surer where places change.
@@ -96,12 +100,14 @@ def settle(module: Problem) -> None:
             module.log_change.fill_(math.log(CHANGE))
         module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)))
     module.filled, module.trusted = {}, module.valid.clone()
-    free = [*module.blocks()["noise"], *module.blocks()["spectrum"]]
+    blocks = module.blocks()
+    free = [*blocks["noise"], *blocks["spectrum"], *blocks["psf"]]
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
-    evidence = Evidence(side=64)
+    evidence = Evidence(side=SIDE)
     parts = evidence(module)
-    optimizer = QuasiNewton(free, tolerance=4e-4, metric=Information(module, evidence))
+    longer = 2 if blocks["psf"] else 1  # where places change, sigma is slow to be found
+    optimizer = QuasiNewton(free, max_iter=20 * longer, tolerance=4e-4, metric=Information(module, evidence))
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -119,8 +125,8 @@ def posterior_variance(
     *,
     phases: Tensor,  # [4, f, t] exp(2 pi i f_a . d_t)
     amplitude: Tensor,  # [4, f] U
-    found: Tensor,  # [4, f] T^2 (2 S - 1 - D^2) P
-    prior: Tensor,  # the integral of T^2 S^2 P
+    found: Tensor,  # [4, f] T^2 (2 S exp(D^2 / 2) - 1) P
+    prior: Tensor,  # the integral of T^2 S^2 P exp(2 D^2)
 ) -> Tensor:  # [k, a]
     """V where the scene's power is a P and the observations have these weights."""
     variance = []
@@ -177,18 +183,22 @@ def variances(module: Problem, band: int, weights: Tensor, scale: int, *, sigma_
         return torch.exp(-2 * (math.pi * field.lattice.sigma) ** 2 * f.square().sum(-1))
 
     def power(f: Tensor) -> Tensor:
-        squared, seen = f.square().sum(-1), (SEEN / width).square()
+        squared = f.square().sum(-1)
         return module.spectrum(band, squared.minimum(seen)) * (seen / squared.maximum(seen)) ** (TAIL / 2)
 
-    blurred_by = 4 * math.pi**2 * sigma * sigma_error * near.square().sum(-1)  # D
+    def doubt(f: Tensor) -> Tensor:  # D^2
+        return (4 * math.pi**2 * sigma * sigma_error * f.square().sum(-1).minimum(seen)).square()
+
+    seen = (SEEN / width).square()
+    blurred = averaged(every) * splat(every).square() * power(every) * (2 * doubt(every)).exp()
     transfer = (torch.sinc(width * near) * torch.exp(-2 * (math.pi * sigma * near).square())).prod(-1)
     return posterior_variance(
         ACTIVITIES,
         weights,
         phases=torch.exp(2j * math.pi * (near @ field.shifts.double().T)),
         amplitude=transfer * power(near).sqrt() / pitch,
-        found=averaged(near) * (2 * splat(near) - 1 - blurred_by.square()) * power(near) / pitch**2,
-        prior=(averaged(every) * splat(every).square() * power(every)).sum() / every.shape[1] / pitch**2,
+        found=averaged(near) * (2 * splat(near) * (doubt(near) / 2).exp() - 1) * power(near) / pitch**2,
+        prior=blurred.sum() / every.shape[1] / pitch**2,
     )
 
 
@@ -218,13 +228,14 @@ class Errors:
 
 def errors(module: Problem, image: Tensor, scale: int) -> list[Errors]:
     """Those of every band of the product `image` [b, y * scale, x * scale]. Module and image are on the CPU."""
-    known = (module.log_noise, module.log_change, module.excess, module.field.changed)
+    field = module.field
+    known = (module.log_noise, module.log_change, module.excess, field.changed, field.log_sigma)
     fitted, spectrum = [x.detach().clone() for x in known], module.spectrum
     settle(module)
     departed = departure(module, scale).square().numpy()
-    field, product = module.field, image.float().numpy()
+    product = image.float().numpy()
     learnt = bool(field.blocks()["psf"])
-    sigma_error = (sigma_errors(module) if learnt else torch.zeros_like(field.widths)) * field.widths
+    sigma_error = field.widths * (sigma_errors(module, Evidence(side=SIDE)) if learnt else 0)
     weights = (field.radiometry.gain / module.noise).detach().double().square()
     shares = module.valid / module.excess  # of the information that a sample has where nothing changes
     shares = torch.stack([s.repeat(x) for s, x in zip(field.samplings, shares.unbind(1), strict=True)], 1)

@@ -140,6 +140,31 @@ def test_change_is_not_taken_for_noise():
     assert_sigma(module)
 
 
+def changing(slope: float) -> Scene:
+    """The scene of `simulated`, a quarter of its contrast of something else beside it in every date, of a slope."""
+    scene = simulated()
+    frames = scene.frames.clone()
+    for t in range(DATES):
+        image = np.concatenate([power_law(50, 8, seed=10 * t + k, slope=slope) for k in (7, 8)])
+        shifts = scene.truth.shifts[t : t + 1].numpy()
+        other = simulate_scene(
+            image, 8, bands=("B02", "B03"), shifts=shifts, sigma_psf=SIGMA, noise=1e-9, margin=5
+        ).frames[0]
+        frames[t] += 0.25 * (other - other.mean((-2, -1), keepdim=True))
+    return dataclasses.replace(scene, frames=frames)
+
+
+def test_the_error_of_sigma_foresees_change_of_another_slope(clear, monkeypatch):
+    like, steeper = (register(changing(slope)) for slope in (2.5, 3.5))
+    moved = (like.field.sigma_psf - steeper.field.sigma_psf).detach()
+    assert float(moved.min()) > 0.1 * SIGMA
+    told = [sigma_errors(module) for module in (like, clear)]
+    monkeypatch.setattr("s2sr.fit.evidence.CHANGE_SLOPE", 0.0)
+    alone = [sigma_errors(module) for module in (like, clear)]
+    torch.testing.assert_close(torch.sqrt(told[0].square() - alone[0].square()), moved, rtol=0.4, atol=0)
+    torch.testing.assert_close(told[1], alone[1], rtol=0.02, atol=0)  # where nothing changes
+
+
 def textured(seed: int, row: float = 0.0) -> np.ndarray:
     """[1, y, x] for 50 x 50 LR pixels: power of slope 1.8, standard deviation .05, by exp(row) more at .5 cycles."""
     rng = np.random.default_rng(seed)
