@@ -31,7 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from s2sr.fit.aliases import Aliases, applied, inverted
 
-BLOCK = 2**16  # numbers of all observations and bands at a time: what is between stays in the cache
+BLOCK = 2**17  # numbers of all observations and bands at a time: what is between stays in the cache
 
 
 @dataclass(frozen=True)

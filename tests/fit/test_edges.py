@@ -13,7 +13,16 @@ from torch import Tensor
 
 from s2sr.data.simulate import simulate_scene
 from s2sr.fit import edges
-from s2sr.fit.edges import EdgePrior, GradientEnergy, dimensions, edge_metric, tail_exponent, visible_gradients
+from s2sr.fit.edges import (
+    EdgePrior,
+    GradientEnergy,
+    differences,
+    dimensions,
+    edge_metric,
+    gradients_of_mean,
+    tail_exponent,
+    visible_gradients,
+)
 from s2sr.fit.posterior import FourierMetric, GaussianPrior, closed_form, fourier_metric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.fit.schedules import Constant
@@ -127,6 +136,17 @@ def test_where_gradients_are_normal_the_prior_is_gaussian_and_else_it_is_not():
             weights.mul_(2)
             ratio = float(parts()["edges"]) / once
         assert ratio == pytest.approx(4, rel=0.1) if gaussian else ratio < 2.2
+
+
+@pytest.mark.parametrize("scale", [2, 6])
+def test_gradients_of_the_posterior_mean_are_those_of_its_lattice(scale):
+    """At two splats per LR pixel and axis."""
+    module = reconstruction(scene(edged()), stage(), levels=(scale,), noise=0.003).double()
+    found, cut = gradients_of_mean(module), module.field.lattice.margin * scale
+    closed_form(module)
+    every = slice(cut, -cut, scale // 2)
+    expected = differences(module.field.weights.detach(), scale)[..., every, every]
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7 * float(expected.abs().max()))
 
 
 def test_its_numbers_are_the_posterior_means_and_not_of_the_weights_it_finds():
