@@ -92,7 +92,8 @@ def settle(module: Reconstruction) -> None:
     """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
 
     From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
-    A free sigma, too, where no stage has asked the evidence for it: next to a spectrum that it does not know.
+    A free sigma, too, where no stage has asked the evidence for it; not with the noise: where much changes, what is then
+    most probable is a flat spectrum behind a wide PSF.
     Change counts as local noise: a scene that was solved for from frames without it is no surer where places change.
     """
     module.field.changed.zero_()
@@ -111,7 +112,7 @@ def settle(module: Reconstruction) -> None:
 
 
 def most_probable(module: Reconstruction, free: list[Parameter]) -> None:
-    """Set parameters to where the evidence is greatest, or 20 iterations nearer to it."""
+    """Moves parameters to where the evidence is greatest, or 20 iterations nearer to it."""
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
     evidence = Evidence(side=SIDE)
