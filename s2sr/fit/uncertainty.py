@@ -92,8 +92,8 @@ def settle(module: Reconstruction) -> None:
     """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
 
     From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
-    A free sigma, too, where no stage has asked the evidence for it; not with the noise: where much changes, what is then
-    most probable is a flat spectrum behind a wide PSF.
+    A free sigma, too, where no stage has asked the evidence for it; not with the noise: where much changes, what is
+    then most probable is a flat spectrum behind a wide PSF.
     Change counts as local noise: a scene that was solved for from frames without it is no surer where places change.
     """
     module.field.changed.zero_()
