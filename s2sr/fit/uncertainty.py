@@ -22,8 +22,8 @@ what is seen has, and D is as at .6. Three things make it local and the product'
   observations, between the least and the most that occur.
 * The estimator. A product that departs by d from the posterior mean has the error of the latter, e, less d. Where an
   edge-preserving prior made it do so, d is part of e: with r^2 = mean d^2 / V, the variance is V (1 - 2 c r + r^2),
-  c the correlation of d and e. Where sigma was fitted the posterior is that of the most probable one, whatever a stage
-  that knows no evidence has made of it.
+  c the correlation of d and e. Where sigma was fitted without regard to the evidence, the posterior is that of the most
+  probable one.
 
 What is uncertain besides (shifts, radiometry) is in the noise that the fit found per observation, or is not covered.
 """
@@ -40,6 +40,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import Parameter
 
 from s2sr.fit.evidence import Evidence, Information, sigma_errors
 from s2sr.fit.noise import robust_std
@@ -88,9 +89,11 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
 
 
 def settle(module: Problem) -> None:
-    """Noise, spectrum and a free sigma as the evidence has them, given all else that was fitted; local noise by them.
+    """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
 
     From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
+    A free sigma, too, where no stage has asked the evidence for it; not with the noise: where much changes, what is
+    then most probable is a flat spectrum behind a wide PSF.
     Change counts as local noise: a scene that was solved for from frames without it is no surer where places change.
     """
     module.field.changed.zero_()
@@ -101,13 +104,20 @@ def settle(module: Problem) -> None:
         module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)))
     module.filled, module.trusted = {}, module.valid.clone()
     blocks = module.blocks()
-    free = [*blocks["noise"], *blocks["spectrum"], *blocks["psf"]]
+    most_probable(module, [*blocks["noise"], *blocks["spectrum"]])
+    found = any(phase.stage.fits("psf") and phase.stage.fits("spectrum") for phase in module.phases)
+    if blocks["psf"] and not found:
+        most_probable(module, [*blocks["spectrum"], *blocks["psf"]])
+    local_noise(module)
+
+
+def most_probable(module: Reconstruction, free: list[Parameter]) -> None:
+    """Moves parameters to where the evidence is greatest, or 20 iterations nearer to it."""
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
     evidence = Evidence(side=SIDE)
     parts = evidence(module)
-    longer = 2 if blocks["psf"] else 1  # where places change, sigma is slow to be found
-    optimizer = QuasiNewton(free, max_iter=20 * longer, tolerance=4e-4, metric=Information(module, evidence))
+    optimizer = QuasiNewton(free, tolerance=4e-4, metric=Information(module, evidence))
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -116,7 +126,6 @@ def settle(module: Problem) -> None:
         return loss
 
     optimizer.step(closure)
-    local_noise(module)
 
 
 def posterior_variance(
