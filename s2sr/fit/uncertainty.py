@@ -111,7 +111,7 @@ def settle(module: Problem) -> None:
     local_noise(module)
 
 
-def most_probable(module: Reconstruction, free: list[Parameter]) -> None:
+def most_probable(module: Problem, free: list[Parameter]) -> None:
     """Moves parameters to where the evidence is greatest, or 20 iterations nearer to it."""
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
