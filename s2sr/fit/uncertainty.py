@@ -49,6 +49,7 @@ from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.spectrum import Spectrum
 
 if TYPE_CHECKING:
+    from s2sr.fit.module import Reconstruction
     from s2sr.fit.problem import Problem
 
 REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which activity is measured
@@ -88,7 +89,7 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
     return count
 
 
-def settle(module: Problem) -> None:
+def settle(module: Reconstruction) -> None:
     """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
 
     From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
@@ -235,7 +236,7 @@ class Errors:
         return F.grid_sample(deviation, at, padding_mode="border", align_corners=True)[0, 0].exp()
 
 
-def errors(module: Problem, image: Tensor, scale: int) -> list[Errors]:
+def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
     """Those of every band of the product `image` [b, y * scale, x * scale]. Module and image are on the CPU."""
     field = module.field
     known = (module.log_noise, module.log_change, module.excess, field.changed, field.log_sigma)
@@ -277,7 +278,7 @@ def errors(module: Problem, image: Tensor, scale: int) -> list[Errors]:
     return found
 
 
-def standard_deviation(module: Problem, image: Tensor, scale: int) -> Tensor:
+def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Tensor:
     """[b, y * scale, x * scale] of the product `image` at `scale` pixels per LR pixel; reflectance.
 
     Module and image are on the CPU.
