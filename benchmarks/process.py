@@ -25,8 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scale import write
-
 ROOT = Path(__file__).resolve().parents[1]
 SCENES: dict[str, tuple[int, int, int, str]] = {  # size, observations, bands, levels
     "256": (256, 8, 4, "c2f=2_4_8"),
@@ -109,19 +107,26 @@ def run(started: float, table: Path, overrides: list[str]) -> None:
     clock = Clock()
     clock.wall = started
     sys.path.insert(0, str(ROOT))
-    for phase, functions in PHASES.items():
-        for function in functions:
-            module, _, path = function.partition(":")
-            *classes, name = path.split(".")
-            owner: Any = functools.reduce(getattr, classes, importlib.import_module(module))
-            own = vars(owner)[name]
-            timed = clock.timed(phase, getattr(own, "__func__", own))
-            setattr(owner, name, classmethod(timed) if isinstance(own, classmethod) else timed)
-    from s2sr.cli import main
+    from s2sr import cli
 
+    experiment = cli.experiment
+
+    def timed() -> Callable[..., Any]:
+        found = experiment()  # loads all that is named, as a run does
+        for phase, functions in PHASES.items():
+            for function in functions:
+                module, _, path = function.partition(":")
+                *classes, name = path.split(".")
+                owner: Any = functools.reduce(getattr, classes, importlib.import_module(module))
+                own = vars(owner)[name]
+                told = clock.timed(phase, getattr(own, "__func__", own))
+                setattr(owner, name, classmethod(told) if isinstance(own, classmethod) else told)
+        return found
+
+    cli.experiment = timed
     sys.argv[1:] = overrides
     try:
-        main("train")
+        cli.main("train")
     finally:
         clock.mark()
         table.write_text(json.dumps(clock.spent))
@@ -151,6 +156,8 @@ def main() -> None:
     parser.add_argument("--scenes", default="256,512")
     parser.add_argument("--threads", type=int, default=2)
     options, overrides = parser.parse_known_args()
+    from scale import write  # torch, which a run is to load itself
+
     for name in options.scenes.split(","):
         with tempfile.TemporaryDirectory() as place:
             given = [f"threads={options.threads}"]
