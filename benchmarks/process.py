@@ -123,7 +123,7 @@ def run(started: float, table: Path, overrides: list[str]) -> None:
                 setattr(owner, name, classmethod(told) if isinstance(own, classmethod) else told)
         return found
 
-    cli.experiment = timed
+    cli.experiment = timed  # type: ignore[assignment]
     sys.argv[1:] = overrides
     try:
         cli.main("train")

@@ -84,8 +84,8 @@ def main(config_name: str) -> None:
     """Compose conf/`config_name` with the command line's overrides, and run every job of it."""
     # Large tensors come and go at every evaluation; handing them out by pages of 4 kB takes longer than the arithmetic.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
-    # How often threads that wait for each other look before they sleep, where OpenMP is GCC's. Its 300 000 keep the cores
-    # from other programs, and so from each other; asleep at once, they wake up too late.
+    # How often threads that wait for each other look before they sleep, where OpenMP is GCC's. Its own 300 000 keep the
+    # cores from other programs, and so from each other; asleep at once, they wake up too late.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print, here and there with a traceback
     try:
