@@ -12,6 +12,7 @@ from s2sr.fit.module import Reconstruction
 from s2sr.fit.stages import Phase
 
 BASE = 0.7e9  # bytes of the interpreter and its libraries
+AROUND = 10.0  # seconds that dashboard, pictures and files take, of a small scene
 
 
 def evaluations(phase: Phase, *, of: str = "") -> int:
@@ -58,7 +59,8 @@ class Budget:
         module.zero_grad(set_to_none=True)
         return cls(
             grid=field.grid.shape,
-            seconds=sum(
+            seconds=AROUND
+            + sum(
                 one * (evaluations(phase) + again * evaluations(phase, of="weights")) * (phase.scale / field.scale) ** 2
                 for phase in phases
             ),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from s2sr.errors import InputError
-from s2sr.fit.budget import BASE, Budget, evaluations
+from s2sr.fit.budget import AROUND, BASE, Budget, evaluations
 from s2sr.fit.losses import Huber
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.schedules import Constant
@@ -52,7 +52,7 @@ def test_evaluations_count_what_a_step_may_take():
 def test_solving_again_takes_its_time():
     module = module_of(64, LBFGS, [2])
     once, often = (Budget.of(module, 2, again=again).seconds for again in (0, 1000))
-    assert often > 50 * once  # 1001 times; how long an evaluation takes is measured each time
+    assert often - AROUND > 50 * (once - AROUND)  # 1001 times; how long an evaluation takes is measured each time
 
 
 def test_the_needs_grow_with_the_lattice_and_with_the_history():
