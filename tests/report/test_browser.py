@@ -166,7 +166,7 @@ def test_light_dark_and_paper(opened):
 def test_the_page_is_not_wider_than_the_window(opened, width):
     page = opened()
     page.set_viewport_size({"width": width, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")  # a frame later, or it times out
     stage = page.locator("#stage").bounding_box()
     assert stage["width"] / stage["height"] == pytest.approx(80 / 64, rel=0.01)
 
