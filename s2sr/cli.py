@@ -118,7 +118,7 @@ def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help)
         return
-    atexit.register(gc.freeze)
+    atexit.register(gc.freeze)  # for the same reason as in `experiment`
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):

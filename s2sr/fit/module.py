@@ -196,7 +196,7 @@ class Reconstruction(Problem, lightning.LightningModule):
             super().optimizer_step(epoch, step, optimizer, closure)
             finite = safe or all(math.isfinite(x) for p in parameters for x in p.detach().aminmax())
         except (IndexError, RuntimeError) as error:  # strong_wolfe on a NaN or unbounded objective, or where it is flat
-            if isinstance(error, RuntimeError) and "overflow" not in str(error):
+            if safe or (isinstance(error, RuntimeError) and "overflow" not in str(error)):
                 raise
             finite = False
         if not finite:

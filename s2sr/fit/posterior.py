@@ -61,7 +61,7 @@ class GaussianPrior:
 
 
 class Deviation(Energy):
-    """1/2 sum_k z^H R^-1 z, z the `spectra` of weights [b, y, x], their means left out; precision: R^-1 [b, b]."""
+    """1/2 sum_k z^H R^-1 z, z = roots * rfft2(weights [b, y, x]) but for their means; precision: R^-1 [b, b]."""
 
     @staticmethod
     def forward(ctx, weights: Tensor, roots: Tensor, precision: Tensor) -> Tensor:

@@ -29,11 +29,10 @@ class QuasiNewton(Optimizer):
     objective is in nats, a parameter that fits nothing but noise gains half a nat.
 
     metric: (parameters, vectors along them) -> vectors, which may take the given ones' memory; default: the identity.
-    history: steps that correct it, each
-    two copies of the parameters. Every step starts afresh from the metric.
+    history: steps that correct it, each two copies of the parameters. Every step starts afresh from the metric.
     """
 
-    stays_finite = True
+    stays_finite = True  # no step goes where the objective is not; a run need not remember where it began
 
     def __init__(
         self,
