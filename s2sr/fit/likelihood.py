@@ -41,11 +41,7 @@ class Frames:
     spectra: Tensor
     counts: Tensor  # [y, x] how often each frequency counts
     clear: Tensor  # [t, b] fraction of the samples that were observed, not filled in
-
-    @cached_property
-    def whole(self) -> bool:
-        """Whether nothing was filled in."""
-        return bool((self.clear == 1).all())
+    whole: bool = False  # that it is known to be 1 everywhere
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,15 @@ class Spectrum(nn.Module):
     """`coefficients` [b, 3 + k]: log A, p, q and r."""
 
     coefficients: nn.Parameter
+    precision: Tensor  # [3 + k] of the coefficients over scenes: few are far from a power law
 
     def __init__(self, variance: Tensor, *, slope: float | Tensor = 2.5) -> None:
         """A first guess; slope: one or [b]; variance: [b] of the scene in LR pixels, P's integral over |f| < 1/2."""
         super().__init__()
         zero = torch.zeros_like(variance)
         self.coefficients = nn.Parameter(torch.stack((zero, slope + zero, zero, *[zero] * len(RIPPLES)), -1))
+        precision = torch.tensor([0, 0, BEND**-2, *[RIPPLE**-2] * len(RIPPLES)])
+        self.register_buffer("precision", precision.to(variance), persistent=False)
         with torch.no_grad():
             self.coefficients[:, 0] = (variance.clamp(min=1e-10) / self.variance()).log()
 
@@ -67,13 +70,9 @@ class Spectrum(nn.Module):
         below = at.long().clamp_(max=TABLE - 2)
         return torch.lerp(table[below], table[below + 1], at.sub_(below)).exp_()
 
-    def precision(self) -> Tensor:
-        """[3 + k] of the coefficients over scenes: few are far from a power law."""
-        return self.coefficients.new_tensor([0, 0, BEND**-2, *[RIPPLE**-2] * len(RIPPLES)])
-
     def prior(self) -> Tensor:
         """-log p of bend and ripples but for a constant, nats."""
-        return (self.coefficients.square() @ self.precision()).sum() / 2
+        return (self.coefficients.square() @ self.precision).sum() / 2
 
 
 def _level(squared: Tensor) -> Tensor:
