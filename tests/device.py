@@ -57,8 +57,8 @@ class OnDevice(Tensor):
     def __repr__(self) -> str:
         return f"OnDevice({self.held})"
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return OnDevice, (self.held,)
+    def __reduce_ex__(self, protocol: Any) -> Any:  # Lightning loads checkpoints to the CPU
+        return self.held.__reduce_ex__(protocol)
 
 
 def run(func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -135,8 +135,9 @@ class Model:
         (a, b), apart, which = self.aliases.apart
         power = self.amplitude[a] * self.amplitude[b] * (1 + (a > b)[:, None, None, None])
         each = torch.view_as_real(posterior.covariance[a, b]).movedim(-1, 0) * power
-        found = each.new_zeros(2, apart.shape[1], *each.shape[2:]).index_add_(1, which, each)
-        return found.flatten(0, 1)
+        # as a product: sums by index come in another order each time on some devices
+        together = (which == torch.arange(apart.shape[1], device=which.device)[:, None]).to(each)
+        return (together @ each.flatten(2)).view(-1, *each.shape[2:])
 
     def _leverage(self, posterior: Posterior, pairs: Tensor) -> Tensor:
         weights = posterior.weights
