@@ -46,7 +46,7 @@ class Huber:
 
 
 def times(gradient: Tensor, output: Tensor) -> Tensor:
-    """Their product. `output` is mostly 1, and a copy would cost a pass over fresh memory; to ask a device costs more."""
+    """Their product. `output` is mostly 1, and a copy costs a pass over fresh memory, to wait for a device more."""
     return gradient if output.is_cpu and output == 1 else gradient * output
 
 

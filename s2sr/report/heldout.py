@@ -153,7 +153,8 @@ def deconvolved(mean: Tensor, shifts: Tensor, variance: Tensor) -> Tensor:
     ring = (torch.hypot(fy[:, None], fx) * 2 * min(mean.shape[1:])).round().long().flatten()
     power = spectrum.abs().square().flatten(1)
     count = torch.bincount(ring).clamp(min=1)
-    radial = power.new_zeros(len(count), len(mean)).index_put_((ring,), power.mT, accumulate=True)  # always in one order
+    radial = power.new_zeros(len(count), len(mean))
+    radial.index_put_((ring,), power.mT, accumulate=True)  # in one order, on every device
     radial = (radial.mT / count)[:, ring].view_as(spectrum.real)
     passed = (1 - variance[:, None, None] / radial.clamp(min=1e-20)).clamp(min=0)
     jitter = torch.exp(-2j * math.pi * (fy[:, None, None] * shifts[:, 0] + fx[:, None] * shifts[:, 1]))
