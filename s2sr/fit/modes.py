@@ -39,7 +39,9 @@ class Modes:
 
     def put(self, modes: Tensor, spectra: Tensor) -> None:
         """[..., a, y, x] back into what rfft2 gave, in place."""
-        spectra[(..., *self.places)] = torch.where(self.mirrored, modes.conj(), modes)
+        found = torch.where(self.mirrored, modes.conj(), modes)
+        for alias, place in enumerate(zip(*self.places, strict=True)):  # two of them may be one mode: the last decides
+            spectra[(..., *place)] = found[..., alias, :, :]
 
     @torch.no_grad()
     def transfer(self) -> Tensor:

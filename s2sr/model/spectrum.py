@@ -27,12 +27,15 @@ class Spectrum(nn.Module):
     """`coefficients` [b, 3 + k]: log A, p, q and r."""
 
     coefficients: nn.Parameter
+    precision: Tensor  # [3 + k] of the coefficients over scenes: few are far from a power law
 
     def __init__(self, variance: Tensor, *, slope: float | Tensor = 2.5) -> None:
         """A first guess; slope: one or [b]; variance: [b] of the scene in LR pixels, P's integral over |f| < 1/2."""
         super().__init__()
         zero = torch.zeros_like(variance)
         self.coefficients = nn.Parameter(torch.stack((zero, slope + zero, zero, *[zero] * len(RIPPLES)), -1))
+        precision = torch.tensor([0, 0, BEND**-2, *[RIPPLE**-2] * len(RIPPLES)])
+        self.register_buffer("precision", precision.to(variance), persistent=False)
         with torch.no_grad():
             self.coefficients[:, 0] = (variance.clamp(min=1e-10) / self.variance()).log()
 
@@ -72,13 +75,9 @@ class Spectrum(nn.Module):
         # some at a time: they stay in the cache
         return torch.cat([between(some) for some in squared.flatten().split(BLOCK)]).view_as(squared)
 
-    def precision(self) -> Tensor:
-        """[3 + k] of the coefficients over scenes: few are far from a power law."""
-        return self.coefficients.new_tensor([0, 0, BEND**-2, *[RIPPLE**-2] * len(RIPPLES)])
-
     def prior(self) -> Tensor:
         """-log p of bend and ripples but for a constant, nats."""
-        return (self.coefficients.square() @ self.precision()).sum() / 2
+        return (self.coefficients.square() @ self.precision).sum() / 2
 
 
 def _level(squared: Tensor) -> Tensor:
