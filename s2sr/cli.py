@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from s2sr.errors import InputError
+from s2sr.interruption import interrupted, interruptible
 from s2sr.overrides import CONF, quoted
 
 log = logging.getLogger(__name__)
@@ -97,9 +98,6 @@ def main(config_name: str) -> None:
     sys.argv[1:] = arguments
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except KeyboardInterrupt:  # before the job, or after it
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
     except (HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"error: {in_a_line(error)}")
 
@@ -120,15 +118,13 @@ def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -
         return
     atexit.register(gc.freeze)  # for the same reason as in `experiment`
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(config_name, quoted(sys.argv[1:]))
-        run(cfg)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command carries on", file=sys.stderr)
-        sys.exit(130)
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {in_a_line(error)}")
+    with interruptible("the same command carries on"):
+        try:
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                cfg = compose(config_name, quoted(sys.argv[1:]))
+            run(cfg)
+        except (InputError, HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"error: {in_a_line(error)}")
 
 
 def job(cfg: DictConfig) -> None:
@@ -141,10 +137,9 @@ def job(cfg: DictConfig) -> None:
         experiment()(cfg, folder, group=group_of(folder), resume=settings.output_subdir is None)
         if not sweep:  # which names its own files
             say(place)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(place))}", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if interrupted(error):
+            raise KeyboardInterrupt(f"carry on with: python train.py resume={shlex.quote(str(place))}") from error
         reason = str(error)
         if isinstance(error, MemoryError):
             reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"

@@ -230,6 +230,25 @@ def test_twenty_metre_bands_reach_half_as_far():
     assert coarse < 0.7 * fine
 
 
+def test_a_detector_of_twice_the_width_makes_everything_twice_as_coarse():
+    """Of a scene of twice the size; but for the corner of its spectrum, which stays."""
+    fine = conditions(drawn(8), side=24, slope=2.0)
+    coarse = replace(fine, shape=(48, 48), shifts=2 * fine.shifts, sigma=2 * fine.sigma, widths=2 * fine.widths)
+    assert [2 * f for f in coarse.reach(0)] == pytest.approx(list(fine.reach(0)), rel=0.02)
+    assert coarse.shift_error() == pytest.approx(2 * fine.shift_error(), rel=0.02)
+    still = replace(coarse, shifts=0 * coarse.shifts, noise=1e-2 * coarse.noise)
+    assert max(still.reach(0)) <= 0.25  # cycles per LR pixel, the Nyquist frequency of 20 m
+
+
+def test_bands_of_two_grids_know_the_shifts_together():
+    one, both = conditions(drawn(5), side=24), ("B04", "B11")
+    twin = replace(one, bands=both, noise=one.noise.expand(-1, 2), sigma=one.sigma.expand(2), widths=one.widths)
+    twin = replace(twin, spectrum=Spectrum(0.05**2 * torch.ones(2).double(), slope=2.3))
+    same, mixed = (replace(twin, widths=torch.tensor([1.0, w], dtype=torch.float64)).shift_error() for w in (1, 2))
+    assert same == pytest.approx(one.shift_error() / 2**0.5, rel=1e-6)
+    assert same < mixed < one.shift_error()
+
+
 @pytest.mark.parametrize(("finest", "scale"), [(0.3, 1), (0.5, 1), (0.51, 2), (1.0, 2)])
 def test_the_useful_scale_covers_the_finest_band_and_axis(finest, scale):
     found = Forecast(0.002, 0.3, {"B02": Reach(0.3, 0.2, 0.3), "B04": Reach(0.3, finest, 0.3)})
