@@ -35,15 +35,19 @@ def test_an_interruption_that_passes_for_another_error_is_one(ctrl_c, capsys):
     assert capsys.readouterr().err == "\ninterrupted; the same command carries on\n"
 
 
+def caught():
+    try:
+        drawn()
+    except ValueError as error:
+        raise KeyboardInterrupt("carry on with: python train.py resume=out") from error
+
+
 def test_what_is_said_where_it_was_caught_counts_more(ctrl_c, capsys):
     with pytest.raises(SystemExit) as exit, interruptible("the same command carries on"):
-        try:
-            drawn()
-        except ValueError as error:
-            assert interrupted(error)
-            raise KeyboardInterrupt("carry on with: python train.py resume=out") from error
+        caught()
     assert exit.value.code == 130
     assert capsys.readouterr().err == "\ninterrupted; carry on with: python train.py resume=out\n"
+    assert interrupted(ValueError())
 
 
 def test_other_errors_pass(ctrl_c):
