@@ -55,8 +55,8 @@ class EdgePrior:
         stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
 
         def parts() -> dict[str, Tensor]:
-            prior = {"form": form, "exponent": exponent, "delta": delta, "factor": module.tv / stiffness}
-            edges = edge_energy(field.weights, field.scale, **prior)
+            shape = {"exponent": exponent, "delta": delta, "factor": module.tv / stiffness}
+            edges = edge_energy(field.weights, field.scale, form=form, **shape)
             return {"misfit": module.fidelity(), "edges": edges}  # in this order gradients are summed in place
 
         return parts
@@ -108,8 +108,7 @@ def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
 def edge_energy(
     weights: Tensor, scale: int, *, form: Tensor, exponent: float, delta: float, factor: float = 1.0
 ) -> Tensor:
-    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; form: [b, b], n g^2 of gradients."""
-
+    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; n g^2 is gradients' form [b, b]."""
     area = scale**-2
 
     def rho(d: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,8 +116,8 @@ class Misfit(torch.autograd.Function):
 class GradientEnergy(Energy):
     """sum rho(d) over the splats of weights [b, y, x], d [2, b, y, x] their `differences`.
 
-    rho: d -> its sum, and its slope along d, which may take d's memory. The gradient by the weights, -div of that, comes
-    for little more, so both are made in one pass, a few rows at a time: what is between stays in the cache.
+    rho: d -> its sum, and its slope along d, which may take d's memory. The gradient by the weights is -div of that;
+    both are made in one pass, a few rows at a time: what is between stays in the cache.
     """
 
     @staticmethod
