@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -116,12 +117,20 @@ def edged(side: int = 28, seed: int = 2) -> np.ndarray:
     return image
 
 
-def test_at_the_finest_visible_detail_observations_and_prior_tell_as_much():
-    module = reconstruction(scene(power_law(28, 8)), stage(), levels=(4,), noise=0.003).double()
+@pytest.mark.parametrize("masked", [False, True])
+def test_at_the_finest_visible_detail_observations_and_prior_tell_as_much(masked):
+    """Half of every date is masked or nothing."""
+    seen = scene(power_law(28, 8))
+    if masked:
+        valid = (torch.arange(seen.valid.shape[-1]) % 2 == 0).expand(seen.valid.shape)
+        seen = dataclasses.replace(seen, valid=valid, frames=seen.frames * valid)
+    module = reconstruction(seen, stage(), levels=(4,), noise=0.003).double()
     unit, sigma = float(visible_gradients(module)), float(module.field.sigma_psf.detach())
     f = torch.linspace(0.1, 0.9, 801, dtype=torch.float64)
     power = module.spectrum(0, f.square()).detach()
-    ratio = len(SHIFTS) / 0.003**2 * power * torch.tensor([transfer(float(x), sigma) for x in f]).square()
+    ratio = (
+        len(SHIFTS) / (1 + masked) / 0.003**2 * power * torch.tensor([transfer(float(x), sigma) for x in f]).square()
+    )
     last = int((ratio > 1).sum()) - 1
     assert unit == pytest.approx(float(2 * math.pi * f[last] * power[last].sqrt()), rel=0.03)
 

@@ -205,6 +205,14 @@ def test_what_a_scene_shows():
     assert float(masked.noise[3:].mean() / masked.noise[:3].mean()) == pytest.approx(2**0.5, rel=0.1)
 
 
+def test_a_darker_date_tells_as_much_if_its_noise_is_less_too():
+    scene = Demo(size=40, n_dates=6, noise=0.004, changing=0, cloudy=0, gain_std=0, pixels_per_lr=8, bands=BANDS).load()
+    frames = scene.frames.clone()
+    frames[2] /= 2
+    found = observed(replace(scene, frames=frames), shifts=scene.truth.shifts, psf=PSF(0.45)).noise
+    torch.testing.assert_close(found[2], found[[0, 1, 3, 4, 5]].mean(0), rtol=0.2, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["constant", "masked", "tiny", "two"])
 def test_no_scene_is_too_poor_for_a_forecast(kind):
     scene = Demo(size=16, n_dates=3, cloudy=0, pixels_per_lr=8).load()
