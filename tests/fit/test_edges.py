@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_fits import SHIFTS, reconstruction, solve, stage
-from test_posterior import power_law
+from small_images import normal, power_law
 from torch import Tensor
 
 from s2sr.data.simulate import simulate_scene
@@ -29,10 +29,6 @@ from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.fit.schedules import Constant
 from s2sr.model.psf import transfer
 from s2sr.report.scores import scores
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_energy_is_that_of_all_rows_at_once(monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_fits import SHIFTS, reconstruction, solve, stage
-from test_posterior import power_law
+from small_images import power_law
 
 from s2sr.data.simulate import simulate_scene
 from s2sr.fit.losses import Quadratic
