@@ -51,7 +51,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     folder = Path(given).expanduser().absolute()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise InputError(f"resume={given}: not the folder of a run, it has no .hydra/config.yaml")
-    if (folder / "sr.tif").exists() and (folder / "metrics.json").exists():
+    if all((folder / name).exists() for name in ("sr.tif", "metrics.json", "report.html")):  # the page comes last
         raise InputError(f"resume={given}: the run has finished, see metrics.json there")
     allowed = [a for a in arguments if a.lstrip("+").startswith(("trainer.", "logger."))]
     others = [a for a in arguments if a not in allowed and not a.startswith("resume=")]
