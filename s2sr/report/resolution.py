@@ -125,8 +125,8 @@ def ring_correlation(a: Array, b: Array, scale: int, widths: Array) -> Array:
     for x, y, width in zip(a, b, widths, strict=True):
         X, Y = (fft.rfft2(window * (z - np.average(z, weights=window))) for z in (x, y))
         place = np.digitize(width * np.hypot(rows, columns), EDGES).ravel() - 1
-        # rfft2 leaves out the conjugates of all columns but the first, which has its own
-        twice = np.where(columns > 0, 2.0, 1.0)
+        # rfft2 leaves out conjugates, but those of columns that hold their own: the first, the last of an even number
+        twice = np.where((columns > 0) & (columns < scale / 2), 2.0, 1.0)
         both, one, two = (
             np.bincount(place, (v * twice).ravel(), len(EDGES))[: len(RINGS)]
             for v in ((X * Y.conj()).real, abs(X) ** 2, abs(Y) ** 2)

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -59,6 +60,23 @@ def test_identical_images_correlate_fully_and_independent_ones_not(shape):
     z = found[:, known] / expected[known]
     assert abs(z.mean()) < 4 / math.sqrt(z.size)
     assert z.std() == pytest.approx(1, rel=0.12)  # measured .97 and .98
+
+
+@pytest.mark.parametrize("shape", [(40, 36), (39, 41)])
+def test_rings_are_those_of_the_whole_transform(shape):
+    """Every frequency once, also those that a real transform leaves out."""
+    a, b = white(1, *shape), white(1, *shape) + white(1, *shape, seed=1)
+    inside = [np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5) for n in shape]
+    fade = [np.sin(np.pi / 2 * np.clip(x / (n / 2), 0, 1)) ** 2 for x, n in zip(inside, shape, strict=True)]
+    window = fade[0][:, None] * fade[1]
+    X, Y = (np.fft.fft2(window * (z[0] - np.average(z[0], weights=window))) for z in (a, b))
+    f = np.hypot(np.fft.fftfreq(shape[0], 1 / 2)[:, None], np.fft.fftfreq(shape[1], 1 / 2))
+    of_ring = [(f >= low) & (f < high) for low, high in pairwise(EDGES)]
+    one, two, both = ([z[r].real.sum() for r in of_ring] for z in (abs(X) ** 2, abs(Y) ** 2, X * Y.conj()))
+    known = np.array(one) > 0
+    expected = np.array(both)[known] / np.sqrt(np.array(one) * two)[known]
+    assert known.sum() > 15
+    assert ring_correlation(a, b, 2, ones(1))[0][known] == pytest.approx(expected)
 
 
 def test_a_low_pass_and_noise_cross_where_they_should():
