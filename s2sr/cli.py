@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from s2sr.errors import InputError
+from s2sr.interruption import interrupted, interruptible
 from s2sr.overrides import CONF, quoted
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     folder = Path(given).expanduser().absolute()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise InputError(f"resume={given}: not the folder of a run, it has no .hydra/config.yaml")
-    if (folder / "sr.tif").exists() and (folder / "metrics.json").exists():
+    if all((folder / name).exists() for name in ("sr.tif", "metrics.json", "report.html")):  # the page comes last
         raise InputError(f"resume={given}: the run has finished, see metrics.json there")
     allowed = [a for a in arguments if a.lstrip("+").startswith(("trainer.", "logger."))]
     others = [a for a in arguments if a not in allowed and not a.startswith("resume=")]
@@ -96,9 +97,6 @@ def main(config_name: str) -> None:
     sys.argv[1:] = arguments
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except KeyboardInterrupt:  # before the job, or after it
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
     except (HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"error: {in_a_line(error)}")
 
@@ -119,15 +117,13 @@ def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -
         return
     atexit.register(gc.freeze)  # for the same reason as in `experiment`
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(config_name, quoted(sys.argv[1:]))
-        run(cfg)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command carries on", file=sys.stderr)
-        sys.exit(130)
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {in_a_line(error)}")
+    with interruptible("the same command carries on"):
+        try:
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                cfg = compose(config_name, quoted(sys.argv[1:]))
+            run(cfg)
+        except (InputError, HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"error: {in_a_line(error)}")
 
 
 def job(cfg: DictConfig) -> None:
@@ -140,10 +136,9 @@ def job(cfg: DictConfig) -> None:
         experiment()(cfg, folder, group=group_of(folder), resume=settings.output_subdir is None)
         if not sweep:  # which names its own files
             say(place)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(place))}", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if interrupted(error):
+            raise KeyboardInterrupt(f"carry on with: python train.py resume={shlex.quote(str(place))}") from error
         reason = str(error)
         if isinstance(error, MemoryError):
             reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"

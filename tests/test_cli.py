@@ -40,7 +40,8 @@ def test_other_settings_do_not_come_with_resume(run_dir, other):
 def test_only_an_unfinished_run_resumes(run_dir, tmp_path):
     with pytest.raises(InputError, match="not the folder of a run"):
         cli.resumed([f"resume={tmp_path}"])
-    for name in ("sr.tif", "metrics.json"):
+    for name in ("sr.tif", "metrics.json", "report.html"):
+        assert cli.resumed([f"resume={run_dir}"])
         (run_dir / name).write_text("")
     with pytest.raises(InputError, match="has finished"):
         cli.resumed([f"resume={run_dir}"])
