@@ -20,8 +20,6 @@ from itertools import product
 import torch
 from torch import Tensor
 
-Rows = Sequence[Sequence[Tensor]]  # the lower triangle of a matrix of fields
-
 
 @dataclass(frozen=True)
 class Aliases:
@@ -86,12 +84,6 @@ class Aliases:
         angles = 2 * math.pi * (self.apart[1].T @ shifts.T)
         return torch.cat((angles.cos(), angles.sin()))
 
-    def coupling(self, shifts: Tensor, weights: Tensor) -> Rows:
-        """Q_ab = sum_t w_t exp(2 pi i (f_a - f_b) . d_t), each [...]; weights: [t, ...]."""
-        found = torch.complex(*(self.waves(shifts) @ weights.flatten(1)).view(2, -1, *weights.shape[1:]))
-        entries = iter(found[self.apart[2]])
-        return [[next(entries) for _ in range(a + 1)] for a in range(len(self.pairs))]
-
 
 @lru_cache
 def _differences(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,40 +105,6 @@ def _folded(f: Tensor, scale: int) -> Tensor:
 
 def _phase(turns: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(turns), 2 * math.pi * turns)
-
-
-def cholesky(matrix: Rows) -> Rows:
-    """L of L L^H, lower triangles of fields: a few vector operations where a batched routine would loop."""
-    factor: list[list[Tensor]] = []
-    for i, row in enumerate(matrix):
-        factor.append([])
-        for j, entry in enumerate(row):
-            rest = entry - sum(factor[i][k] * factor[j][k].conj() for k in range(j))
-            factor[i].append(rest / factor[j][j].real if i > j else rest.real.clamp(min=1e-30).sqrt().to(rest.dtype))
-    return factor
-
-
-def forward_solve(factor: Rows, right: Sequence[Tensor]) -> list[Tensor]:
-    """L^-1 right."""
-    found: list[Tensor] = []
-    for i, row in enumerate(factor):
-        found.append((right[i] - sum(row[k] * found[k] for k in range(i))) / row[i].real)
-    return found
-
-
-def dense(matrix: Rows) -> Tensor:
-    """[..., n, n] of the lower triangle of a Hermitian matrix."""
-    n = len(matrix)
-    rows = [[matrix[i][j] if j <= i else matrix[j][i].conj() for j in range(n)] for i in range(n)]
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
-
-
-def information(aliases: Aliases, amplitude: Tensor, shifts: Tensor, weights: Tensor) -> Rows:
-    """The Cholesky factor of B = I + U Q U; amplitude: [a, ...] U; weights: [t, ...] g^2 / v, or what broadcasts."""
-    coupling = aliases.coupling(shifts, weights)
-    return cholesky(
-        [[amplitude[a] * q * amplitude[b] + (a == b) for b, q in enumerate(row)] for a, row in enumerate(coupling)]
-    )
 
 
 def inverted(matrix: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from s2sr.fit.module import Reconstruction
 from s2sr.fit.stages import Phase
 
 BASE = 0.7e9  # bytes of the interpreter and its libraries
+KEPT = 1.2  # what is freed stays with the process (cli.keep_memory), in pieces that do not fit everything
 AROUND = 10.0  # seconds that dashboard, pictures and files take, of a small scene
 
 
@@ -66,7 +67,7 @@ class Budget:
                 one * (evaluations(phase) + again * evaluations(phase, of="weights")) * (phase.scale / field.scale) ** 2
                 for phase in phases
             ),
-            memory=BASE + _copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product,
+            memory=BASE + KEPT * (_copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product),
             disk=1.5 * product
             + sum({phase.scale: size for phase, size in zip(phases, splats, strict=True)}.values())
             + 3 * max(splats),

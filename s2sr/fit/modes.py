@@ -55,7 +55,8 @@ class Modes:
     def coupling(self, module: Problem) -> Tensor:
         """[b, a, a] the curvature of a quadratic misfit along two aliases, over their transfer: that of all modes."""
         field, scale = self.field, self.field.scale
-        clear = (module.valid / module.excess).double().mean((-2, -1))  # what counts, of clear frames
+        each = zip(module.valid, module.excess, strict=True)  # frame by frame: of all, new pages would take longer
+        clear = torch.stack([(valid / excess).double().mean((-2, -1)) for valid, excess in each])  # what counts
         weights = (field.radiometry.gain / module.noise).double().square() * clear
         from_first = (scale - 1) / (2 * scale)  # a cell's first splat is that far before its centre
         shifts = field.shifts.double()[:, None] - field.beside.double()[:, None] - from_first
