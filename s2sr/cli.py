@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,6 +29,8 @@ from s2sr.interruption import interrupted, interruptible
 from s2sr.overrides import CONF, quoted
 
 log = logging.getLogger(__name__)
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 class Console(logging.StreamHandler[TextIO]):
@@ -83,11 +87,6 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 def main(config_name: str) -> None:
     """Compose conf/`config_name` with the command line's overrides, and run every job of it."""
-    # Large tensors come and go at every evaluation; handing them out by pages of 4 kB takes longer than the arithmetic.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
-    # How often threads that wait for each other look before they sleep, where OpenMP is GCC's. Its own 300 000 keep the
-    # cores from other programs, and so from each other; asleep at once, they wake up too late.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print, here and there with a traceback
     try:
         arguments = quoted(sys.argv[1:])
@@ -161,6 +160,10 @@ def experiment() -> Callable[..., Any]:
 
     A million objects that last as long as the program: to look through them for garbage would take two seconds more.
     """
+    keep_memory()
+    # How often threads that wait for each other look before they sleep, where OpenMP is GCC's. Its own 300 000 keep the
+    # cores from other programs, and so from each other; asleep at once, they wake up too late.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     atexit.register(gc.freeze)
     gc.disable()
     from s2sr.experiment import run
@@ -168,6 +171,18 @@ def experiment() -> Callable[..., Any]:
     gc.freeze()
     gc.enable()
     return run
+
+
+def keep_memory() -> None:
+    """Large tensors come and go at every evaluation, and new pages for them may take longer than the arithmetic.
+
+    So pages are large, and what is freed stays with the process, where the C library is GNU's.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
+    with suppress(AttributeError, OSError, TypeError):  # other systems know no mallopt, or not by this way
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def group_of(folder: Path) -> str | None:

@@ -1,3 +1,5 @@
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -56,3 +58,23 @@ def test_a_failed_resume_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as exit:
         cli.main("train")
     assert exit.value.code == f"error: resume={tmp_path}: not the folder of a run, it has no .hydra/config.yaml"
+
+
+AGAIN = """
+import resource, torch
+from s2sr.cli import keep_memory
+keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):  # an aligned block may not fit into the first that was freed
+    before = faults()
+    torch.ones(2**24)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+def test_what_is_freed_stays_with_the_process(monkeypatch):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100  # of 16 384 pages

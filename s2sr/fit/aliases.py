@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -70,14 +70,14 @@ class Aliases:
     @property
     def steps(self) -> Tensor:
         """[2, a] f_a - f_0, whole numbers."""
-        return -torch.tensor(self.pairs, dtype=self.rows.dtype, device=self.rows.device).T
+        rows, columns = (torch.arange(len(f), dtype=f.dtype, device=f.device) for f in (self.rows, self.columns))
+        return -torch.cartesian_prod(rows, columns).T
 
-    @cached_property
+    @property
     def apart(self) -> tuple[Tensor, Tensor, Tensor]:
         """(a, b), a >= b [2, p], row by row; the differences f_a - f_b there are [2, d]; which is a pair's [p]."""
-        found = _differences(len(self.rows), len(self.columns))
-        lower, apart, which = (torch.tensor(x, device=self.rows.device) for x in found)
-        return lower.T, apart.T.to(self.rows), which
+        lower, apart, which = _differences(len(self.rows), len(self.columns), self.rows.device)
+        return lower, apart.to(self.rows), which
 
     def waves(self, shifts: Tensor) -> Tensor:
         """[2 d, t] cos and sin of 2 pi (f_a - f_b) . d_t, of all differences."""
@@ -86,13 +86,15 @@ class Aliases:
 
 
 @lru_cache
-def _differences(rows: int, columns: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[int]]:
-    """See `Aliases.apart`."""
+def _differences(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """See `Aliases.apart`; kept, as what comes from the CPU is waited for."""
     pairs = list(product(range(rows), range(columns)))
     lower = [(a, b) for a in range(len(pairs)) for b in range(a + 1)]
     found = [(pairs[b][0] - pairs[a][0], pairs[b][1] - pairs[a][1]) for a, b in lower]
     apart = list(dict.fromkeys(found))
-    return lower, apart, [apart.index(each) for each in found]
+    which = [apart.index(each) for each in found]
+    lowers, aparts, whichs = (torch.tensor(x, device=device) for x in (lower, apart, which))
+    return lowers.T, aparts.T, whichs
 
 
 def _folded(f: Tensor, scale: int) -> Tensor:

@@ -45,6 +45,11 @@ class Huber:
         return HuberEnergy.apply(z, self.threshold)
 
 
+def times(gradient: Tensor, output: Tensor) -> Tensor:
+    """Their product. `output` is mostly 1, and a copy costs a pass over fresh memory, to wait for a device more."""
+    return gradient if output.is_cpu and output == 1 else gradient * output
+
+
 class Energy(torch.autograd.Function):
     """Of its first argument alone; `forward` finds the gradient on the way to the value, and saves it."""
 
@@ -52,9 +57,7 @@ class Energy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, output: Tensor):
         (gradient,) = ctx.saved_tensors
-        # mostly 1, and a copy would cost a pass over fresh memory
-        scaled = gradient if output == 1 else gradient * output
-        return scaled, *[None] * (len(ctx.needs_input_grad) - 1)
+        return times(gradient, output), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 class HuberEnergy(Energy):
@@ -109,8 +112,7 @@ class Misfit(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, output: Tensor):
-        # mostly 1, and a copy would cost a pass over fresh memory
-        return *(x if output == 1 else x * output for x in ctx.saved_tensors), *[None] * 6
+        return *(times(x, output) for x in ctx.saved_tensors), *[None] * 6
 
 
 class GradientEnergy(Energy):
