@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -19,8 +20,11 @@ from s2sr.errors import InputError
 from s2sr.model.scene import Scene
 from s2sr.overrides import CONF, quoted
 
+log = logging.getLogger(__name__)
+
 GROUPS = ("data", "psf", "c2f", "strategy", "misfit", "logger", "trainer", "radiometry", "report", "holdout")
 SMALLEST = 4  # LR pixels along an axis: of less there is nothing to register
+WIDEST = 2.0  # pixels: a wider PSF passes under 1 % at a quarter of a cycle per pixel, so there is nothing to sharpen
 
 
 def build(node: Any) -> Any:
@@ -60,6 +64,11 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if not (isinstance(value, int | float) and 0 < value < math.inf) and not (value is None and key == "noise"):
             raise InputError(f"{key}={value}: it must be a positive number")
+    sigma = cfg.psf.sigma
+    for key, value in sigma.items() if OmegaConf.is_dict(sigma) else [("", sigma)]:
+        if isinstance(value, int | float) and value > WIDEST:
+            where = f"psf.sigma.{key}" if key else "psf.sigma"
+            raise InputError(f"{where}={value}: it must be at most {WIDEST:g}, in pixels of the band's own grid")
     for key in ("report.frc", "radiometry.gain", "radiometry.offset"):
         if type(OmegaConf.select(cfg, key)) is not bool:
             raise InputError(f"{key}={OmegaConf.select(cfg, key)}: it must be true or false")
@@ -104,6 +113,14 @@ def register(scene: Scene) -> tuple[Scene, Tensor]:
     """
     found = estimate_shifts(scene)
     kept = found.trusted.nonzero()[:, 0].tolist()
-    if len(kept) == len(scene) or len(kept) < max(2, len(scene) / 2):
+    if len(kept) < max(2, len(scene) / 2):
+        log.warning(
+            "only %d of %d observations match the others: the scene is too small, or changes too much, to tell. All are "
+            "used, and those that do not are taken to be unshifted at first",
+            len(kept),
+            len(scene),
+        )
         return scene, found.shifts
-    return scene.select(kept, "it does not match the others"), found.shifts[kept]
+    for t in sorted(set(range(len(scene))) - set(kept)):
+        log.warning("%s: left out, as it does not match the others (%s)", scene.observations[t].name, found.evidence(t))
+    return (scene.select(kept, "it does not match the others") if len(kept) < len(scene) else scene), found.shifts[kept]

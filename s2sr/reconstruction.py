@@ -39,14 +39,29 @@ from s2sr.report.products import check_disk, clear
 log = logging.getLogger(__name__)
 
 
+def check_fit(cfg: DictConfig) -> None:
+    """Raises InputError for what cannot be fitted whatever the scene is: before one is fetched for it."""
+    check(cfg)
+    ladder(cfg)
+    stages_of(cfg)
+    for key in ("psf", "misfit", "holdout"):
+        build(cfg[key])
+
+
+def stages_of(cfg: DictConfig) -> dict[str, Stage]:
+    """The strategy. Raises InputError if none of its stages fits anything."""
+    stages = build(cfg.strategy)
+    if not any(stage.blocks for stage in stages.values()):
+        raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
+    return stages
+
+
 def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
     """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
 
     Raises InputError where that leaves too little to fit, or there is nothing that fits.
     """
-    stages = build(cfg.strategy)
-    if not any(stage.blocks for stage in stages.values()):
-        raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
+    stages = stages_of(cfg)
     if cfg.holdout is None:
         return scene, stages, None
     holdout = build(cfg.holdout)

@@ -193,6 +193,8 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("psf.sigma=0", "psf.sigma must be a positive number, not 0"),
         ("psf.sigma=-0.4", "psf.sigma must be a positive number, not -0.4"),
         ("psf.sigma=wide", "psf.sigma must be a positive number, not wide"),
+        ("psf.sigma=100", "psf.sigma=100: it must be at most 2, in pixels of the band's own grid"),
+        ("psf.sigma.B03=4.1", "psf.sigma.B03=4.1: it must be at most 2"),  # metres
         ("strategy.coarse_to_fine.steps=0", "at least 1"),
         ("strategy.coarse_to_fine.blocks=[[weigths]]", "weigths"),
         ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, seen, finer, finest"),
@@ -219,6 +221,18 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
 )
 def test_an_impossible_value(refused, override, said):
     assert said in refused(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("c2f.levels=[3,4]", "3 does not divide 4"),
+        ("holdout.judged=1", "holdout.judged=1"),
+        ("psf.learn=3", "psf.learn=3"),
+    ],
+)
+def test_what_can_be_told_without_a_scene_is_told_before_one_is_fetched(refused, override, said):
+    assert said in refused(override, data="nowhere")
 
 
 def test_too_few_dates_to_split(refused):

@@ -24,7 +24,7 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "report": {"errors", "model", "raster"},
     "observations": {"errors", "overrides", "model", "data"},
     "reconstruction": {"errors", "model", "data", "fit", "report", "observations"},
-    "experiment": {"model", "data", "fit", "report", "observations", "reconstruction"},
+    "experiment": {"raster", "model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"overrides", "cli"},
     "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
     "cli": {"errors", "overrides", "report", "experiment"},

@@ -1,9 +1,9 @@
 """A scene folder: one GeoTIFF per observation, all on one grid (CRS, transform, size).
 
-Band descriptions name the bands. reflectance = DN * scale + offset by each band's own tags; integers whose tags are
-absent (scale 1, offset 0) take 1e-4 and 0, floats are reflectance already. nodata by the file, else 0 for integers.
-A band SCL masks. The tag `datetime` (ISO 8601), else the date in the file's name, says when. Read: *.tif and *.tiff
-directly in the folder, except `basemap.tif` and hidden files.
+Band descriptions name the bands (B2 and b02 are B02). reflectance = DN * scale + offset by each band's own tags;
+integers whose tags are absent (scale 1, offset 0) take 1e-4 and 0, floats are reflectance already. nodata by the file,
+else 0 for integers. A band SCL masks. The tag `datetime` (ISO 8601), else the date in the file's name, says when. Read:
+*.tif and *.tiff directly in the folder, except `basemap.tif` and hidden files.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from s2sr.data.masks import measured, scl_mask
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
+from s2sr.model.psf import DETECTOR_WIDTH
 from s2sr.model.scene import Observation, Scene
-from s2sr.raster import grid_of
+from s2sr.raster import grid_of, metres
 
 log = logging.getLogger(__name__)
 
+LR = 10.0  # metres: an LR pixel, in which DETECTOR_WIDTH counts
 OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")  # 10 m and 20 m
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+BAND = re.compile(r"B(0?[1-9]|1[0-2]|8A)", re.IGNORECASE)
 DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:T(\d\d):?(\d\d):?(\d\d))?(?!\d)")
 
 
@@ -63,6 +66,7 @@ class SceneFolder:
         files, excluded = self._describe_files()
         _check_one_grid(files)
         bands = self._choose_bands(files)
+        self._check_pixels(files[0].grid, bands)
         grid, part = files[0].grid, (slice(None), slice(None))
         if crop is not None:
             part = grid.centre(crop)
@@ -122,7 +126,7 @@ class SceneFolder:
         return sorted(files, key=lambda file: (file.datetime, file.name)), excluded
 
     def _choose_bands(self, files: list[_File]) -> tuple[str, ...]:
-        chosen = tuple(dict.fromkeys(self.bands or OPTICAL))
+        chosen = tuple(dict.fromkeys(_canonical(str(band)) for band in self.bands or OPTICAL))
         for file in files:
             present = f"({', '.join(file.bands)})"
             if self.bands:
@@ -131,11 +135,22 @@ class SceneFolder:
                         raise InputError(f"{file.name}: band {band} is not in {present}; choose data.bands=[...]")
             elif not set(chosen) & set(file.bands):
                 raise InputError(
-                    f"{file.name}: none of {', '.join(chosen)}, which the files before it have, is in {present}; "
-                    f"choose data.bands=[...] or data.exclude=[{file.name}]"
+                    f"{file.name}: its bands {present} are none of {', '.join(chosen)}; name them so by their band "
+                    f"descriptions, choose data.bands=[...] or data.exclude=[{file.name}]"
                 )
             chosen = tuple(band for band in chosen if band in file.bands)
         return chosen
+
+    def _check_pixels(self, grid: Grid, bands: Sequence[str]) -> None:
+        """Sentinel-2's detectors are known in metres, so for its bands a pixel has to be one of 10 m."""
+        size = metres(grid)
+        if size and DETECTOR_WIDTH.keys() & bands and not all(0.9 < side / LR < 1.1 for side in size):
+            log.warning(
+                "%s: pixels of %.3g x %.3g m on the ground are taken for the 10 m of Sentinel-2's own grid: neither "
+                "the PSF nor lengths will be right; bring all files onto the 10 m grid of their UTM zone",
+                self.root,
+                *size,
+            )
 
     def _fill(
         self,
@@ -255,10 +270,17 @@ def _describe(path: Path) -> _File:
         return _File(
             path=path,
             datetime=_when(path, tags.get("datetime")),
-            bands=tuple(name or f"unnamed {i}" for i, name in enumerate(source.descriptions, 1)),
+            bands=tuple(_canonical(name or f"unnamed {i}") for i, name in enumerate(source.descriptions, 1)),
             grid=grid_of(source),
             attribution=tags.get("attribution", ATTRIBUTION),
         )
+
+
+def _canonical(band: str) -> str:
+    """B02 for B2 (Earth Engine's name of it) and b02, SCL for scl; other names as they are."""
+    if found := BAND.fullmatch(band):
+        return f"B{found[1].upper():0>2}"
+    return "SCL" if band.upper() == "SCL" else band
 
 
 def _when(path: Path, tag: str | None) -> str:

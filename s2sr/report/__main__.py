@@ -36,7 +36,7 @@ def _write(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python -m s2sr.report FOLDER, the folder of a run or of a sweep")
     try:
         print(main(Path(sys.argv[1])))

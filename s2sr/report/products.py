@@ -73,7 +73,7 @@ def write_geotiff(
     import rasterio.shutil
     from rasterio.errors import NotGeoreferencedWarning
 
-    from s2sr.raster import placed
+    from s2sr.raster import name_bands, placed
 
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
@@ -95,9 +95,9 @@ def write_geotiff(
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a grid without CRS may well be the identity
         plain = target.with_suffix(".plain.tif")
         with rasterio.open(plain, "w", **profile) as file:
-            for index, (name, band) in enumerate(zip(bands, image, strict=True), start=1):
+            for index, band in enumerate(image, start=1):
                 file.write(as_numpy(band).astype(dtype, copy=False), index)
-                file.set_band_description(index, name)
+            name_bands(file, bands)
             file.update_tags(**{key: str(value) for key, value in (tags or {}).items()})
         rasterio.shutil.copy(
             plain,

@@ -189,6 +189,54 @@ def test_default_bands_are_canonical_and_common_to_all_files(tmp_path):
     assert SceneFolder(root=tmp_path, bands=["B8A", "B02"]).load().bands == ("B8A", "B02")
 
 
+def test_a_band_is_known_by_earth_engines_name_too(tmp_path):
+    for day, names in (10, ("B2", "B8", "B8A", "B11")), (11, ("b02", "b08", "b8a", "B11")):
+        write(tmp_path, f"2023-06-{day}.tif", {**dict.fromkeys(names, counts(day)), "scl": counts(4)})
+    assert SceneFolder(root=tmp_path).load().bands == ("B02", "B08", "B8A", "B11")
+    scene = SceneFolder(root=tmp_path, bands=["B8", "B2"], scl_classes=[4]), SceneFolder(root=tmp_path, bands=["B8"])
+    assert scene[1].load().bands == ("B08",)
+    with pytest.raises(InputError, match="masked"):
+        scene[0].load()
+
+
+@pytest.mark.parametrize("names", [("blue", "nir"), (None, None)])
+def test_bands_that_nobody_knows_are_named(tmp_path, names):
+    path = write(tmp_path, "2023-06-10.tif", {"B02": counts(), "B08": counts()})
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = names
+    said = error(tmp_path)
+    assert said.startswith(
+        f"2023-06-10.tif: its bands ({names[0] or 'unnamed 1'}, {names[1] or 'unnamed 2'}) are none of"
+    )
+    assert "band descriptions" in said
+
+
+@pytest.mark.parametrize(
+    ("crs", "step", "size"),
+    [
+        ("EPSG:32631", 10.0, None),
+        ("EPSG:32631", 20.0, "20 x 20 m"),
+        ("EPSG:4326", 9e-5, "10 x 6.29 m"),
+        ("EPSG:3857", 10.0, "6.31 x 6.32 m"),
+        (None, 1.0, None),
+    ],
+)
+def test_pixels_that_are_not_of_10_m_are_noticed(tmp_path, caplog, crs, step, size):
+    corner = {"EPSG:4326": (4.5, 51.2), "EPSG:3857": (5e5, 6.6e6)}.get(crs, (600000, 5600000))
+    transform = Affine(step, 0, corner[0], 0, -step, corner[1])
+    for day in range(10, 15):
+        write(tmp_path, f"2023-06-{day}.tif", {"B02": counts(day)}, crs=crs, transform=transform)
+    SceneFolder(root=tmp_path).load()
+    assert (f"pixels of {size} on the ground" in caplog.text) == bool(caplog.records) == (size is not None)
+
+
+def test_pixels_of_another_sensor_are_its_own(tmp_path, caplog):
+    for day in range(10, 15):
+        write(tmp_path, f"2023-06-{day}.tif", {"red": counts(day)}, transform=Affine(30, 0, 6e5, 0, -30, 56e5))
+    assert SceneFolder(root=tmp_path, bands=["red"]).load().bands == ("red",)
+    assert not caplog.records
+
+
 def test_dates_come_from_the_tag_or_else_from_the_name_and_order_the_observations(tmp_path):
     write(tmp_path, "a.tif", {"B02": counts()}, datetime="2023-06-23T12:00:31+02:00")
     write(tmp_path, "S2A_MSIL2A_20230621T100031_N0509_R122_T33TXG_20230621T154500.TIF", {"B02": counts()})
@@ -312,7 +360,7 @@ class TestBadInput:
         write(folder, "S2_2023-06-13.tif", {"B08": counts(), "SCL": counts(4)})
         message = error(folder)
         assert message.startswith(
-            "S2_2023-06-13.tif: none of B02, B04, which the files before it have, is in (B08, SCL)"
+            "S2_2023-06-13.tif: its bands (B08, SCL) are none of B02, B04; name them so by their band descriptions"
         )
 
     def test_unnamed_bands(self, tmp_path):

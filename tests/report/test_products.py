@@ -74,6 +74,22 @@ def test_geotiff_comes_back_exactly(tmp_path, crs, transform):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["sr.tif"]
 
 
+@pytest.mark.parametrize(
+    ("bands", "colours"),
+    [
+        (("B02", "B03", "B04", "B08"), ["blue", "green", "red", "undefined"]),
+        (("B08", "B04", "B03", "B02"), ["undefined", "red", "green", "blue"]),
+        (("B04", "B08"), ["gray", "undefined"]),
+    ],
+)
+def test_a_viewer_shows_it_in_true_colour(tmp_path, bands, colours):
+    grid = Grid("EPSG:32633", (2.5, 0.0, 499980.0, 0.0, -2.5, 4200000.0), (20, 30))
+    write_geotiff(tmp_path / "sr.tif", torch.rand(len(bands), 20, 30), grid, bands)
+    with rasterio.open(tmp_path / "sr.tif") as file:
+        assert [each.name for each in file.colorinterp] == colours
+        assert file.descriptions == bands
+
+
 def test_geotiff_has_overviews_that_are_means(tmp_path):
     image = np.random.default_rng(0).random((1, 600, 1100), dtype=np.float32)
     grid = Grid("EPSG:32633", (2.5, 0.0, 0.0, 0.0, -2.5, 0.0), (600, 1100))
