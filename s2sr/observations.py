@@ -115,8 +115,8 @@ def register(scene: Scene) -> tuple[Scene, Tensor]:
     kept = found.trusted.nonzero()[:, 0].tolist()
     if len(kept) < max(2, len(scene) / 2):
         log.warning(
-            "only %d of %d observations match the others: the scene is too small, or changes too much, to tell. All are "
-            "used, and those that do not are taken to be unshifted at first",
+            "only %d of %d observations match the others: the scene is too small, or changes too much, to tell. All "
+            "are used, and those that do not are taken to be unshifted at first",
             len(kept),
             len(scene),
         )
