@@ -22,7 +22,7 @@ from s2sr.fit.uncertainty import clear_count, standard_deviation
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
-from s2sr.observations import configuration, observe
+from s2sr.observations import configuration, observe, usable
 from s2sr.raster import metres
 from s2sr.reconstruction import check_fit, reconstruct, solve_again
 from s2sr.report import intervals
@@ -48,8 +48,13 @@ def load_scene(root: str | Path, **options: Any) -> Scene:
 
 
 def super_resolve(scene: Scene, *overrides: str) -> SplatField:
-    """The field fitted to a scene, by a configuration with overrides as on the command line."""
-    return reconstruct(scene, configuration(*overrides)).field
+    """The field fitted to a scene, by a configuration with overrides as on the command line, but for those of data.
+
+    Raises InputError as `usable` and `reconstruct` do.
+    """
+    cfg = configuration(*overrides)
+    check_fit(cfg)
+    return reconstruct(usable(scene.crop(cfg.crop) if cfg.crop else scene, cfg), cfg).field
 
 
 def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool = False) -> dict[str, Any]:

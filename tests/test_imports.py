@@ -22,7 +22,7 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "data": {"errors", "model", "raster"},
     "fit": {"errors", "model"},
     "report": {"errors", "model", "raster"},
-    "observations": {"errors", "overrides", "model", "data"},
+    "observations": {"errors", "overrides", "raster", "model", "data"},
     "reconstruction": {"errors", "model", "data", "fit", "report", "observations"},
     "experiment": {"raster", "model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"overrides", "cli"},

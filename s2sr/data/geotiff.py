@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from s2sr.data.masks import measured, scl_mask
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
-from s2sr.model.psf import DETECTOR_WIDTH
-from s2sr.model.scene import Observation, Scene
-from s2sr.raster import grid_of, metres
+from s2sr.model.scene import Observation, Scene, iso
+from s2sr.raster import grid_of
 
 log = logging.getLogger(__name__)
 
-LR = 10.0  # metres: an LR pixel, in which DETECTOR_WIDTH counts
 OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")  # 10 m and 20 m
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 BAND = re.compile(r"B(0?[1-9]|1[0-2]|8A)", re.IGNORECASE)
@@ -66,7 +64,6 @@ class SceneFolder:
         files, excluded = self._describe_files()
         _check_one_grid(files)
         bands = self._choose_bands(files)
-        self._check_pixels(files[0].grid, bands)
         grid, part = files[0].grid, (slice(None), slice(None))
         if crop is not None:
             part = grid.centre(crop)
@@ -140,17 +137,6 @@ class SceneFolder:
                 )
             chosen = tuple(band for band in chosen if band in file.bands)
         return chosen
-
-    def _check_pixels(self, grid: Grid, bands: Sequence[str]) -> None:
-        """Sentinel-2's detectors are known in metres, so for its bands a pixel has to be one of 10 m."""
-        size = metres(grid)
-        if size and DETECTOR_WIDTH.keys() & bands and not all(0.9 < side / LR < 1.1 for side in size):
-            log.warning(
-                "%s: pixels of %.3g x %.3g m on the ground are taken for the 10 m of Sentinel-2's own grid: neither "
-                "the PSF nor lengths will be right; bring all files onto the 10 m grid of their UTM zone",
-                self.root,
-                *size,
-            )
 
     def _fill(
         self,
@@ -286,7 +272,7 @@ def _canonical(band: str) -> str:
 def _when(path: Path, tag: str | None) -> str:
     if tag is not None:
         try:
-            return _iso(datetime.fromisoformat(tag))
+            return iso(datetime.fromisoformat(tag))
         except ValueError:
             raise InputError(f"{path.name}: its tag datetime={tag} is not ISO 8601 (2023-06-23T10:00:31Z)") from None
     if (when := _date_in(path.stem)) is None:
@@ -298,16 +284,10 @@ def _date_in(name: str) -> str | None:
     for match in DATE_IN_NAME.finditer(name):
         year, _, *rest = match.groups(default="0")
         try:
-            return _iso(datetime(int(year), *map(int, rest)))  # type: ignore[arg-type]
+            return iso(datetime(int(year), *map(int, rest)))  # type: ignore[arg-type]
         except ValueError:  # eight digits that are not a date
             continue
     return None
-
-
-def _iso(when: datetime) -> str:
-    """UTC, so that the text sorts like the time; a time without a zone is taken as UTC."""
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _check_one_grid(files: Sequence[_File]) -> None:

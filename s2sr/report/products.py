@@ -63,11 +63,11 @@ def write_geotiff(
     bands: Sequence[str],
     *,
     tags: Mapping[str, Any] | None = None,
-    nodata: float | None = math.nan,
+    nodata: float | None = None,
 ) -> None:
     """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain.
 
-    float32, or the image's own type if that is an integer.
+    float32, in which NaN is nodata, or the image's own type if that is an integer. nodata: another value.
     """
     import rasterio
     import rasterio.shutil
@@ -85,7 +85,7 @@ def write_geotiff(
         "dtype": dtype.name,
         "count": len(bands),
         **placed(grid),
-        "nodata": nodata,
+        "nodata": math.nan if nodata is None and not counts else nodata,
         "tiled": True,
         "interleave": "band",
         "bigtiff": "if_safer",

@@ -211,32 +211,6 @@ def test_bands_that_nobody_knows_are_named(tmp_path, names):
     assert "band descriptions" in said
 
 
-@pytest.mark.parametrize(
-    ("crs", "step", "size"),
-    [
-        ("EPSG:32631", 10.0, None),
-        ("EPSG:32631", 20.0, "20 x 20 m"),
-        ("EPSG:4326", 9e-5, "10 x 6.29 m"),
-        ("EPSG:3857", 10.0, "6.31 x 6.32 m"),
-        (None, 1.0, None),
-    ],
-)
-def test_pixels_that_are_not_of_10_m_are_noticed(tmp_path, caplog, crs, step, size):
-    corner = {"EPSG:4326": (4.5, 51.2), "EPSG:3857": (5e5, 6.6e6)}.get(crs, (600000, 5600000))
-    transform = Affine(step, 0, corner[0], 0, -step, corner[1])
-    for day in range(10, 15):
-        write(tmp_path, f"2023-06-{day}.tif", {"B02": counts(day)}, crs=crs, transform=transform)
-    SceneFolder(root=tmp_path).load()
-    assert (f"pixels of {size} on the ground" in caplog.text) == bool(caplog.records) == (size is not None)
-
-
-def test_pixels_of_another_sensor_are_its_own(tmp_path, caplog):
-    for day in range(10, 15):
-        write(tmp_path, f"2023-06-{day}.tif", {"red": counts(day)}, transform=Affine(30, 0, 6e5, 0, -30, 56e5))
-    assert SceneFolder(root=tmp_path, bands=["red"]).load().bands == ("red",)
-    assert not caplog.records
-
-
 def test_dates_come_from_the_tag_or_else_from_the_name_and_order_the_observations(tmp_path):
     write(tmp_path, "a.tif", {"B02": counts()}, datetime="2023-06-23T12:00:31+02:00")
     write(tmp_path, "S2A_MSIL2A_20230621T100031_N0509_R122_T33TXG_20230621T154500.TIF", {"B02": counts()})

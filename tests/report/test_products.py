@@ -74,6 +74,16 @@ def test_geotiff_comes_back_exactly(tmp_path, crs, transform):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["sr.tif"]
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [(np.float64, math.nan), (np.uint8, None), (np.int32, None)])
+def test_nodata_suits_the_type(tmp_path, dtype, nodata):
+    grid = Grid("EPSG:32633", (2.5, 0.0, 499980.0, 0.0, -2.5, 4200000.0), (3, 4))
+    write_geotiff(tmp_path / "one.tif", np.ones((1, 3, 4), dtype), grid, ["one"])
+    write_geotiff(tmp_path / "other.tif", np.ones((1, 3, 4), dtype), grid, ["one"], nodata=0)
+    with rasterio.open(tmp_path / "one.tif") as file, rasterio.open(tmp_path / "other.tif") as other:
+        assert file.nodata == pytest.approx(nodata, nan_ok=True)
+        assert other.nodata == 0
+
+
 @pytest.mark.parametrize(
     ("bands", "colours"),
     [
