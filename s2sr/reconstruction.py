@@ -49,8 +49,13 @@ def check_fit(cfg: DictConfig) -> None:
 
 
 def stages_of(cfg: DictConfig) -> dict[str, Stage]:
-    """The strategy. Raises InputError if none of its stages fits anything."""
-    stages = build(cfg.strategy)
+    """The strategy. Raises InputError for a stage that is none, by its name, and if none of them fits anything."""
+    stages = {}
+    for name, node in cfg.strategy.items():
+        try:
+            stages[name] = build(node)
+        except InputError as error:
+            raise InputError(f"strategy.{name}: {error}") from error
     if not any(stage.blocks for stage in stages.values()):
         raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
     return stages

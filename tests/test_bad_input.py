@@ -195,7 +195,10 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("psf.sigma=wide", "psf.sigma must be a positive number, not wide"),
         ("psf.sigma=100", "psf.sigma=100: it must be at most 2, in pixels of the band's own grid"),
         ("psf.sigma.B03=4.1", "psf.sigma.B03=4.1: it must be at most 2"),  # metres
-        ("strategy.coarse_to_fine.steps=0", "at least 1"),
+        (
+            "strategy.coarse_to_fine.steps=0",
+            "strategy.coarse_to_fine: a stage needs steps, rounds and part of at least 1",
+        ),
         ("strategy.coarse_to_fine.blocks=[[weigths]]", "weigths"),
         ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, seen, finer, finest"),
         ("strategy.coarse_to_fine.steps=many", "full_key: strategy.coarse_to_fine"),

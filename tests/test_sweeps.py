@@ -46,6 +46,10 @@ def test_a_failed_job_is_named_and_loses_nothing_else(with_a_failure):
     assert rows[0]["edge_contrast"] != rows[2]["edge_contrast"]
     assert rows[0]["psnr"]
     assert_pictures(folder)
+    for job in ("0", "1", "2"):
+        told = (folder / job / "train.log").read_text().splitlines()
+        assert all(line.split()[1] == f"#{job}" for line in told), told
+        assert set(told) <= set(done.stdout.splitlines())
     assert json.loads((folder / "1" / "metrics.json").read_text())["status"] == "failed"
     assert not (folder / "1" / "sr.tif").exists()
 

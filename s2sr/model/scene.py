@@ -80,7 +80,7 @@ class Scene:
         valid: np.ndarray | Tensor | None = None,  # bool, what broadcasts to frames; default: what is finite
     ) -> Scene:
         """A scene of arrays. Raises InputError where they do not go together, or are no reflectance."""
-        values = torch.from_numpy(np.array(frames, np.float32))
+        values = torch.tensor(np.asarray(frames), dtype=torch.float32)
         if values.ndim != 4 or tuple(values.shape[:2]) != (len(dates), len(bands)):
             raise InputError(
                 f"frames {tuple(values.shape)} are not [date, band, row, column] of {len(dates)} dates and "
@@ -88,7 +88,7 @@ class Scene:
             )
         seen = values.isfinite()
         if valid is not None:
-            seen = seen & torch.from_numpy(np.array(valid, bool))
+            seen = seen & torch.tensor(np.asarray(valid), dtype=torch.bool)
         if seen.any() and (typical := float(values[seen].median())) > 2:
             raise InputError(f"frames have a median of {typical:.4g}: give reflectance, such as 1e-4 * DN - 0.1")
         try:

@@ -36,6 +36,7 @@ from s2sr.model.scene import Scene
 log = logging.getLogger(__name__)
 
 CLIP = 3.0  # robust standard deviations beyond which a sample does not enter a regression
+WORSE = 1.1  # times another's error: no longer a matter of which samples were withheld
 ROUNDS = 6  # of Gauss-Newton, to place a whole date
 
 
@@ -62,6 +63,11 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
         each = {said: found.get(f"holdout_{error}{name}") for name, said in names.items()}
         beside = "".join(f"{said} {value:.4f}" for said, value in each.items() if value is not None)
         log.info("held-out %s: %.4f%s", error, found[f"holdout_{error}"], beside)
+    if all(found[f"holdout_{error}"] > WORSE * found[f"holdout_{error}_bicubic"] for error in ("median", "rmse")):
+        log.warning(
+            "the fit predicts the withheld samples worse than the bicubic mean: do not believe its detail. Are there "
+            "clouds that no mask covers (data.exclude), or do the dates differ too much?"
+        )
     if dates is not None:
         dates = dates.to(field.weights.device)
         own = located(field, dates)

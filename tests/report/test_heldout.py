@@ -103,6 +103,14 @@ def test_the_worse_the_fit_the_worse_the_score(field, scene):
     assert judge(scene, blurred, noise_of(scene))["holdout_rmse"] > 1.3 * rmse[0]
 
 
+def test_a_fit_that_is_worse_than_the_bicubic_mean_is_told(field, scene, caplog):
+    judge(scene, field, noise_of(scene))
+    assert not caplog.records
+    found = judge(scene, changed(field, lambda w: w + 0.3 * normal(w.shape, 1)), noise_of(scene))
+    assert found["holdout_rmse"] > 1.1 * found["holdout_rmse_bicubic"]
+    assert "do not believe its detail" in caplog.text
+
+
 def test_the_median_does_not_mind_a_change_in_a_fifth_of_the_samples(field, scene):
     cloud = scene.judged & (torch.arange(SHAPE[1]) < SHAPE[1] // 5)
     spoilt = dataclasses.replace(scene, frames=scene.frames + 0.3 * cloud)
