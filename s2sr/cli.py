@@ -148,7 +148,9 @@ def job(cfg: DictConfig) -> None:
         reason = str(error)
         if isinstance(error, MemoryError):
             reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"
-        elif not isinstance(error, InputError):
+        elif isinstance(error, OSError) and (folder / "checkpoints" / "last.ckpt").exists():
+            reason += f"; once that is mended, carry on with: python train.py resume={shlex.quote(str(place))}"
+        elif not isinstance(error, InputError | OSError):
             log.exception("the run failed")
         if not sweep:
             sys.exit(f"error: {reason}")

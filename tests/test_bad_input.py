@@ -1,5 +1,6 @@
 """Each bad input: one clear line on stderr, a non-zero exit, no traceback, nothing half-written."""
 
+import re
 import shutil
 import sys
 
@@ -246,7 +247,7 @@ def test_not_enough_disk(refused, monkeypatch):
     monkeypatch.setattr(products.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
     line = refused()
     assert "of disk" in line
-    assert "0.00 GB are free" in line
+    assert "0 MB are free" in line
 
 
 def test_not_enough_memory(refused, monkeypatch):
@@ -267,3 +268,14 @@ def test_the_program_itself(tmp_path):
     assert done.stderr == "error: crop=99 does not fit the scene of 24 x 24 pixels\n"
     assert "Traceback" not in done.stdout
     assert nothing_written(tmp_path / "out")
+
+
+def test_what_a_disk_refuses_is_one_line_and_no_end(tmp_path):
+    (tmp_path / "out" / "sr.tif").mkdir(parents=True)
+    done = run(*TINY, "logger=csv", "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.fullmatch(r"error: .*sr\.tif.*; .* carry on with: python train\.py resume=out\n", done.stderr)
+    (tmp_path / "out" / "sr.tif").rmdir()
+    assert run("resume=out", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "sr.tif").is_file()
