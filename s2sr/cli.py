@@ -89,12 +89,12 @@ def main(config_name: str) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print, here and there with a traceback
     try:
-        arguments = quoted(sys.argv[1:])
+        arguments = sys.argv[1:]
         if any(argument.startswith("resume=") for argument in arguments):
             arguments = resumed(arguments)
     except InputError as error:
         sys.exit(f"error: {error}")
-    sys.argv[1:] = arguments
+    sys.argv[1:] = quoted(arguments)
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except KeyboardInterrupt:  # before the job, or after it

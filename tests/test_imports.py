@@ -32,7 +32,7 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
     "cli": {"errors", "overrides", "report", "experiment"},
 }
-HYDRA = {"s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
+HYDRA = {"s2sr/overrides.py", "s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
 OMEGACONF = {
     f"s2sr/{name}.py" for name in ("observations", "reconstruction", "experiment", "cli", "download", "forecast")
 }

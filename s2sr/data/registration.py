@@ -30,7 +30,7 @@ from s2sr.model.psf import detector_widths
 from s2sr.model.scene import Scene
 
 FINE, SMOOTH = 0.5, 1.5  # LR pixels: standard deviations of the Gaussians whose difference is the band
-TRUST, CHANCE = 0.25, 4.0  # a peak under TRUST + CHANCE / sqrt(samples) says nothing: other places reach that
+TRUST, CHANCE = 0.25, 4.0  # a peak says nothing that lies under TRUST by CHANCE standard deviations: other places do
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
             steps = [_polish(*each, per_band) for each in one_by_one]
             correlation, samples, step = map(torch.cat, zip(*steps, strict=True))
         shifts = shifts + step * (t - 1) / t
-        trusted = correlation >= TRUST + CHANCE / samples.clamp(min=1).sqrt()
+        # Fisher's z: of the same standard deviation whatever the correlation, also where there are few samples
+        least = math.atanh(TRUST) + CHANCE / (samples - 3).clamp(min=1e-3).sqrt()
+        trusted = correlation.clamp(max=1 - 1e-6).atanh() >= least
         if trusted.sum() >= 2:
             shifts = shifts - shifts[trusted].mean(0)
         trusted &= (shifts.abs() <= max_shift).all(1)

@@ -66,7 +66,7 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
     if all(found[f"holdout_{error}"] > WORSE * found[f"holdout_{error}_bicubic"] for error in ("median", "rmse")):
         log.warning(
             "the fit predicts the withheld samples worse than the bicubic mean: do not believe its detail. Are there "
-            "clouds that no mask covers (data.exclude), or do the dates differ too much?"
+            "clouds that no mask covers (data.exclude), do the dates differ too much, is psf.sigma or noise far off?"
         )
     if dates is not None:
         dates = dates.to(field.weights.device)
