@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 GROUPS = ("data", "psf", "c2f", "strategy", "misfit", "logger", "trainer", "radiometry", "report", "holdout")
 SMALLEST = 4  # LR pixels along an axis: of less there is nothing to register
-WIDEST = 2.0  # pixels: a wider PSF passes under 1 % at a quarter of a cycle per pixel, so there is nothing to sharpen
 
 
 def build(node: Any) -> Any:
@@ -66,11 +65,6 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if not (isinstance(value, int | float) and 0 < value < math.inf) and not (value is None and key == "noise"):
             raise InputError(f"{key}={value}: it must be a positive number")
-    sigma = cfg.psf.sigma
-    for key, value in sigma.items() if OmegaConf.is_dict(sigma) else [("", sigma)]:
-        if isinstance(value, int | float) and value > WIDEST:
-            where = f"psf.sigma.{key}" if key else "psf.sigma"
-            raise InputError(f"{where}={value}: it must be at most {WIDEST:g}, in pixels of the band's own grid")
     for key in ("report.frc", "radiometry.gain", "radiometry.offset"):
         if type(OmegaConf.select(cfg, key)) is not bool:
             raise InputError(f"{key}={OmegaConf.select(cfg, key)}: it must be true or false")

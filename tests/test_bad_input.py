@@ -191,11 +191,11 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("c2f.levels=[fine]", "positive integers"),
         ("c2f.levels=[3,4]", "3 does not divide 4"),
         ("c2f.levels=[4,2]", "4 does not divide 2"),
-        ("psf.sigma=0", "psf.sigma must be a positive number, not 0"),
-        ("psf.sigma=-0.4", "psf.sigma must be a positive number, not -0.4"),
-        ("psf.sigma=wide", "psf.sigma must be a positive number, not wide"),
-        ("psf.sigma=100", "psf.sigma=100: it must be at most 2, in pixels of the band's own grid"),
-        ("psf.sigma.B03=4.1", "psf.sigma.B03=4.1: it must be at most 2"),  # metres
+        ("psf.sigma=0", "psf.sigma must be a positive number up to 2 pixels of the band's own grid, not 0"),
+        ("psf.sigma=-0.4", "psf.sigma must be a positive number up to 2 pixels of the band's own grid, not -0.4"),
+        ("psf.sigma=1e6", "psf.sigma must be a positive number up to 2 pixels of the band's own grid, not 1000000.0"),
+        ("psf.sigma=wide", "psf.sigma must be a positive number up to 2 pixels of the band's own grid, not wide"),
+        ("psf.sigma.B03=4.1", "up to 2 pixels of the band's own grid, not 4.1 (band B03)"),  # metres
         (
             "strategy.coarse_to_fine.steps=0",
             "strategy.coarse_to_fine: a stage needs steps, rounds and part of at least 1",
@@ -233,6 +233,7 @@ def test_an_impossible_value(refused, override, said):
         ("c2f.levels=[3,4]", "3 does not divide 4"),
         ("holdout.judged=1", "holdout.judged=1"),
         ("psf.learn=3", "psf.learn=3"),
+        ("psf.sigma=4.1", "not 4.1"),
     ],
 )
 def test_what_can_be_told_without_a_scene_is_told_before_one_is_fetched(refused, override, said):

@@ -19,6 +19,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 MAY_IMPORT = {  # parts of the house, besides themselves
     "errors": set(),
+    "interruption": set(),
     "overrides": set(),
     "model": {"errors"},
     "raster": {"model"},
@@ -30,7 +31,7 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "experiment": {"raster", "model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"overrides", "cli"},
     "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
-    "cli": {"errors", "overrides", "report", "experiment"},
+    "cli": {"errors", "interruption", "overrides", "report", "experiment"},
 }
 HYDRA = {"s2sr/overrides.py", "s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
 OMEGACONF = {
