@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")  # 10 m and 20 m
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+DARK = 0.03  # reflectance that something in any place exceeds
 BAND = re.compile(r"B(0?[1-9]|1[0-2]|8A)", re.IGNORECASE)
 DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:T(\d\d):?(\d\d):?(\d\d))?(?!\d)")
 
@@ -77,8 +78,11 @@ class SceneFolder:
             raise InputError(self._too_few(used, cloudy, excluded))
         if len(used) < 5:
             log.warning("%s: only %d usable observations; 8 or more are advisable", self.root, len(used))
-        if valid[0].any() and (typical := np.median(frames[0][valid[0]])) > 2:
-            log.warning("%s: a median reflectance of %.4g: are scale and offset tags missing?", files[0].name, typical)
+        if len(values := frames[0][valid[0]]):
+            typical, most = np.median(values), values.max()  # digital numbers as floats; eight bits, of a picture
+            odd = f"median reflectance of {typical:.4g}" if typical > 2 else f"largest reflectance of {most:.4g}"
+            if typical > 2 or most < DARK:
+                log.warning("%s: a %s: are scale and offset tags missing?", used[0].name, odd)
         return Scene(
             frames=torch.from_numpy(frames[: len(used)]),
             valid=torch.from_numpy(valid[: len(used)]),

@@ -287,11 +287,15 @@ def test_attribution_of_the_files(folder):
     assert SceneFolder(root=folder).load().attribution == f"Somebody 2023; {ATTRIBUTION}"
 
 
-def test_dn_that_were_never_scaled_are_noticed(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"),
+    [(1500, np.float32, "a median reflectance of 1500"), (255, np.uint8, "a largest reflectance of 0.0255")],
+)
+def test_what_was_never_scaled_is_noticed(tmp_path, caplog, value, dtype, said):
     for day in (10, 11):
-        write(tmp_path, f"2023-06-{day}.tif", {"B02": counts(1500, dtype=np.float32)}, scale=None)
+        write(tmp_path, f"2023-06-{day}.tif", {"B02": counts(value, dtype=dtype)}, scale=None)
     SceneFolder(root=tmp_path).load()
-    assert "a median reflectance of 1500" in caplog.text
+    assert f"2023-06-10: {said}: are scale and offset tags missing?" in caplog.text
 
 
 class TestBadInput:
