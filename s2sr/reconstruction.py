@@ -39,14 +39,34 @@ from s2sr.report.products import check_disk, clear
 log = logging.getLogger(__name__)
 
 
+def check_fit(cfg: DictConfig) -> None:
+    """Raises InputError for what cannot be fitted whatever the scene is: before one is fetched for it."""
+    check(cfg)
+    ladder(cfg)
+    stages_of(cfg)
+    for key in ("psf", "misfit", "holdout"):
+        build(cfg[key])
+
+
+def stages_of(cfg: DictConfig) -> dict[str, Stage]:
+    """The strategy. Raises InputError for a stage that is none, by its name, and if none of them fits anything."""
+    stages = {}
+    for name, node in cfg.strategy.items():
+        try:
+            stages[name] = build(node)
+        except InputError as error:
+            raise InputError(f"strategy.{name}: {error}") from error
+    if not any(stage.blocks for stage in stages.values()):
+        raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
+    return stages
+
+
 def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
     """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
 
     Raises InputError where that leaves too little to fit, or there is nothing that fits.
     """
-    stages = build(cfg.strategy)
-    if not any(stage.blocks for stage in stages.values()):
-        raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
+    stages = stages_of(cfg)
     if cfg.holdout is None:
         return scene, stages, None
     holdout = build(cfg.holdout)
