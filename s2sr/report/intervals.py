@@ -58,7 +58,7 @@ def report(
     alike = bool((count == count[0]).all())
     counted = {**tags, "quantity": f"observations, of {len(scene)}, that are clear at the pixel"}
     names = ("count",) if alike else scene.bands
-    write_geotiff(folder / "sr_count.tif", count[: len(names)], grid, names, tags=counted, nodata=None)
+    write_geotiff(folder / "sr_count.tif", count[: len(names)], grid, names, tags=counted)
     save(picture(image, deviation, count, scene.bands, most=len(scene)), folder / "uncertainty.png")
     found = {"std_mean": float(deviation.mean())}
     if scene.truth:
