@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from s2sr.errors import InputError
-from s2sr.interruption import interrupted, interruptible
+from s2sr.interruption import heed, interrupted, interruptible
 from s2sr.overrides import CONF, quoted
 
 log = logging.getLogger(__name__)
@@ -172,6 +172,7 @@ def experiment() -> Callable[..., Any]:
 
     gc.freeze()
     gc.enable()
+    heed()
     return run
 
 

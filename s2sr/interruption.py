@@ -1,7 +1,8 @@
 """Ctrl-C at any moment, from the first import to the last file: one line, and exit code 130.
 
 Compiled code that is interrupted may end with an error of its own: a ValueError where matplotlib draws, an ImportError
-where a module is loaded. So the signal itself is remembered; what comes after it is its consequence.
+where a module is loaded. So the signal itself is remembered; what comes after it is its consequence. Or it may go on as
+if nothing had been: where much is loaded, `heed` asks afterwards.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ ctrl_c = CtrlC()
 def interrupted(error: BaseException) -> bool:
     """Whether an error is Ctrl-C or what something has made of it."""
     return ctrl_c.came or isinstance(error, KeyboardInterrupt)
+
+
+def heed() -> None:
+    """Raises KeyboardInterrupt where Ctrl-C came and was lost."""
+    if ctrl_c.came:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from s2sr.fit.module import Reconstruction
 from s2sr.fit.problem import Judge
 from s2sr.fit.progress import LevelLog, ProgressBar
 from s2sr.fit.stages import Stage, check_levels
+from s2sr.interruption import heed
 from s2sr.model.field import SplatField
 from s2sr.model.scene import Scene
 from s2sr.observations import build, check, register
@@ -176,6 +177,7 @@ def train(
         default_root_dir=folder,
         enable_checkpointing=folder is not None,
     )
+    heed()  # loggers have loaded much
     with quiet(), enough_memory():
         handler = signal.getsignal(signal.SIGINT)
         try:

@@ -27,7 +27,7 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "fit": {"errors", "model"},
     "report": {"errors", "model", "raster"},
     "observations": {"errors", "overrides", "raster", "model", "data"},
-    "reconstruction": {"errors", "model", "data", "fit", "report", "observations"},
+    "reconstruction": {"errors", "interruption", "model", "data", "fit", "report", "observations"},
     "experiment": {"raster", "model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"overrides", "cli"},
     "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
