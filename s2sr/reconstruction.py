@@ -188,7 +188,7 @@ def train(
 def trainer_of(cfg: DictConfig, **options: Any) -> lightning.Trainer:
     """As configured; `auto` is the processor unless there is a CUDA device.
 
-    Raises InputError for what it cannot be, such as on a device without double precision.
+    Raises InputError for what it cannot be, such as on a device without double precision, or on several.
     """
     settings = build(cfg.trainer)
     if settings.get("accelerator") == "auto":  # Lightning would take Apple's GPU, too, which has no double precision
@@ -203,6 +203,8 @@ def trainer_of(cfg: DictConfig, **options: Any) -> lightning.Trainer:
                 enable_model_summary=False,
             )
         torch.zeros((), dtype=torch.float64, device=trainer.strategy.root_device)
+        if trainer.world_size > 1:
+            raise ValueError(f"devices={settings['devices']}: a fit runs on one")
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: {error}") from error
     return trainer

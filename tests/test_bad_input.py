@@ -213,6 +213,7 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("seed=99999999999", "seed=99999999999: it must be less than 4294967296"),
         ("trainer.accelerator=abacus", "trainer: You selected an invalid accelerator"),
         ("+trainer.max_epochs=3", "trainer: "),
+        ("trainer.devices=2", "trainer: devices=2: a fit runs on one"),
         ("data.size=0", "data.size=0"),
         ("report.date=2030-01-01", "no observation within 10 days; there are 2023-05-02, "),
         ("report.date=june", "report.date=june: not a date such as 2024-06-01"),
