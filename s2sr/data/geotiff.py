@@ -229,7 +229,7 @@ def _names(entry: str, stem: str, when: str) -> bool:
 
 def _geotiffs(root: Path) -> list[Path]:
     if not root.is_dir():
-        raise InputError(f"data.root={root}: no such folder")
+        raise InputError(f"data.root={root}: {'a file, not a folder' if root.exists() else 'no such folder'}")
     paths = sorted(
         path
         for path in root.iterdir()

@@ -302,6 +302,10 @@ class TestBadInput:
     def test_no_folder(self, tmp_path):
         assert error(tmp_path / "nowhere") == f"data.root={tmp_path / 'nowhere'}: no such folder"
 
+    def test_a_file(self, tmp_path):
+        (tmp_path / "one.tif").touch()
+        assert error(tmp_path / "one.tif") == f"data.root={tmp_path / 'one.tif'}: a file, not a folder"
+
     def test_no_geotiff(self, tmp_path):
         (tmp_path / "basemap.tif").touch()
         assert "no GeoTIFF" in error(tmp_path)

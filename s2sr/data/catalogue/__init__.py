@@ -87,6 +87,8 @@ class Catalogue:
         if missing:
             self._check_disk(len(missing))
             self._fetcher.fetch(missing, scl)
+        else:
+            log.info("%s: all %d observations are there already", self.folder, len(chosen))
         if self.basemap:
             scale = self.basemap_scale or max(self.levels)
             fetch(

@@ -62,6 +62,14 @@ def test_a_wider_season_adds_to_the_folder_and_a_narrower_one_uses_less(make):
     assert len(narrow.load()) == 2
 
 
+def test_the_second_time_says_that_all_is_there(make, caplog):
+    caplog.set_level(logging.INFO)
+    make().prepare()
+    assert caplog.messages[-1].endswith("3 observations downloaded")
+    make().prepare()
+    assert caplog.messages[-1].endswith("all 3 observations are there already")
+
+
 def test_another_area_does_not_go_into_the_same_folder(make):
     make().prepare()
     with pytest.raises(InputError, match="holds another area"):
