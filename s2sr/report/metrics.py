@@ -61,10 +61,12 @@ def bicubic(image: Tensor, scale: int) -> Tensor:
 def area_average(image: Array, scale: int, to: int, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """[b, y * to, x * to] exact box means of [b, y * scale, x * scale], its content moved by `shift` (LR pixels).
 
-    A positive shift moves it to larger row and column coordinates; beyond the image its border pixels go on.
+    A positive shift moves it to larger row and column coordinates; beyond the image its border pixels go on. As exact
+    as the image's own numbers, float32 where those are integers.
     """
-    bands = as_numpy(image).astype(np.float64)
-    down, across = (_coverage(n, scale, to, moved) for n, moved in zip(bands.shape[1:], shift, strict=True))
+    bands = as_numpy(image)
+    shares = (_coverage(n, scale, to, moved) for n, moved in zip(bands.shape[1:], shift, strict=True))
+    down, across = (share.astype(np.promote_types(bands.dtype, np.float32)) for share in shares)
     return np.stack([(across @ (down @ band).T).T for band in bands])
 
 
@@ -84,8 +86,8 @@ def fidelity(
     level = min(FIDELITY_SCALE, scale, truth_scale)
     dy, dx = (float(d) for d in shift)
     inside = (slice(None), *[slice(BORDER * level, -BORDER * level)] * 2)
-    expected = area_average(truth, truth_scale, level, (dy, dx))[inside]
-    found = area_average(image, scale, level)[inside]
+    expected = area_average(truth, truth_scale, level, (dy, dx))[inside].astype(np.float64)
+    found = area_average(image, scale, level)[inside].astype(np.float64)
     if expected.shape != found.shape:
         raise ValueError(
             f"image {tuple(image.shape)} at {scale}x and truth {tuple(truth.shape)} at {truth_scale}x differ"
