@@ -95,7 +95,7 @@ def _band_passed(scene: Scene) -> tuple[Tensor, Tensor]:
     valid = scene.valid.float()
     count = valid.sum((-2, -1), keepdim=True).clamp(min=1)
     frames = (scene.frames - (scene.frames * valid).sum((-2, -1), keepdim=True) / count) * valid
-    mean = scene.temporal_mean()
+    mean = scene.temporal_mean
     mean = mean - (mean * valid).sum((-2, -1), keepdim=True) / count
     power = (mean.square() * valid).sum((-2, -1), keepdim=True)
     gain = (frames * mean).sum((-2, -1), keepdim=True) / power.clamp(min=1e-20)

@@ -151,7 +151,9 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
     def seen(field: np.ndarray) -> np.ndarray:
         if everywhere:
             return field
-        centres = (((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(field.shape, band.shape, strict=True))
+        centres = (
+            ((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(field.shape, band.shape, strict=True)
+        )
         return field[known[np.ix_(*centres)]]
 
     # the rate is what the blur leaves to be sampled; an extremum needs more, or it depends on where an edge meets it

@@ -127,7 +127,7 @@ def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:
 
 def clearest(scene: Scene) -> int:
     """The observation that stands for a single image: the clearest; of equally clear ones that nearest to the mean."""
-    difference = (scene.frames - scene.temporal_mean()).abs() * scene.valid
+    difference = (scene.frames - scene.temporal_mean).abs() * scene.valid
     distance = difference.mean((1, 2, 3))
     return min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
 
@@ -147,7 +147,7 @@ def write_baseline(folder: Path, scene: Scene) -> None:
     tags = {"datetime": scene.observations[t].datetime, "observation": scene.observations[t].name}
     write_geotiff(Path(folder) / "observation.tif", frame, scene.grid, scene.bands, tags=tags)
     tags = {"observations": ", ".join(o.name for o in scene.observations)}
-    write_geotiff(Path(folder) / "mean.tif", scene.temporal_mean(), scene.grid, scene.bands, tags=tags)
+    write_geotiff(Path(folder) / "mean.tif", scene.temporal_mean, scene.grid, scene.bands, tags=tags)
 
 
 def write_truth(folder: Path, scene: Scene, scale: int, shift: tuple[float, float]) -> None:
