@@ -293,7 +293,8 @@ def enlarged(values: Tensor, scale: int) -> Tensor:
 def gradient_energy(band: Tensor, reach: float) -> Tensor:
     """[y, x] the squared gradient of an image [y, x] under a Gaussian of `reach` pixels, cut off at four of them."""
     rows, columns = torch.gradient(band)
-    lattice = Lattice(band.shape, scale=1, margin=round(4 * reach))
+    height, width = band.shape
+    lattice = Lattice((height, width), scale=1, margin=round(4 * reach))
     inside = slice(lattice.margin, -lattice.margin)
     energy = F.pad(rows.square_().add_(columns.square_())[None, None], [lattice.margin] * 4, mode="replicate")[0]
     for axis in (0, 1):

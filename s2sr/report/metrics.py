@@ -172,7 +172,7 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
 
 
 class _Series:
-    """The image of cosine `modes` [y, x] under N(variance), at `rate` instead of `scale` samples per LR pixel and axis."""
+    """The image of cosine `modes` [y, x] under N(variance), at `rate` samples per LR pixel and axis."""
 
     def __init__(self, modes: np.ndarray, scale: int, *, rate: int, variance: float) -> None:
         self.shape = [n * rate // scale for n in modes.shape]
