@@ -52,13 +52,8 @@ PHASES = {  # what each spends is that of these functions, named where they are 
         "s2sr.cli:close_dashboard",
     ],
     "numbers": ["s2sr.experiment:measured"],
-    "uncertainty": ["s2sr.experiment:tell_uncertainty"],
-    "pictures": ["s2sr.experiment:show"],
-    "products": [
-        "s2sr.experiment:write_geotiff",
-        "s2sr.report.intervals:write_geotiff",
-        "s2sr.report.products:write_geotiff",
-    ],
+    "uncertainty": ["s2sr.experiment:made"],
+    "products": ["s2sr.experiment:write_products"],  # pictures, too
     "report": ["s2sr.experiment:write_run_page"],
 }
 

@@ -6,13 +6,13 @@ import hashlib
 import logging
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.holdout import halves
@@ -30,7 +30,7 @@ from s2sr.report.consistency import brightness, consistency, maps
 from s2sr.report.dated import dated, observed_on
 from s2sr.report.figures import Stretch, metres_per_pixel, rgb, save, write_png
 from s2sr.report.loggers import summarise
-from s2sr.report.products import shifts_csv, write_baseline, write_geotiff, write_json, write_truth
+from s2sr.report.products import Product, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
 from s2sr.report.resolution import by_halves, by_truth, curves
 from s2sr.report.run_page import write_run_page
 from s2sr.report.scores import offset_to_truth, scores
@@ -62,8 +62,8 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     log.info("%s", scene)
     module = reconstruct(scene, cfg, folder=folder, group=group, resume=resume).cpu()
     scale = cfg.report.scale or module.field.scale
-    image = module.field.render(module.scene.grid.scaled(scale))
-    metrics: dict[str, Any] = {"status": "ok", "strategy": cfg.name, **measured(module, image, scale)}
+    product = made(module, scale)
+    metrics: dict[str, Any] = {"status": "ok", "strategy": cfg.name, **measured(module, product)}
     limit = metrics["detail_limit_px"]
     tags = {
         "datetimes": ", ".join(o.datetime for o in module.scene.observations),
@@ -72,10 +72,8 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
         "detail_limit_px": f"{limit:.3f}",
         "attribution": module.scene.attribution,
     }
-    write_geotiff(folder / "sr.tif", image, module.scene.grid.scaled(scale), module.scene.bands, tags=tags)
-    metrics |= tell_uncertainty(module, image, scale, folder, tags)
     metrics |= tell_resolution(module, cfg, folder)
-    show(module, image, scale, metrics, folder)
+    write_products(module, product, metrics, folder, tags)
     if cfg.report.date:
         write_dated(module, scale, cfg.report.date, folder, tags)
     metrics["runtime_s"] = time.perf_counter() - start
@@ -87,10 +85,19 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     return metrics
 
 
-@torch.no_grad()
-def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any]:
-    """What metrics.json says of a fit and of its image [b, y * scale, x * scale]."""
+def made(module: Reconstruction, scale: int) -> Product:
+    """The image of a fit, how sure it is, and what it was made from."""
     scene, field = module.scene, module.field
+    image = field.render(scene.grid.scaled(scale))
+    deviation = standard_deviation(module, image, scale)
+    count = clear_count(scene.valid, field.shifts.detach(), scale)
+    return Product(image, deviation, count, scale=scale, splat=field.lattice.sigma)
+
+
+@torch.no_grad()
+def measured(module: Reconstruction, product: Product) -> dict[str, Any]:
+    """What metrics.json says of a fit and of its product."""
+    scene, field, image, scale = module.scene, module.field, product.image, product.scale
     predicted, sigma = field() - field.changed, field.sigma_by_band()  # by the product, whatever a date shows beside it
     residual = (predicted - module.frames) * module.valid
     learnt = field.blocks()["psf"]
@@ -113,25 +120,8 @@ def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any
         "scale": scale,
         "n_obs": len(scene),
         "evals": module.evals,
+        **intervals.numbers(scene, product, field.shifts),
     }
-
-
-def tell_uncertainty(
-    module: Reconstruction, image: Tensor, scale: int, folder: Path, tags: dict[str, str]
-) -> dict[str, float]:
-    """Its standard deviation and the count of clear observations, as files, picture and numbers."""
-    shifts = module.field.shifts.detach()
-    return intervals.report(
-        folder,
-        module.scene,
-        image,
-        standard_deviation(module, image, scale),
-        clear_count(module.scene.valid, shifts, scale),
-        scale=scale,
-        splat=module.field.lattice.sigma,
-        shifts=shifts,
-        tags=tags,
-    )
 
 
 def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> dict[str, float]:
@@ -152,15 +142,35 @@ def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> di
 
 
 @torch.no_grad()
-def show(module: Reconstruction, image: Tensor, scale: int, metrics: dict[str, Any], folder: Path) -> None:
-    """The pictures, what they are compared with, and the table of observations."""
-    scene, field = module.scene, module.field
+def write_products(
+    module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, tags: dict[str, str]
+) -> None:
+    """The files, and beside them the pictures: to compress takes one core, to draw the other and the interpreter."""
+    scene = module.scene
+    shift = tuple(offset_to_truth(scene, module.field.shifts).tolist())
+
+    def write_files() -> None:
+        write_geotiff(folder / "sr.tif", product.image, scene.grid.scaled(product.scale), scene.bands, tags=tags)
+        intervals.write(folder, scene, product, tags=tags)
+        write_baseline(folder, scene)
+        write_truth(folder, scene, product.scale, shift)
+
+    with ThreadPoolExecutor(1) as beside:
+        files = beside.submit(write_files)
+        show(module, product, metrics, folder, shift)
+    files.result()
+
+
+def show(
+    module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, shift: tuple[float, float]
+) -> None:
+    """The pictures and the table of observations. shift: as in `metrics.fidelity`."""
+    scene, field, image = module.scene, module.field, product.image
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
-    write_baseline(folder, scene)
-    shift = tuple(offset_to_truth(scene, field.shifts).tolist())
-    write_truth(folder, scene, scale, shift)
-    save(comparison(scene, image, scale, stretch=stretch, metrics=metrics, shift=shift), folder / "comparison.png")
+    beside = comparison(scene, image, product.scale, stretch=stretch, metrics=metrics, shift=shift)
+    save(beside, folder / "comparison.png")
+    save(intervals.picture(product, scene.bands, stretch=stretch, most=len(scene)), folder / "uncertainty.png")
     save(maps(scene, field(), module.noise), folder / "consistency.png")
     radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
     shifts_csv(folder / "shifts.csv", scene, shifts=field.shifts, **radiometry, noise=module.noise)

@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import Array, area_average, as_numpy
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a run hands back, at `scale` pixels per LR pixel and axis."""
+
+    image: Tensor  # [b, y * scale, x * scale] reflectance
+    deviation: Tensor  # [b, y * scale, x * scale] standard deviation of the image less the truth at its resolution
+    count: Tensor  # [b, y * scale, x * scale] observations that are clear there
+    scale: int
+    splat: float  # standard deviation of the splats that the image is made of, LR pixels
 
 
 @contextmanager
