@@ -33,10 +33,11 @@ CONTRAST = 3  # LR pixels, side of the square in which local contrast is measure
 
 def write(folder: Path, scene: Scene, product: Product, *, tags: Mapping[str, Any]) -> None:
     """`sr_std.tif` and `sr_count.tif`: that has one band where all bands are clear in the same places."""
-    grid, count = scene.grid.scaled(product.scale), product.count
+    scale, count = product.scale, product.count
+    grid = scene.grid.scaled(scale)
     what = {
         "quantity": "standard deviation of sr.tif less the truth at its resolution, reflectance",
-        "resolution": f"Gaussian of {product.splat:.4g} pixels of 10 m, averaged over {1 / product.scale:.4g}",
+        "resolution": f"Gaussian of {product.splat:.4g} pixels of 10 m, averaged over pixels of {1 / scale:.4g}",
         "interval_68": "sr.tif +- 1 std",
         "interval_95": "sr.tif +- 1.96 std",
     }
