@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.holdout import halves
@@ -62,8 +63,8 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     log.info("%s", scene)
     module = reconstruct(scene, cfg, folder=folder, group=group, resume=resume).cpu()
     scale = cfg.report.scale or module.field.scale
-    product = made(module, scale)
-    metrics: dict[str, Any] = {"status": "ok", "strategy": cfg.name, **measured(module, product)}
+    image = module.field.render(module.scene.grid.scaled(scale))
+    metrics: dict[str, Any] = {"status": "ok", "strategy": cfg.name, **measured(module, image, scale)}
     limit = metrics["detail_limit_px"]
     tags = {
         "datetimes": ", ".join(o.datetime for o in module.scene.observations),
@@ -72,6 +73,8 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
         "detail_limit_px": f"{limit:.3f}",
         "attribution": module.scene.attribution,
     }
+    product = made(module, image, scale)
+    metrics |= intervals.numbers(module.scene, product, module.field.shifts.detach())
     metrics |= tell_resolution(module, cfg, folder)
     write_products(module, product, metrics, folder, tags)
     if cfg.report.date:
@@ -85,19 +88,10 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     return metrics
 
 
-def made(module: Reconstruction, scale: int) -> Product:
-    """The image of a fit, how sure it is, and what it was made from."""
-    scene, field = module.scene, module.field
-    image = field.render(scene.grid.scaled(scale))
-    deviation = standard_deviation(module, image, scale)
-    count = clear_count(scene.valid, field.shifts.detach(), scale)
-    return Product(image, deviation, count, scale=scale, splat=field.lattice.sigma)
-
-
 @torch.no_grad()
-def measured(module: Reconstruction, product: Product) -> dict[str, Any]:
-    """What metrics.json says of a fit and of its product."""
-    scene, field, image, scale = module.scene, module.field, product.image, product.scale
+def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any]:
+    """What metrics.json says of a fit and of its image [b, y * scale, x * scale]."""
+    scene, field = module.scene, module.field
     predicted, sigma = field() - field.changed, field.sigma_by_band()  # by the product, whatever a date shows beside it
     residual = (predicted - module.frames) * module.valid
     learnt = field.blocks()["psf"]
@@ -120,8 +114,14 @@ def measured(module: Reconstruction, product: Product) -> dict[str, Any]:
         "scale": scale,
         "n_obs": len(scene),
         "evals": module.evals,
-        **intervals.numbers(scene, product, field.shifts),
     }
+
+
+def made(module: Reconstruction, image: Tensor, scale: int) -> Product:
+    """The image [b, y * scale, x * scale] of a fit, with how sure it is and the count of clear observations."""
+    deviation = standard_deviation(module, image, scale)
+    count = clear_count(module.scene.valid, module.field.shifts.detach(), scale)
+    return Product(image, deviation, count, scale=scale, splat=module.field.lattice.sigma)
 
 
 def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> dict[str, float]:
