@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import resource
 import statistics
 import time
@@ -22,6 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from s2sr.cli import keep_memory
 from s2sr.model import kernels
 from s2sr.model.field import SplatField
 from s2sr.model.footprint import pixel_integral
@@ -154,7 +154,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--more", default="16,30,60")
     options = parser.parse_args()
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
+    keep_memory()  # as train.py does
     torch.manual_seed(0)
     size, observations, bands, scale = options.size, options.observations, options.bands, options.scale
 

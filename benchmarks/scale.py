@@ -24,6 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from s2sr.cli import keep_memory
+
 BANDS = ("B02", "B03", "B04", "B08")
 FITS = ((256, 8, 4, "c2f=2_4_8"), (512, 16, 3, "c2f=2_4"))  # size, observations, bands, levels
 COLUMNS = ("seconds", "cpu s", "cpu us/pixel", "evaluations", "memory MB")
@@ -146,7 +148,8 @@ def main() -> None:
     options = parser.parse_args()
     print(f"weights alone, 16 observations, 1 band, 4x, {options.threads} threads")
     print(f"{'':24}" + "".join(f"{column:>14}" for column in COLUMNS))
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    processes = multiprocessing.get_context("spawn")
+    with processes.Pool(1, initializer=keep_memory, maxtasksperchild=1) as pool:  # as train.py does
         cases = [(int(size), masked) for size in filter(None, options.sizes.split(",")) for masked in (0.0, 0.1)]
         rounds = [[pool.apply(solve, (*case, options.threads)) for case in cases] for _ in range(options.rounds)]
         for (size, masked), *found in zip(cases, *rounds, strict=True):

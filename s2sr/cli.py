@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,9 +25,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from s2sr.errors import InputError
+from s2sr.interruption import interrupted, interruptible
 from s2sr.overrides import CONF, quoted
 
 log = logging.getLogger(__name__)
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 class Console(logging.StreamHandler[TextIO]):
@@ -50,7 +55,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     folder = Path(given).expanduser().absolute()
     if not (folder / ".hydra" / "config.yaml").is_file():
         raise InputError(f"resume={given}: not the folder of a run, it has no .hydra/config.yaml")
-    if (folder / "sr.tif").exists() and (folder / "metrics.json").exists():
+    if all((folder / name).exists() for name in ("sr.tif", "metrics.json", "report.html")):  # the page comes last
         raise InputError(f"resume={given}: the run has finished, see metrics.json there")
     allowed = [a for a in arguments if a.lstrip("+").startswith(("trainer.", "logger."))]
     others = [a for a in arguments if a not in allowed and not a.startswith("resume=")]
@@ -82,11 +87,6 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 def main(config_name: str) -> None:
     """Compose conf/`config_name` with the command line's overrides, and run every job of it."""
-    # Large tensors come and go at every evaluation; handing them out by pages of 4 kB takes longer than the arithmetic.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
-    # How often threads that wait for each other look before they sleep, where OpenMP is GCC's. Its own 300 000 keep the
-    # cores from other programs, and so from each other; asleep at once, they wake up too late.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print, here and there with a traceback
     try:
         arguments = quoted(sys.argv[1:])
@@ -97,9 +97,6 @@ def main(config_name: str) -> None:
     sys.argv[1:] = arguments
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except KeyboardInterrupt:  # before the job, or after it
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
     except (HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"error: {in_a_line(error)}")
 
@@ -120,15 +117,13 @@ def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -
         return
     atexit.register(gc.freeze)  # for the same reason as in `experiment`
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(config_name, quoted(sys.argv[1:]))
-        run(cfg)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command carries on", file=sys.stderr)
-        sys.exit(130)
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {in_a_line(error)}")
+    with interruptible("the same command carries on"):
+        try:
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                cfg = compose(config_name, quoted(sys.argv[1:]))
+            run(cfg)
+        except (InputError, HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"error: {in_a_line(error)}")
 
 
 def job(cfg: DictConfig) -> None:
@@ -141,10 +136,9 @@ def job(cfg: DictConfig) -> None:
         experiment()(cfg, folder, group=group_of(folder), resume=settings.output_subdir is None)
         if not sweep:  # which names its own files
             say(place)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; carry on with: python train.py resume={shlex.quote(str(place))}", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if interrupted(error):
+            raise KeyboardInterrupt(f"carry on with: python train.py resume={shlex.quote(str(place))}") from error
         reason = str(error)
         if isinstance(error, MemoryError):
             reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"
@@ -166,6 +160,10 @@ def experiment() -> Callable[..., Any]:
 
     A million objects that last as long as the program: to look through them for garbage would take two seconds more.
     """
+    keep_memory()
+    # How often threads that wait for each other look before they sleep, where OpenMP is GCC's. Its own 300 000 keep the
+    # cores from other programs, and so from each other; asleep at once, they wake up too late.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     atexit.register(gc.freeze)
     gc.disable()
     from s2sr.experiment import run
@@ -173,6 +171,18 @@ def experiment() -> Callable[..., Any]:
     gc.freeze()
     gc.enable()
     return run
+
+
+def keep_memory() -> None:
+    """Large tensors come and go at every evaluation, and new pages for them may take longer than the arithmetic.
+
+    So pages are large, and what is freed stays with the process, where the C library is GNU's.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
+    with suppress(AttributeError, OSError, TypeError):  # other systems know no mallopt, or not by this way
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def group_of(folder: Path) -> str | None:

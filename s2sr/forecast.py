@@ -38,7 +38,7 @@ def report(cfg: DictConfig) -> None:
     y, x = spread = seen.jitter()
     print(f"{len(seen.shifts)} dates whose shifts spread by {y:.2f} px along y, {x:.2f} px along x; per band:")
     print("\n        noise  contrast  slope    detail   along y   along x   half a period")
-    noise, contrast = (seen.noise / seen.widths).log().mean(0).exp(), seen.spectrum.variance().sqrt()
+    noise, contrast = seen.noise.log().mean(0).exp(), seen.spectrum.variance().sqrt()
     for b, (band, (every, along_y, along_x)) in enumerate(found.bands.items()):
         known = f"{band:5} {noise[b]:7.4f}  {contrast[b]:8.3f}  {seen.spectrum.slope[b]:5.1f}"
         print(f"{known}  {every:8.2f}  {along_y:8.2f}  {along_x:8.2f}  {half_period(every):12.1f} m")
@@ -93,7 +93,7 @@ def _typical(cfg: DictConfig) -> Conditions:
         bands=bands,
         shape=(side, side),
         shifts=torch.zeros(dates, 2, dtype=torch.float64),
-        noise=max(cfg.noise or TYPICAL["noise"], EXACT) * widths.expand(dates, -1),
+        noise=max(cfg.noise or TYPICAL["noise"], EXACT) * torch.ones(dates, len(bands), dtype=torch.float64),
         sigma=build(cfg.psf).of(bands).double() * widths,
         widths=widths,
         spectrum=Spectrum(TYPICAL["contrast"] ** 2 * each, slope=TYPICAL["slope"] * each),

@@ -98,12 +98,15 @@ def reconstruct(
     """
     check(cfg)
     lightning.seed_everything(cfg.seed, verbose=False)
+    torch.set_float32_matmul_precision("highest")  # an environment may ask for less, as NVIDIA's containers do
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    device = trainer_of(cfg, logger=False, enable_checkpointing=False).strategy.root_device
     module = prepare(scene, cfg)
     scale = cfg.report.scale or module.phases[-1].scale
-    budget = Budget.of(module, scale, again=2 if cfg.report.frc else 0)
-    budget.check_memory(psutil.virtual_memory().available)
+    with enough_memory():
+        budget = Budget.of(module.to(device), scale, again=2 if cfg.report.frc else 0)
+    budget.check_memory(free_memory(device))
     callbacks: list[Any] = [LevelLog(), ProgressBar()]
     if folder is None:
         train(module, cfg, callbacks=callbacks)
@@ -111,9 +114,9 @@ def reconstruct(
     check_disk(folder, int(budget.disk))
     if not resume:
         clear(folder)
-    log.info("%s", budget)
+    log.info("on %s: %s", device, budget)
     whole = module.scene.whole()
-    known = {"shifts": module.field.shifts.detach(), "psf": build(cfg.psf), "noise": cfg.noise}
+    known = {"shifts": module.field.shifts.detach().cpu(), "psf": build(cfg.psf), "noise": cfg.noise}
     facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
     with ThreadPoolExecutor(1) as aside:  # a dashboard mostly waits until its service has started
         forecast = aside.submit(lambda: observed(whole, **known).forecast())
@@ -142,33 +145,67 @@ def train(
 ) -> None:
     """Run all phases of a module, from the last checkpoint in `folder` if there is one.
 
-    Raises InputError for what the trainer cannot be, or a checkpoint that is damaged or of other observations, and
-    KeyboardInterrupt after Ctrl-C.
+    Raises InputError for what the trainer cannot be, a checkpoint that is damaged or of other observations, or too
+    little memory, and KeyboardInterrupt after Ctrl-C.
     """
     last = folder and folder / "checkpoints" / "last.ckpt"
     if last and last.exists() and not zipfile.is_zipfile(last):
         raise InputError(f"{last} is damaged: copy another checkpoint of its folder over it, or start the run anew")
-    with quiet():
-        try:
-            trainer = lightning.Trainer(
-                **build(cfg.trainer),
-                max_epochs=len(module.phases),
-                reload_dataloaders_every_n_epochs=1,
-                logger=loggers,
-                callbacks=callbacks,
-                default_root_dir=folder,
-                enable_progress_bar=False,
-                enable_checkpointing=folder is not None,
-                enable_model_summary=False,
-            )
-        except (MisconfigurationException, ValueError, TypeError) as error:
-            raise InputError(f"trainer: {error}") from error
+    trainer = trainer_of(
+        cfg,
+        max_epochs=len(module.phases),
+        logger=loggers,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_checkpointing=folder is not None,
+    )
+    with quiet(), enough_memory():
         handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(module, ckpt_path=str(last) if last and last.exists() else None)
         except SystemExit as exit:  # what Lightning makes of Ctrl-C, ignoring further ones
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from exit
+
+
+def trainer_of(cfg: DictConfig, **options: Any) -> lightning.Trainer:
+    """As configured; `auto` is the processor unless there is a CUDA device.
+
+    Raises InputError for what it cannot be, such as on a device without double precision.
+    """
+    settings = build(cfg.trainer)
+    if settings.get("accelerator") == "auto":  # Lightning would take Apple's GPU, too, which has no double precision
+        settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        with quiet():
+            trainer = lightning.Trainer(
+                **settings,
+                **options,
+                reload_dataloaders_every_n_epochs=1,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+        torch.zeros((), dtype=torch.float64, device=trainer.strategy.root_device)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(f"trainer: {error}") from error
+    return trainer
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises InputError where a device runs out of it, whatever was expected."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError(
+            f"the device has not enough memory ({str(error).partition('. ')[0]}): choose a smaller crop, "
+            "c2f.levels=[2,4], fewer bands, or trainer.accelerator=cpu"
+        ) from error
 
 
 @contextmanager

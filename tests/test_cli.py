@@ -1,3 +1,5 @@
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -38,7 +40,8 @@ def test_other_settings_do_not_come_with_resume(run_dir, other):
 def test_only_an_unfinished_run_resumes(run_dir, tmp_path):
     with pytest.raises(InputError, match="not the folder of a run"):
         cli.resumed([f"resume={tmp_path}"])
-    for name in ("sr.tif", "metrics.json"):
+    for name in ("sr.tif", "metrics.json", "report.html"):
+        assert cli.resumed([f"resume={run_dir}"])
         (run_dir / name).write_text("")
     with pytest.raises(InputError, match="has finished"):
         cli.resumed([f"resume={run_dir}"])
@@ -55,3 +58,23 @@ def test_a_failed_resume_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as exit:
         cli.main("train")
     assert exit.value.code == f"error: resume={tmp_path}: not the folder of a run, it has no .hydra/config.yaml"
+
+
+AGAIN = """
+import resource, torch
+from s2sr.cli import keep_memory
+keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):  # an aligned block may not fit into the first that was freed
+    before = faults()
+    torch.ones(2**24)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+def test_what_is_freed_stays_with_the_process(monkeypatch):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100  # of 16 384 pages

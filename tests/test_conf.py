@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from runs import PRODUCTS, SCENE
 
 from s2sr.data.demo import Demo
-from s2sr.experiment import run
+from s2sr.experiment import configuration_hash, run
 from s2sr.observations import configuration
 from s2sr.overrides import CONF
 from s2sr.reconstruction import reconstruct
@@ -204,6 +204,12 @@ def test_a_stage_can_be_left_out():
     assert list(cfg.strategy) == ["coarse_to_fine"]
     cfg = configuration(*TINY, "strategy=lbfgs_adam", "strategy.polish.steps=3")
     assert cfg.strategy.polish.steps == 3
+
+
+def test_the_hash_in_a_products_tags_is_that_of_what_decides_the_product():
+    elsewhere = ("threads=1", "logger=csv", "trainer.accelerator=cpu")
+    one, same, other = (configuration_hash(configuration(*o)) for o in ((), elsewhere, ("psf=0.5",)))
+    assert one == same != other
 
 
 def test_the_seed_decides(tmp_path):

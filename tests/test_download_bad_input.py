@@ -18,7 +18,7 @@ from s2sr import download
 
 BBOX = "data.bbox=[5.009,51.248,5.014,51.2514]"
 DATES = ("data.start=2021-12-01", "data.end=2022-01-31")
-PATIENCE = 30  # seconds
+PATIENCE = 90  # seconds, also beside other work; without a limit of its own a search waits for many minutes
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 MAY_IMPORT = {  # parts of the house, besides themselves
     "errors": set(),
+    "interruption": set(),
     "overrides": set(),
     "model": {"errors"},
     "raster": {"model"},
@@ -27,7 +28,7 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "experiment": {"model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"overrides", "cli"},
     "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
-    "cli": {"errors", "overrides", "report", "experiment"},
+    "cli": {"errors", "interruption", "overrides", "report", "experiment"},
 }
 HYDRA = {"s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
 OMEGACONF = {

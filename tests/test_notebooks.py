@@ -10,9 +10,16 @@ from runs import ROOT, environment
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 
-def test_there_are_five_and_none_has_outputs_committed():
+def test_there_are_five():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
-    assert not list((ROOT / "notebooks").glob("*.ipynb")) or "*.ipynb" in (ROOT / ".gitignore").read_text()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_its_pair_has_the_same_cells_and_no_outputs(path):
+    script, notebook = jupytext.read(path), jupytext.read(path.with_suffix(".ipynb"))
+    cells = [[(cell.cell_type, cell.source) for cell in pair.cells] for pair in (script, notebook)]
+    assert cells[0] == cells[1], "they differ: `jupytext --sync notebooks/*.py`"
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])

@@ -1,5 +1,6 @@
 """An interrupted run ends, resumed, with the same product as one that was left alone."""
 
+import os
 import signal
 import time
 
@@ -96,6 +97,21 @@ def test_ctrl_c_before_the_first_checkpoint(uninterrupted, tmp_path):
     assert nothing_written(folder)
 
     done = run("resume=out", cwd=tmp_path)  # from the beginning
+    assert done.returncode == 0, done.stderr
+    assert_same(uninterrupted, folder)
+
+
+def test_ctrl_c_while_the_products_are_made(uninterrupted, tmp_path):
+    """The terminal sends it to all processes of the program, the dashboard's too."""
+    folder = tmp_path / "out"
+    dashboard = [argument for argument in LONG if argument != "logger=csv"]
+    process = start(*dashboard, cwd=tmp_path, start_new_session=True)
+    wait_for(folder / "sr.tif", process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert_interrupted(process)
+    assert not (folder / "metrics.json").exists()
+
+    done = run("resume=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert_same(uninterrupted, folder)
 

@@ -39,7 +39,10 @@ def test_a_failed_job_is_named_and_loses_nothing_else(with_a_failure):
     done, folder = with_a_failure
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if "failed job" in line]
-    assert line == "failed job 1 (psf.sigma=-1): InputError: psf.sigma must be a positive number, not -1 (band B02)"
+    assert (
+        line
+        == "failed job 1 (psf.sigma=-1): InputError: psf.sigma must be a positive number up to 10, not -1 (band B02)"
+    )
     assert "Traceback" not in done.stdout + done.stderr
     rows = rows_of(folder)
     assert [(row["psf.sigma"], row["status"]) for row in rows] == [("0.4", "ok"), ("-1", "failed"), ("0.5", "ok")]

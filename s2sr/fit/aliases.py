@@ -14,13 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
 
 import torch
 from torch import Tensor
-
-Rows = Sequence[Sequence[Tensor]]  # the lower triangle of a matrix of fields
 
 
 @dataclass(frozen=True)
@@ -72,35 +70,31 @@ class Aliases:
     @property
     def steps(self) -> Tensor:
         """[2, a] f_a - f_0, whole numbers."""
-        return -torch.tensor(self.pairs, dtype=self.rows.dtype, device=self.rows.device).T
+        rows, columns = (torch.arange(len(f), dtype=f.dtype, device=f.device) for f in (self.rows, self.columns))
+        return -torch.cartesian_prod(rows, columns).T
 
-    @cached_property
+    @property
     def apart(self) -> tuple[Tensor, Tensor, Tensor]:
         """(a, b), a >= b [2, p], row by row; the differences f_a - f_b there are [2, d]; which is a pair's [p]."""
-        found = _differences(len(self.rows), len(self.columns))
-        lower, apart, which = (torch.tensor(x, device=self.rows.device) for x in found)
-        return lower.T, apart.T.to(self.rows), which
+        lower, apart, which = _differences(len(self.rows), len(self.columns), self.rows.device)
+        return lower, apart.to(self.rows), which
 
     def waves(self, shifts: Tensor) -> Tensor:
         """[2 d, t] cos and sin of 2 pi (f_a - f_b) . d_t, of all differences."""
         angles = 2 * math.pi * (self.apart[1].T @ shifts.T)
         return torch.cat((angles.cos(), angles.sin()))
 
-    def coupling(self, shifts: Tensor, weights: Tensor) -> Rows:
-        """Q_ab = sum_t w_t exp(2 pi i (f_a - f_b) . d_t), each [...]; weights: [t, ...]."""
-        found = torch.complex(*(self.waves(shifts) @ weights.flatten(1)).view(2, -1, *weights.shape[1:]))
-        entries = iter(found[self.apart[2]])
-        return [[next(entries) for _ in range(a + 1)] for a in range(len(self.pairs))]
-
 
 @lru_cache
-def _differences(rows: int, columns: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[int]]:
-    """See `Aliases.apart`."""
+def _differences(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """See `Aliases.apart`; kept, as what comes from the CPU is waited for."""
     pairs = list(product(range(rows), range(columns)))
     lower = [(a, b) for a in range(len(pairs)) for b in range(a + 1)]
     found = [(pairs[b][0] - pairs[a][0], pairs[b][1] - pairs[a][1]) for a, b in lower]
     apart = list(dict.fromkeys(found))
-    return lower, apart, [apart.index(each) for each in found]
+    which = [apart.index(each) for each in found]
+    lowers, aparts, whichs = (torch.tensor(x, device=device) for x in (lower, apart, which))
+    return lowers.T, aparts.T, whichs
 
 
 def _folded(f: Tensor, scale: int) -> Tensor:
@@ -111,40 +105,6 @@ def _folded(f: Tensor, scale: int) -> Tensor:
 
 def _phase(turns: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(turns), 2 * math.pi * turns)
-
-
-def cholesky(matrix: Rows) -> Rows:
-    """L of L L^H, lower triangles of fields: a few vector operations where a batched routine would loop."""
-    factor: list[list[Tensor]] = []
-    for i, row in enumerate(matrix):
-        factor.append([])
-        for j, entry in enumerate(row):
-            rest = entry - sum(factor[i][k] * factor[j][k].conj() for k in range(j))
-            factor[i].append(rest / factor[j][j].real if i > j else rest.real.clamp(min=1e-30).sqrt().to(rest.dtype))
-    return factor
-
-
-def forward_solve(factor: Rows, right: Sequence[Tensor]) -> list[Tensor]:
-    """L^-1 right."""
-    found: list[Tensor] = []
-    for i, row in enumerate(factor):
-        found.append((right[i] - sum(row[k] * found[k] for k in range(i))) / row[i].real)
-    return found
-
-
-def dense(matrix: Rows) -> Tensor:
-    """[..., n, n] of the lower triangle of a Hermitian matrix."""
-    n = len(matrix)
-    rows = [[matrix[i][j] if j <= i else matrix[j][i].conj() for j in range(n)] for i in range(n)]
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
-
-
-def information(aliases: Aliases, amplitude: Tensor, shifts: Tensor, weights: Tensor) -> Rows:
-    """The Cholesky factor of B = I + U Q U; amplitude: [a, ...] U; weights: [t, ...] g^2 / v, or what broadcasts."""
-    coupling = aliases.coupling(shifts, weights)
-    return cholesky(
-        [[amplitude[a] * q * amplitude[b] + (a == b) for b, q in enumerate(row)] for a, row in enumerate(coupling)]
-    )
 
 
 def inverted(matrix: Tensor) -> Tensor:

@@ -77,16 +77,17 @@ class AlignmentMetric:
         )
         gram = torch.stack([self._gram(module, t, seen[t], [each[t] for each in moved]) for t in range(len(seen))])
         bands = gram.shape[1]
-        columns = 2 + torch.arange(bands)
+        columns = 2 + torch.arange(bands, device=gram.device)
         place = gram.new_zeros(bands, 4, 2 + 2 * bands)  # of a band's (dy, dx, gain, offset) in those of all
         place[:, (0, 1), (0, 1)] = 1
         place[range(bands), 2, columns] = place[range(bands), 3, columns + bands] = 1
         self.curvature = torch.einsum("tbpq,bpi,bqj->tij", gram, place, place)
         self.parts = {
-            id(field.raw_shifts): [0, 1],
-            id(radiometry.raw_gain): columns.tolist(),
-            id(radiometry.raw_offset): (columns + bands).tolist(),
+            id(field.raw_shifts): columns.new_tensor([0, 1]),
+            id(radiometry.raw_gain): columns,
+            id(radiometry.raw_offset): columns + bands,
         }
+        self.none = columns[:0]
 
     @staticmethod
     def _gram(module: Problem, t: int, seen: Tensor, moved: Sequence[Tensor]) -> Tensor:
@@ -105,12 +106,12 @@ class AlignmentMetric:
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """Steps for vectors along the weights and some or all of the rest."""
-        own = [self.parts.get(id(p), []) for p in parameters]
-        index = [k for part in own for k in part]
+        own = [self.parts.get(id(p), self.none) for p in parameters]
+        index = torch.cat(own)
         inner = self.curvature[:, index][:, :, index]
         inner = inner + torch.diag_embed(1e-6 * inner.diagonal(dim1=1, dim2=2) + 1)  # a nat bounds what nothing shows
         nothing = inner.new_empty(len(inner), 0)  # where all but the weights is held fixed
-        right = torch.cat([nothing, *(v.double() for v, part in zip(vectors, own, strict=True) if part)], 1)
-        steps = torch.linalg.solve(inner, right).split([len(part) for part in own if part], 1)
-        rest = iter(steps)
-        return [next(rest).to(v) if part else self.weights(v) for v, part in zip(vectors, own, strict=True)]
+        right = torch.cat([nothing, *(v.double() for v, part in zip(vectors, own, strict=True) if len(part))], 1)
+        steps = torch.linalg.solve_ex(inner, right).result.split([len(part) for part in own], 1)
+        each = zip(vectors, own, steps, strict=True)
+        return [step.to(v) if len(part) else self.weights(v) for v, part, step in each]

@@ -12,6 +12,7 @@ from s2sr.fit.module import Reconstruction
 from s2sr.fit.stages import Phase
 
 BASE = 0.7e9  # bytes of the interpreter and its libraries
+KEPT = 1.2  # what is freed stays with the process (cli.keep_memory), in pieces that do not fit everything
 AROUND = 10.0  # seconds that dashboard, pictures and files take, of a small scene
 
 
@@ -52,10 +53,12 @@ class Budget:
         splats = [4 * field.weights.numel() * (scale // field.scale) ** 2 for scale in scales]  # bytes
         frames = 4 * field.raw_shifts.shape[0] * bands * pixels
         product = 4 * bands * pixels * product_scale**2
-        module.objective().backward()  # the first one also warms up
-        start = time.perf_counter()
-        module.objective().backward()
-        one = time.perf_counter() - start
+        for _ in range(2):  # the first one also warms up
+            start = time.perf_counter()
+            loss = module.objective()
+            loss.backward()
+            loss.item()  # waits for a device
+            one = time.perf_counter() - start
         module.zero_grad(set_to_none=True)
         return cls(
             grid=field.grid.shape,
@@ -64,7 +67,7 @@ class Budget:
                 one * (evaluations(phase) + again * evaluations(phase, of="weights")) * (phase.scale / field.scale) ** 2
                 for phase in phases
             ),
-            memory=BASE + _copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product,
+            memory=BASE + KEPT * (_copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product),
             disk=1.5 * product
             + sum({phase.scale: size for phase, size in zip(phases, splats, strict=True)}.values())
             + 3 * max(splats),

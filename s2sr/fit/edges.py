@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import gammaln
 from torch import Tensor
 
-from s2sr.fit.losses import BLOCK, Energy
+from s2sr.fit.losses import GradientEnergy
 from s2sr.fit.posterior import GaussianPrior, fourier_metric, posterior_mean
 from s2sr.fit.quasi_newton import Metric
 from s2sr.fit.stages import Objective
@@ -55,8 +55,8 @@ class EdgePrior:
         stiffness = float((size.square() + delta**2).pow(exponent / 2 - 1).mean())
 
         def parts() -> dict[str, Tensor]:
-            factor = module.tv / stiffness
-            edges = GradientEnergy.apply(field.weights, field.scale, form, exponent, delta, factor)
+            shape = {"exponent": exponent, "delta": delta, "factor": module.tv / stiffness}
+            edges = edge_energy(field.weights, field.scale, form=form, **shape)
             return {"misfit": module.fidelity(), "edges": edges}  # in this order gradients are summed in place
 
         return parts
@@ -79,8 +79,8 @@ def visible_gradients(module: Problem) -> Tensor:
 
 @torch.no_grad()
 def gradients_of_mean(module: Problem) -> Tensor:
-    """[2, b, y, x] `differences` of the posterior mean inside the frames, at two splats per LR pixel and axis at most:
-    it has no finer detail, and means are all that is asked for.
+    """[2, b, y, x] `differences` of the posterior mean inside the frames, per LR pixel, at two splats per LR pixel and
+    axis at most: it has no finer detail, and means are all that is asked for.
     """
     field, (modes, mean) = module.field, posterior_mean(module)
     scale = min(field.scale, 2)
@@ -91,14 +91,6 @@ def gradients_of_mean(module: Problem) -> Tensor:
     found = torch.fft.irfft2(spectra, s=(rows, columns), norm="ortho").mul_(scale)
     cut = field.lattice.margin * scale
     return found[..., cut:-cut, cut:-cut]
-
-
-def differences(weights: Tensor, scale: int) -> Tensor:
-    """[2, b, y, x] forward differences along both axes per LR pixel; 0 in the last row or column."""
-    found = weights.new_zeros(2, *weights.shape)
-    torch.sub(weights[:, 1:], weights[:, :-1], out=found[0, :, :-1])
-    torch.sub(weights[:, :, 1:], weights[:, :, :-1], out=found[1, :, :, :-1])
-    return found.mul_(scale)
 
 
 def likeness(correlation: Tensor, power: float) -> Tensor:
@@ -113,34 +105,20 @@ def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
     return other.mul_(gradients).sum((0, 1)).div_(len(form)).clamp_(min=0).sqrt_()  # rounding
 
 
-class GradientEnergy(Energy):
-    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; form: [b, b], n g^2 of gradients.
+def edge_energy(
+    weights: Tensor, scale: int, *, form: Tensor, exponent: float, delta: float, factor: float = 1.0
+) -> Tensor:
+    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; n g^2 is gradients' form [b, b]."""
+    area = scale**-2
 
-    Its gradient is found on the way, a few rows at a time: what is between stays in the cache.
-    """
+    def rho(d: Tensor) -> tuple[Tensor, Tensor]:
+        slope = torch.matmul(form / area, d.flatten(2)).view(d.shape)
+        size = d.mul_(slope).sum((0, 1)).div_(len(form)).add_(delta**2)
+        stiffness = size.pow(exponent / 2 - 1)
+        energy = (size * stiffness - delta**exponent).sum().double() * (factor * area * len(form) / exponent)
+        return energy, slope.mul_(stiffness.mul_(factor * area))
 
-    @staticmethod
-    def forward(
-        ctx, weights: Tensor, scale: int, form: Tensor, exponent: float, delta: float, factor: float = 1.0
-    ) -> Tensor:
-        bands, rows, columns = weights.shape
-        gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
-        height = max(1, BLOCK // (bands * columns))
-        above: Tensor | float = 0.0  # what flows in from the rows before
-        for start in range(0, rows, height):
-            d = differences(weights[:, start : start + height + 1], scale)[:, :, :height]
-            other, d = d, torch.matmul(form, d.flatten(2)).view(d.shape)
-            size = other.mul_(d).sum((0, 1)).div_(bands).add_(delta**2)
-            slope = size.pow(exponent / 2 - 1)
-            value += (size * slope - delta**exponent).sum() * (factor * bands / (exponent * scale**2))
-            d *= slope * (factor / scale)
-            g = torch.add(d[0], d[1], out=gradient[:, start : start + height]).neg_()
-            g[:, 1:] += d[0, :, :-1]
-            g[:, 0] += above
-            g[:, :, 1:] += d[1, :, :, :-1]
-            above = d[0, :, -1]
-        ctx.save_for_backward(gradient)
-        return value
+    return GradientEnergy.apply(weights, rho)
 
 
 def dimensions(samples: Tensor) -> float:

@@ -93,11 +93,12 @@ class Evidence:
 class Moments:
     """What the hyper-parameters of a module make of its frames, in the window that they had when a round began.
 
-    Of `bands` that have one sampling.
+    Of the bands of those `numbers`, which have one sampling.
     """
 
-    def __init__(self, evidence: Evidence, module: Fit, bands: list[int], sampling: Sampling) -> None:
-        self.evidence, self.module, self.bands, self.sampling = evidence, module, bands, sampling
+    def __init__(self, evidence: Evidence, module: Fit, numbers: list[int], sampling: Sampling) -> None:
+        self.evidence, self.module, self.sampling = evidence, module, sampling
+        self.bands = bands = torch.tensor(numbers, device=module.frames.device)
         self.pitch = pitch = sampling.pitch
         rows, columns = sampling.slices()
         _, _, y, x = clearest(module.valid[:, bands, rows, columns], evidence.side // pitch)
@@ -141,18 +142,19 @@ class Moments:
         """The frames' spectra: samples that are masked, or contradict the others, at their conditional mean."""
         module, model = self.module, self.model()
         trusted, seen = module.trusted[self.part], module.frames[self.part]
+        whole = bool(trusted.all())
         if self.sampling not in module.filled:
-            module.filled[self.sampling] = seen if trusted.all() else module.field().detach()[self.part]
+            module.filled[self.sampling] = seen if whole else module.field().detach()[self.part]
         filled = module.filled[self.sampling].to(seen)  # a checkpoint's are loaded beside the device
         filled = torch.where(trusted, seen, filled)
         innovation = model.innovation(filled.dtype)
-        if not trusted.all():
+        if not whole:
             self._fill(filled, ~trusted, lambda frames: self.adjoint(innovation(self.spectra(frames))))
         module.filled[self.sampling] = filled
         spectra = self.spectra(filled.double())
         away = torch.fft.irfft2(innovation(spectra.to(filled.dtype.to_complex())), s=self.shape, norm="ortho")
         module.trusted[self.part] = self._credible(model, away, seen - filled)
-        return Frames(spectra, self.worth, self.clear)
+        return Frames(spectra, self.worth, self.clear, whole)
 
     def _fill(self, frames: Tensor, missing: Tensor, precision: Callable[[Tensor], Tensor]) -> None:
         """Lowers 1/2 Y^H C^-1 Y in place, by conjugate gradients along the missing samples [t, b, y, x].
@@ -199,7 +201,7 @@ class Moments:
             for c in range(size):
                 both = _squared(int(a == c) - covariance[a, c]) * self.worth  # what is found of two aliases at once
                 found += 2 * (slopes[a].T * both.flatten(1)[:, None]) @ slopes[c]
-        precision = self.module.spectrum.precision().to(slopes)
+        precision = self.module.spectrum.precision.to(slopes)
         known = torch.cat((precision.new_tensor([self.evidence.spread**-2]), precision)).diag()
         return self._on_log_sigma(found) + known
 
@@ -278,11 +280,12 @@ class Information:
             size = {id(p): p.numel() // matrix[..., 0, 0].numel() for p in group}
             members = [id(p) for p in group if id(p) in given]
             if members:
-                free = [id(p) in given for p in group for _ in range(size[id(p)])]
-                inner = matrix[..., free, :][..., free]
+                free = [k for k, p in enumerate(p for p in group for _ in range(size[id(p)])) if id(p) in given]
+                part = slice(free[0], free[-1] + 1)  # of two parameters: whatever is free is next to each other
+                inner = matrix[..., part, part]
                 inner = inner + torch.diag_embed(0.01 * inner.diagonal(dim1=-2, dim2=-1) + 1)  # a nat bounds the rest
                 right = torch.cat([given[p].double().view(*inner.shape[:-2], -1) for p in members], -1)
-                steps = torch.linalg.solve(inner, right).split([size[p] for p in members], -1)
+                steps = torch.linalg.solve_ex(inner, right).result.split([size[p] for p in members], -1)
                 found.update(zip(members, steps, strict=True))
         return [found[id(p)].reshape(v.shape).to(v) for p, v in zip(parameters, vectors, strict=True)]
 

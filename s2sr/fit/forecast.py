@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from s2sr.fit.aliases import Aliases, forward_solve, information
+from s2sr.fit.aliases import Aliases
 from s2sr.fit.evidence import Evidence, Fit
 from s2sr.fit.likelihood import Model, shift_information
 from s2sr.fit.noise import frame_to_frame_std
@@ -98,7 +98,7 @@ class Conditions:
     bands: tuple[str, ...]
     shape: tuple[int, int]  # LR pixels
     shifts: Tensor  # [t, 2] LR pixels
-    noise: Tensor  # [t, b] reflectance, were all samples valid, independent and of gain 1
+    noise: Tensor  # [t, b] reflectance, of a measurement, were all valid, independent and of gain 1
     sigma: Tensor  # [b] of the PSF, LR pixels
     widths: Tensor  # [b] of the detector, LR pixels
     spectrum: Spectrum
@@ -125,34 +125,35 @@ class Conditions:
         y, x = self.shifts.std(0).tolist()
         return y, x
 
+    def seen(self, bands: Sequence[int], shape: tuple[int, int]) -> Model:
+        """Second moments of frames of `shape` measurements, in bands of one width and in pixels of their own grid.
+
+        That is as wide as their detector, whatever a file has made of its samples.
+        """
+        pitch, aliases = self.widths[bands[0]], Aliases.of(shape, device=self.shifts.device)
+        power = torch.stack([self.spectrum(b, aliases.squared() / pitch**2) for b in bands], 1)
+        transfer = aliases.transfer(self.sigma[bands] / pitch, self.widths[bands] / pitch)
+        noise = self.noise[:, bands].square()
+        nothing, gain = torch.zeros_like(noise), torch.ones_like(noise)
+        return Model(aliases, self.shifts / pitch, gain, noise, nothing, transfer * power.sqrt() / pitch)
+
     @torch.no_grad()
     def shift_error(self) -> float:
         """The least root mean square error of the shifts, LR pixels: the Cramer-Rao bound in the gauge of zero mean."""
-        rows, columns = (min(n, COARSE) for n in self.shape)
-        aliases = Aliases.of((rows, columns), device=self.shifts.device)
-        power = torch.stack([self.spectrum(b, aliases.squared()) for b in range(len(self.bands))], 1)
-        amplitude = aliases.transfer(self.sigma, self.widths) * power.sqrt()
-        gain, noise = torch.ones_like(self.noise), self.noise.square()
-        model = Model(aliases, self.shifts, gain, noise, torch.zeros_like(noise), amplitude)
-        total = shift_information(model) * (math.prod(self.shape) / (rows * columns))
+        total = torch.zeros(())
+        for pitch in self.widths.unique().tolist():
+            rows, columns = (min(max(1, int(n / pitch)), COARSE) for n in self.shape)
+            model = self.seen((self.widths == pitch).nonzero()[:, 0].tolist(), (rows, columns))
+            measurements = math.prod(self.shape) / pitch**2
+            total = total + shift_information(model) * (measurements / (rows * columns) / pitch**2)
         bound = float(torch.linalg.pinv(total, rtol=1e-9, hermitian=True).diagonal().mean().sqrt())
         return bound or math.inf  # without any information pinv is 0
 
     @torch.no_grad()
-    def error_shares(self, aliases: Aliases, band: int) -> Tensor:
-        """[a, y, x] e: the posterior variance of the scene at every frequency over its power, 0 to 1."""
-        power = self.spectrum(band, aliases.squared())
-        amplitude = aliases.transfer(self.sigma[band, None], self.widths[band, None])[:, 0] * power.sqrt()
-        weights = self.noise[:, band, None, None].square().reciprocal()
-        factor = information(aliases, amplitude, self.shifts, weights)
-        unit = torch.eye(len(factor), dtype=factor[0][0].dtype, device=power.device)[..., None, None]
-        columns = [forward_solve(factor, list(right)) for right in unit]
-        return torch.stack([torch.stack(column).abs().square().sum(0) for column in columns])
-
     def reach(self, band: int) -> Reach:
         """Up to which frequencies a band is recovered."""
-        aliases = Aliases.of((FINE, FINE), device=self.shifts.device)
-        shares = self.error_shares(aliases, band)
+        model, pitch = self.seen([band], (FINE, FINE)), float(self.widths[band])
+        aliases, shares = model.aliases, 1 - model.posterior().found[:, 0]  # e
         rings = (aliases.squared().sqrt() * FINE / 2).round().long()  # of two frequencies' width
         counts = aliases.counts.expand(shares.shape)
         size = int(rings.max()) + 1
@@ -165,9 +166,9 @@ class Conditions:
         rows, columns = len(aliases.rows), len(aliases.columns)
         grid = shares.unflatten(0, (rows, columns))
         return Reach(
-            crossing(ring, (total / number).cpu()),
-            crossing(aliases.rows.flatten().abs().cpu(), grid[:, 0, :, 0].flatten().cpu()),
-            crossing(aliases.columns.flatten().abs().cpu(), grid[0, :, 0].flatten().cpu()),
+            crossing(ring, (total / number).cpu()) / pitch,
+            crossing(aliases.rows.flatten().abs().cpu(), grid[:, 0, :, 0].flatten().cpu()) / pitch,
+            crossing(aliases.columns.flatten().abs().cpu(), grid[0, :, 0].flatten().cpu()) / pitch,
         )
 
     @property
@@ -269,5 +270,4 @@ def observed(scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = No
     typical = found.noise.log().mean(0).exp().expand(len(scene), -1).clone()
     typical[chosen] = found.noise
     share = scene.valid.float().mean((-2, -1)).double().clamp(min=1e-6)
-    # a 20 m band on the 10 m grid repeats each of its samples
-    return replace(found, shape=scene.grid.shape, shifts=shifts.double(), noise=typical * found.widths / share.sqrt())
+    return replace(found, shape=scene.grid.shape, shifts=shifts.double(), noise=typical / share.sqrt())

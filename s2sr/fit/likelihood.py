@@ -41,11 +41,7 @@ class Frames:
     spectra: Tensor
     counts: Tensor  # [y, x] how often each frequency counts
     clear: Tensor  # [t, b] fraction of the samples that were observed, not filled in
-
-    @cached_property
-    def whole(self) -> bool:
-        """Whether nothing was filled in."""
-        return bool((self.clear == 1).all())
+    whole: bool = False  # that it is known to be 1 everywhere
 
 
 @dataclass(frozen=True)
@@ -139,8 +135,9 @@ class Model:
         (a, b), apart, which = self.aliases.apart
         power = self.amplitude[a] * self.amplitude[b] * (1 + (a > b)[:, None, None, None])
         each = torch.view_as_real(posterior.covariance[a, b]).movedim(-1, 0) * power
-        found = each.new_zeros(2, apart.shape[1], *each.shape[2:]).index_add_(1, which, each)
-        return found.flatten(0, 1)
+        # as a product: sums by index come in another order each time on some devices
+        together = (which == torch.arange(apart.shape[1], device=which.device)[:, None]).to(each)
+        return (together @ each.flatten(2)).view(-1, *each.shape[2:])
 
     def _leverage(self, posterior: Posterior, pairs: Tensor) -> Tensor:
         weights = posterior.weights

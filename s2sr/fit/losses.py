@@ -45,6 +45,11 @@ class Huber:
         return HuberEnergy.apply(z, self.threshold)
 
 
+def times(gradient: Tensor, output: Tensor) -> Tensor:
+    """Their product. `output` is mostly 1, and a copy costs a pass over fresh memory, to wait for a device more."""
+    return gradient if output.is_cpu and output == 1 else gradient * output
+
+
 class Energy(torch.autograd.Function):
     """Of its first argument alone; `forward` finds the gradient on the way to the value, and saves it."""
 
@@ -52,9 +57,7 @@ class Energy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, output: Tensor):
         (gradient,) = ctx.saved_tensors
-        # mostly 1, and a copy would cost a pass over fresh memory
-        scaled = gradient if output == 1 else gradient * output
-        return scaled, *[None] * (len(ctx.needs_input_grad) - 1)
+        return times(gradient, output), *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 class HuberEnergy(Energy):
@@ -109,52 +112,58 @@ class Misfit(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, output: Tensor):
-        # mostly 1, and a copy would cost a pass over fresh memory
-        return *(x if output == 1 else x * output for x in ctx.saved_tensors), *[None] * 6
+        return *(times(x, output) for x in ctx.saved_tensors), *[None] * 6
 
 
-class HuberTV(Energy):
-    """s^-2 sum over bands and splats of Huber_delta(s |forward difference of w| / G_b), isotropic.
+class GradientEnergy(Energy):
+    """sum rho(d) over the splats of weights [b, y, x], d [2, b, y, x] their `differences`.
 
-    Huber_delta(g) = g^2 / (2 delta) below delta and g - delta / 2 above. The gradient, -div(grad w / max(g, delta)),
-    comes with the value for little more, so both are computed in one pass, a few rows at a time: what is between stays
-    in the cache.
+    rho: d -> its sum, and its slope along d, which may take d's memory. The gradient by the weights is -div of that;
+    both are made in one pass, a few rows at a time: what is between stays in the cache.
     """
 
     @staticmethod
-    def forward(ctx, weights: Tensor, scale: int, gradients: Tensor, delta: float) -> Tensor:
-        need = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(weights) if need else None
-        value = weights.new_zeros((), dtype=torch.float64)
-        rows, columns = weights.shape[1:]
-        height = max(1, BLOCK // columns)
-        for b, unit in enumerate(scale / gradients):
-            above: Tensor | float = 0.0  # what flows in from the rows before
-            for start in range(0, rows, height):
-                w = weights[b, start : start + height + 1]  # one row more than are differences
-                d = w.new_zeros(2, min(height, rows - start), columns)
-                dy, dx = d[0, : len(w) - 1], d[1, :, :-1]  # but for the last row and column
-                torch.sub(w[1:], w[:-1], out=dy)
-                torch.sub(w[: d.shape[1], 1:], w[: d.shape[1], :-1], out=dx)
-                d *= unit
-                size = d.square().sum(0).sqrt_()
-                inner = size.clamp(max=delta)
-                value += (size - inner / 2).mul_(inner).sum() / (delta * scale**2)
-                if gradient is not None:
-                    d *= size.clamp_(min=delta).reciprocal_() * (unit / scale**2)
-                    g = torch.add(d[0], d[1], out=gradient[b, start : start + height]).neg_()
-                    g[:, 1:] += dx
-                    g[1:] += d[0, :-1]
-                    g[0] += above
-                    above = d[0, -1]
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
+    def forward(ctx, weights: Tensor, rho: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        bands, rows, columns = weights.shape
+        gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
+        height = max(1, BLOCK // (bands * columns))
+        above: Tensor | float = 0.0  # what flows in from the rows before
+        for start in range(0, rows, height):
+            energy, slope = rho(differences(weights[:, start : start + height + 1])[:, :, :height])
+            value += energy
+            g = torch.add(slope[0], slope[1], out=gradient[:, start : start + height]).neg_()
+            g[:, 1:] += slope[0, :, :-1]
+            g[:, 0] += above
+            g[:, :, 1:] += slope[1, :, :, :-1]
+            above = slope[0, :, -1]
+        ctx.save_for_backward(gradient)
         return value
 
 
+def differences(weights: Tensor) -> Tensor:
+    """[2, b, y, x] forward differences along both axes; 0 in the last row or column."""
+    found = weights.new_zeros(2, *weights.shape)
+    torch.sub(weights[:, 1:], weights[:, :-1], out=found[0, :, :-1])
+    torch.sub(weights[:, :, 1:], weights[:, :, :-1], out=found[1, :, :, :-1])
+    return found
+
+
 def total_variation(weights: Tensor, scale: int, *, gradients: Tensor, delta: float) -> Tensor:
-    """The TV integral of weights [b, y, x]; gradients: [b] reflectance per LR pixel; delta in those gradients."""
-    return HuberTV.apply(weights, scale, gradients, delta)
+    """The TV integral of weights [b, y, x]; gradients: [b] reflectance per LR pixel; delta in those gradients.
+
+    Isotropic, Huber_delta(g) = g^2 / (2 delta) below delta and g - delta / 2 above; its slope g / max(g, delta).
+    """
+    unit, area = (scale / gradients)[:, None, None], scale**-2
+
+    def huber(d: Tensor) -> tuple[Tensor, Tensor]:
+        d *= unit
+        size = d.square().sum(0).sqrt_()
+        inner = size.clamp(max=delta)
+        energy = (size - inner / 2).mul_(inner).sum() * (area / delta)
+        d *= size.clamp_(min=delta).reciprocal_() * (unit * area)
+        return energy, d
+
+    return GradientEnergy.apply(weights, huber)
 
 
 def mean_gradient(image: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ class Modes:
 
     def put(self, modes: Tensor, spectra: Tensor) -> None:
         """[..., a, y, x] back into what rfft2 gave, in place."""
-        spectra[(..., *self.places)] = torch.where(self.mirrored, modes.conj(), modes)
+        found = torch.where(self.mirrored, modes.conj(), modes)
+        for alias, place in enumerate(zip(*self.places, strict=True)):  # two of them may be one mode: the last decides
+            spectra[(..., *place)] = found[..., alias, :, :]
 
     @torch.no_grad()
     def fill(self, images: Tensor, modes: Tensor) -> None:
@@ -61,7 +63,8 @@ class Modes:
     def coupling(self, module: Problem) -> Tensor:
         """[b, a, a] the curvature of a quadratic misfit along two aliases, over their transfer: that of all modes."""
         field, scale = self.field, self.field.scale
-        clear = (module.valid / module.excess).double().mean((-2, -1))  # what counts, of clear frames
+        each = zip(module.valid, module.excess, strict=True)  # frame by frame: of all, new pages would take longer
+        clear = torch.stack([(valid / excess).double().mean((-2, -1)) for valid, excess in each])  # what counts
         weights = (field.radiometry.gain / module.noise).double().square() * clear
         from_first = (scale - 1) / (2 * scale)  # a cell's first splat is that far before its centre
         shifts = field.shifts.double()[:, None] - field.beside.double()[:, None] - from_first

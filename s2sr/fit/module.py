@@ -194,7 +194,7 @@ class Reconstruction(Problem, lightning.LightningModule):
         before = [] if safe else [p.detach().clone() for p in parameters]
         try:
             super().optimizer_step(epoch, step, optimizer, closure)
-            finite = safe or all(math.isfinite(x) for p in parameters for x in p.detach().aminmax())
+            finite = safe or math.isfinite(sum(x.abs() for p in parameters for x in p.detach().aminmax()))
         except (IndexError, RuntimeError) as error:  # strong_wolfe on a NaN or unbounded objective, or where it is flat
             if safe or (isinstance(error, RuntimeError) and "overflow" not in str(error)):
                 raise

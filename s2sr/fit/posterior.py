@@ -65,14 +65,12 @@ class Deviation(Energy):
 
     @staticmethod
     def forward(ctx, weights: Tensor, roots: Tensor, precision: Tensor) -> Tensor:
-        white = torch.stack(
-            [torch.fft.rfft2(w, norm="ortho").mul_(root) for w, root in zip(weights, roots, strict=True)]
-        )
+        white = torch.fft.rfft2(weights, norm="ortho").mul_(roots)
         white[:, 0, 0] = 0
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         for w, g, z, root in zip(weights, gradient, mix(precision, white), roots, strict=True):
             g.copy_(torch.fft.irfft2(z.mul_(root), s=w.shape, norm="ortho"))
-            value += (w * g).sum() / 2
+            value += torch.linalg.vecdot(w, g).double().sum() / 2
         ctx.save_for_backward(gradient)
         return value
 
@@ -85,8 +83,9 @@ def inverse(correlation: Tensor) -> Tensor:
 @torch.no_grad()
 def stiffness(module: Problem, lattice: Lattice, squared: Tensor) -> Tensor:
     """[b, ...] S^2 / (s^2 P) at frequencies whose |f|^2 is `squared` [...], cycles per LR pixel."""
-    seen = (torch.exp(-2 * (math.pi * lattice.sigma) ** 2 * squared) / lattice.scale).square()
-    return torch.stack([seen / module.spectrum(b, squared) for b in range(len(module.field.bands))])
+    seen = (-4 * (math.pi * lattice.sigma) ** 2 * squared).exp_().div_(lattice.scale**2)
+    powers = torch.stack([module.spectrum(b, squared) for b in range(len(module.field.bands))])
+    return torch.div(seen, powers, out=powers)
 
 
 def posterior(module: Problem) -> Objective:

@@ -54,14 +54,14 @@ class QuasiNewton(Optimizer):
         before = value = evaluate()
         parameters = [p for p in group["params"] if p.grad is not None]
         slope = _taken(parameters)
-        pairs: list[tuple[Vector, Vector, float]] = []
+        pairs: list[tuple[Vector, Vector, Tensor]] = []
         enough = 2 * group["tolerance"] * sum(p.numel() for p in parameters)
         for _ in range(group["max_iter"]):
             direction = _bend(slope, pairs, lambda vectors: self.metric(parameters, vectors))
-            gain = _dot(slope, direction)
+            gain = float(_dot(slope, direction))
             if not enough < gain < math.inf:
                 break
-            gone, length = 0.0, min(1.0, LONGEST / max(float(x.abs()) for d in direction for x in d.aminmax()))
+            gone, length = 0.0, min(1.0, LONGEST / float(_largest(direction)))
             for _ in range(8):
                 _move(parameters, direction, gone - length)
                 gone, found = length, evaluate()
@@ -94,20 +94,25 @@ def _move(parameters: Sequence[Tensor], direction: Vector, length: float) -> Non
         p.add_(d, alpha=length)
 
 
-def _bend(slope: Vector, pairs: Sequence[tuple[Vector, Vector, float]], metric: Callable[[Vector], Vector]) -> Vector:
-    """The inverse curvature times `slope`."""
+def _bend(slope: Vector, pairs: Sequence[tuple[Vector, Vector, Tensor]], metric: Callable[[Vector], Vector]) -> Vector:
+    """The inverse curvature times `slope`. Numbers stay where the vectors are: to read one is to wait for a device."""
     q, shares = [g.clone() for g in slope], []
     for change, bent, curvature in reversed(pairs):
         shares.append(_dot(change, q) / curvature)
         for a, b in zip(q, bent, strict=True):
-            a.sub_(b, alpha=shares[-1])
+            a.addcmul_(b, shares[-1].to(b), value=-1)
     q = metric(q)
     for (change, bent, curvature), share in zip(pairs, reversed(shares), strict=True):
         missing = share - _dot(bent, q) / curvature
         for a, b in zip(q, change, strict=True):
-            a.add_(b, alpha=missing)
+            a.addcmul_(b, missing.to(b))
     return q
 
 
-def _dot(one: Vector, other: Vector) -> float:
-    return sum(float(torch.dot(a.flatten(), b.flatten())) for a, b in zip(one, other, strict=True))
+def _dot(one: Vector, other: Vector) -> Tensor:
+    return torch.stack([torch.dot(a.flatten(), b.flatten()).double() for a, b in zip(one, other, strict=True)]).sum()
+
+
+def _largest(vector: Vector) -> Tensor:
+    """Absolute value."""
+    return torch.stack([x.double() for d in vector for x in d.aminmax()]).abs().max()

@@ -122,7 +122,7 @@ class SplatField(nn.Module):
     def footprints(self, shifts: Tensor) -> Footprints:
         """Of frames at `shifts` [t, 2], as the PSF is now."""
         shifts = shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
-        sigma = torch.hypot(self.sigma_psf, self.sigma_psf.new_tensor(self.lattice.sigma))
+        sigma = torch.hypot(self.sigma_psf, self.sigma_psf.new_full((), self.lattice.sigma))
         return Footprints(self.lattice, 0.5 - shifts[:, None] + self.beside[:, None], self.widths, sigma)
 
     def forward(self) -> Tensor:

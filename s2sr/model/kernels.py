@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress
+from itertools import compress, islice
 
 import torch
 from torch import Tensor
@@ -62,8 +62,9 @@ class Footprints:
         """
         half = self.widths / 2 + tail(self.sigma.dtype) * self.sigma
         everything = (self.centres.amin((0, 1)), self.centres.amax((0, 1)), half, self.sigma)
-        low, high, halves, sigma = torch.cat(everything).nan_to_num().split([2, 2, len(half), len(half)])
-        return low.tolist(), high.tolist(), halves.tolist(), sigma.tolist()
+        found = iter(torch.cat(everything).nan_to_num().tolist())  # at once: a device is waited for
+        low, high, halves, sigma = (list(islice(found, len(x))) for x in everything)
+        return low, high, halves, sigma
 
     @property
     def parameters(self) -> Tensor:

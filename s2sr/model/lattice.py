@@ -77,18 +77,18 @@ class Lattice:
         *,
         normalise: bool = False,
     ) -> Tensor:
-        """sum_k kernel(position - mu_k) w_k over the splats of an axis, at positions [p], LR pixels.
+        """sum_k kernel(position - mu_k) w_k over the splats of an axis, at positions [p] on the CPU, LR pixels.
 
         weights: [b, y, x]; the kernel is zero beyond `reach`. With `normalise` the sum is divided by that over ones:
         NaN where no splat reaches. Returns [b, p, x] along axis 0, [b, y, p] along axis 1.
         """
-        centres = self.centres(axis).to(weights.device)
         shape = list(weights.shape)
         shape[1 + axis] = len(positions)
-        found = weights.new_empty(shape)
-        blocks = positions.to(weights.device).split(BLOCK)
-        for block, target in zip(blocks, found.split(BLOCK, 1 + axis), strict=True):
-            first, last = torch.searchsorted(centres, torch.stack((block.min() - reach, block.max() + reach))).tolist()
+        found, centres = weights.new_empty(shape), self.centres(axis)
+        ends = [torch.stack((block.min() - reach, block.max() + reach)) for block in positions.split(BLOCK)]
+        windows = torch.searchsorted(centres, torch.stack(ends)).tolist()
+        centres, blocks = centres.to(weights.device), positions.to(weights.device).split(BLOCK)
+        for (first, last), block, target in zip(windows, blocks, found.split(BLOCK, 1 + axis), strict=True):
             u = block[:, None] - centres[first:last]
             taps = kernel(u) * (u.abs() <= reach)  # what is smaller yet slows processors down
             total = (taps.sum(-1) if normalise else taps.new_ones(len(taps))).to(weights.dtype)

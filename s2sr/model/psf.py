@@ -28,6 +28,7 @@ MTF_AT_NYQUIST = {
     "B02": 0.304, "B03": 0.276, "B04": 0.233, "B08": 0.222, "B05": 0.343,
     "B06": 0.336, "B07": 0.338, "B8A": 0.325, "B11": 0.21, "B12": 0.19,
 }  # fmt: skip
+WIDEST = 10  # pixels of the band's own grid: no sensor's, and the lattice's margin grows with it
 
 
 def sigma_from_mtf(mtf: float) -> float:
@@ -75,13 +76,13 @@ class PSF:
     def of(self, bands: Sequence[str]) -> Tensor:
         """[b] sigma in pixels of the band's own grid.
 
-        Raises InputError if a band has no value or one that is not positive.
+        Raises InputError if a band has no value or one that is not positive or wider than any sensor's.
         """
         table = self.sigma if isinstance(self.sigma, Mapping) else dict.fromkeys(bands, self.sigma)
         missing = [band for band in bands if band not in table]
         if missing:
             raise InputError(f"psf.sigma has no value for {', '.join(missing)}; it has {', '.join(table)}")
         for band in bands:
-            if not (isinstance(table[band], int | float) and 0 < table[band] < math.inf):
-                raise InputError(f"psf.sigma must be a positive number, not {table[band]} (band {band})")
+            if not (isinstance(table[band], int | float) and 0 < table[band] <= WIDEST):
+                raise InputError(f"psf.sigma must be a positive number up to {WIDEST}, not {table[band]} (band {band})")
         return torch.tensor([float(table[band]) for band in bands])

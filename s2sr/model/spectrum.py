@@ -19,6 +19,7 @@ from torch import Tensor, nn
 CORNER = 0.02  # f0, cycles per LR pixel: larger than any frame shows; it keeps P finite
 RIPPLES = (0.15, 0.22, 0.32, 0.47, 0.69, 1.01)  # cycles per LR pixel; frames show few finer, and count no coarser ones
 TABLE = 4096  # frequencies
+BLOCK = 2**17  # frequencies looked up at a time
 BEND, RIPPLE = 0.2, 0.15  # standard deviations of q and r over scenes, about 0
 
 
@@ -26,12 +27,15 @@ class Spectrum(nn.Module):
     """`coefficients` [b, 3 + k]: log A, p, q and r."""
 
     coefficients: nn.Parameter
+    precision: Tensor  # [3 + k] of the coefficients over scenes: few are far from a power law
 
     def __init__(self, variance: Tensor, *, slope: float | Tensor = 2.5) -> None:
         """A first guess; slope: one or [b]; variance: [b] of the scene in LR pixels, P's integral over |f| < 1/2."""
         super().__init__()
         zero = torch.zeros_like(variance)
         self.coefficients = nn.Parameter(torch.stack((zero, slope + zero, zero, *[zero] * len(RIPPLES)), -1))
+        precision = torch.tensor([0, 0, BEND**-2, *[RIPPLE**-2] * len(RIPPLES)])
+        self.register_buffer("precision", precision.to(variance), persistent=False)
         with torch.no_grad():
             self.coefficients[:, 0] = (variance.clamp(min=1e-10) / self.variance()).log()
 
@@ -59,21 +63,21 @@ class Spectrum(nn.Module):
         coefficients = self.coefficients[band].to(squared.dtype)
         if squared.numel() < TABLE:
             return (self.basis(squared) @ coefficients).exp()
-        level = _level(squared)
-        low, high = level.aminmax()
-        nodes = low + (high - low) / (TABLE - 1) * torch.arange(TABLE, dtype=level.dtype, device=level.device)
+        low, high = (_level(end) for end in squared.aminmax())
+        nodes = low + (high - low) / (TABLE - 1) * torch.arange(TABLE, dtype=squared.dtype, device=squared.device)
         table = _basis(nodes) @ coefficients
-        at = (level - low) * ((TABLE - 1) / (high - low))
-        below = at.long().clamp_(max=TABLE - 2)
-        return torch.lerp(table[below], table[below + 1], at.sub_(below)).exp_()
 
-    def precision(self) -> Tensor:
-        """[3 + k] of the coefficients over scenes: few are far from a power law."""
-        return self.coefficients.new_tensor([0, 0, BEND**-2, *[RIPPLE**-2] * len(RIPPLES)])
+        def between(some: Tensor) -> Tensor:
+            at = (_level(some) - low) * ((TABLE - 1) / (high - low))
+            below = at.long().clamp_(max=TABLE - 2)
+            return torch.lerp(table[below], table[below + 1], at.sub_(below)).exp_()
+
+        # some at a time: they stay in the cache
+        return torch.cat([between(some) for some in squared.flatten().split(BLOCK)]).view_as(squared)
 
     def prior(self) -> Tensor:
         """-log p of bend and ripples but for a constant, nats."""
-        return (self.coefficients.square() @ self.precision()).sum() / 2
+        return (self.coefficients.square() @ self.precision).sum() / 2
 
 
 def _level(squared: Tensor) -> Tensor:

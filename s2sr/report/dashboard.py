@@ -25,7 +25,7 @@ from s2sr.report.charts import MARKED
 from s2sr.report.diagnostics import residual_map, shift_plot
 from s2sr.report.figures import Stretch, pixels, png, rgb
 from s2sr.report.glossary import METRICS, parse
-from s2sr.report.jobs import lines, read_jobs, swept, table
+from s2sr.report.jobs import Job, lines, read_jobs, swept, table
 from s2sr.report.loggers import log_point, wandb_runs, wandb_table
 from s2sr.report.metrics import area_average, bicubic, shift_rmse
 from s2sr.report.products import clearest_frame, observation_rows
@@ -161,29 +161,36 @@ def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
     jobs = read_jobs(folder)
     keys, done = swept(jobs), [job for job in jobs if not job.error]
     axis, numeric, by_line = lines(done, keys)
+    known = [key for key in MARKED if any(job.number(key) is not None for job in done)]
     for run in wandb_runs(logger(folder=folder, group=folder.name, job_type="collate", config={"swept": keys})):
         import wandb
 
-        known = [key for key in MARKED if any(job.number(key) is not None for job in done)]
         for label, members in by_line.items():
             panels = {key: f"scores/{key}" + (f" {label}" if label else "") for key in known}
-            if numeric:
-                run.define_metric(axis, hidden=True)
-                for panel in panels.values():
-                    run.define_metric(panel, step_metric=axis, step_sync=SYNCHRONISED)
-                for job in sorted(members, key=lambda job: job.value(axis) or 0):
-                    found = {panel: y for key, panel in panels.items() if (y := job.number(key)) is not None}
-                    run.log({axis: job.value(axis), **found})
-            else:
-                for key, panel in panels.items():
-                    bars = wandb.Table(
-                        columns=["run", key], data=[[job.label([axis]), job.number(key)] for job in members]
-                    )
-                    run.log({panel: wandb.plot.bar(bars, "run", key, title=panel)})
+            (_log_curves if numeric else _log_bars)(run, axis, members, panels)
         pictures = [name for name in ("sweep.png", "comparison.png") if (folder / name).is_file()]
         run.log({f"pictures/{Path(name).stem}": wandb.Image(str(folder / name)) for name in pictures})
         run.log({"sweep/runs": wandb_table(table(jobs, keys))})
         run.finish()
+
+
+def _log_curves(run: Any, axis: str, members: Sequence[Job], panels: Mapping[str, str]) -> None:
+    """Scores of a sweep against the number that is swept; panels: by score."""
+    run.define_metric(axis, hidden=True)
+    for panel in panels.values():
+        run.define_metric(panel, step_metric=axis, step_sync=SYNCHRONISED)
+    for job in sorted(members, key=lambda job: job.value(axis) or 0):
+        found = {panel: y for key, panel in panels.items() if (y := job.number(key)) is not None}
+        run.log({axis: job.value(axis), **found})
+
+
+def _log_bars(run: Any, axis: str, members: Sequence[Job], panels: Mapping[str, str]) -> None:
+    """The same where names are swept."""
+    import wandb
+
+    for key, panel in panels.items():
+        bars = wandb.Table(columns=["run", key], data=[[job.label([axis]), job.number(key)] for job in members])
+        run.log({panel: wandb.plot.bar(bars, "run", key, title=panel)})
 
 
 def _error_and_sharpness(levels: Sequence[Mapping[str, float]]) -> dict[str, Any]:

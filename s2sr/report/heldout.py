@@ -82,11 +82,12 @@ def baselines(scene: Scene, mean: Tensor, spectrum: Tensor, shifts: Tensor) -> d
 def errors(prefix: str, scene: Scene, predictions: dict[str, Tensor]) -> dict[str, float]:
     """Errors of predictions [t, b, y, x] at the judged samples; NaN where there are none."""
     found = {}
+    judged = scene.judged & scene.measured
     for name, prediction in predictions.items():
         error = (prediction - scene.frames).abs()
         parts = [("", slice(None)), *((f"_{band}", slice(b, b + 1)) for b, band in enumerate(scene.bands))]
         for part, bands in parts:
-            own = error[:, bands][(scene.judged & scene.measured)[:, bands]]
+            own = error[:, bands][judged[:, bands]]
             found[f"{prefix}_rmse{name}{part}"] = float(own.square().mean().sqrt())
             found[f"{prefix}_median{name}{part}"] = float(own.median()) if len(own) else math.nan
     return found
@@ -151,8 +152,10 @@ def deconvolved(mean: Tensor, shifts: Tensor, variance: Tensor) -> Tensor:
     fy, fx = _frequencies(mean)
     ring = (torch.hypot(fy[:, None], fx) * 2 * min(mean.shape[1:])).round().long().flatten()
     power = spectrum.abs().square().flatten(1)
-    radial = torch.zeros(len(mean), int(ring.max()) + 1, device=mean.device).index_add_(1, ring, power)
-    radial = (radial / torch.bincount(ring).clamp(min=1))[:, ring].view_as(spectrum.real)
+    count = torch.bincount(ring).clamp(min=1)
+    radial = power.new_zeros(len(count), len(mean))
+    radial.index_put_((ring,), power.mT, accumulate=True)  # in one order, on every device
+    radial = (radial.mT / count)[:, ring].view_as(spectrum.real)
     passed = (1 - variance[:, None, None] / radial.clamp(min=1e-20)).clamp(min=0)
     jitter = torch.exp(-2j * math.pi * (fy[:, None, None] * shifts[:, 0] + fx[:, None] * shifts[:, 1]))
     return spectrum * passed / jitter.mean(-1)

@@ -124,9 +124,10 @@ def ring_correlation(a: Array, b: Array, scale: int, widths: Array) -> Array:
     found = []
     for x, y, width in zip(a, b, widths, strict=True):
         X, Y = (fft.rfft2(window * (z - np.average(z, weights=window))) for z in (x, y))
+        X[0, 0] = Y[0, 0] = 0  # but for rounding, whose sign would be all that the first ring of a small image holds
         place = np.digitize(width * np.hypot(rows, columns), EDGES).ravel() - 1
-        # rfft2 leaves out the conjugates of all columns but the first, which has its own
-        twice = np.where(columns > 0, 2.0, 1.0)
+        # rfft2 leaves out conjugates, but those of columns that hold their own: the first, the last of an even number
+        twice = np.where((columns > 0) & (columns < scale / 2), 2.0, 1.0)
         both, one, two = (
             np.bincount(place, (v * twice).ravel(), len(EDGES))[: len(RINGS)]
             for v in ((X * Y.conj()).real, abs(X) ** 2, abs(Y) ** 2)
@@ -138,7 +139,7 @@ def ring_correlation(a: Array, b: Array, scale: int, widths: Array) -> Array:
 
 def falling(curve: Array, error: Array) -> Array:
     """The curve [ring] that never rises and is nearest to the given one in units of its error; 0 where not known."""
-    known = np.flatnonzero(error <= KNOWN)
+    known = np.flatnonzero((error <= KNOWN) & np.isfinite(curve))
     found = np.zeros(len(curve))
     # an error of its own for what has none: else one exact ring would outweigh all others
     weights = 1 / (error[known] ** 2 + 0.01**2)

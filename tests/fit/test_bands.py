@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from small_fits import SHIFTS, reconstruction, stage
-from test_posterior import assert_solved_as_directly, power_law
+from small_images import normal, power_law
+from test_posterior import assert_solved_as_directly
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -21,10 +22,6 @@ from s2sr.model.scene import Scene
 
 R = torch.tensor([[1.0, 0.9, -0.3], [0.9, 1.0, 0.1], [-0.3, 0.1, 1.0]], dtype=torch.float64)
 BANDS = ("B02", "B03", "B11")
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def scene(

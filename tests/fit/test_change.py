@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from small_images import normal
 from torch import Tensor
 
 from s2sr.data.demo import Demo
@@ -17,10 +18,6 @@ from s2sr.reconstruction import prepare, reconstruct
 
 SHAPE = (7, 9)
 VARIANCE = torch.full((2, 1, 1), 0.3, dtype=torch.float64)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def power() -> Tensor:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 from small_fits import SHIFTS, reconstruction, solve, stage
-from test_posterior import power_law
+from small_images import normal, power_law
 from torch import Tensor
 
 from s2sr.data.simulate import simulate_scene
-from s2sr.fit import edges
+from s2sr.fit import losses
 from s2sr.fit.edges import (
     EdgePrior,
-    GradientEnergy,
-    differences,
     dimensions,
+    edge_energy,
     edge_metric,
     gradients_of_mean,
     tail_exponent,
     visible_gradients,
 )
+from s2sr.fit.losses import differences
 from s2sr.fit.posterior import FourierMetric, GaussianPrior, closed_form, fourier_metric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.fit.schedules import Constant
@@ -30,20 +31,16 @@ from s2sr.model.psf import transfer
 from s2sr.report.scores import scores
 
 
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
 def test_the_energy_is_that_of_all_rows_at_once(monkeypatch):
     w = normal(2, 7, 6)
     whole = energy(w, 3, 0.7, 0.3)
-    monkeypatch.setattr(edges, "BLOCK", 24)
+    monkeypatch.setattr(losses, "BLOCK", 24)
     assert energy(w, 3, 0.7, 0.3) == pytest.approx(whole, rel=1e-13)
 
 
 def energy(weights: Tensor, scale: int, exponent: float, delta: float) -> float:
     form = torch.eye(len(weights), dtype=weights.dtype)
-    return float(GradientEnergy.apply(weights, scale, form, exponent, delta))
+    return float(edge_energy(weights, scale, form=form, exponent=exponent, delta=delta))
 
 
 # --- its energy
@@ -53,10 +50,11 @@ def energy(weights: Tensor, scale: int, exponent: float, delta: float) -> float:
 @pytest.mark.parametrize(("exponent", "delta"), [(2.0, 0.5), (1.0, 0.1), (0.7, 0.3)])
 def test_the_energy_has_its_gradient(exponent, delta, rows, monkeypatch):
     """However many rows are taken at a time."""
-    monkeypatch.setattr(edges, "BLOCK", 2 * 6 * rows)
+    monkeypatch.setattr(losses, "BLOCK", 2 * 6 * rows)
     form = torch.tensor([[6.0, -2.0], [-2.0, 3.0]], dtype=torch.float64)
     w = normal(2, 5, 6).requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: GradientEnergy.apply(w, 3, form, exponent, delta), (w,))
+    prior = {"form": form, "exponent": exponent, "delta": delta, "factor": 1.7}
+    assert torch.autograd.gradcheck(lambda w: edge_energy(w, 3, **prior), (w,))
 
 
 def test_bands_that_are_alike_cost_the_sum_of_their_own():
@@ -115,12 +113,20 @@ def edged(side: int = 28, seed: int = 2) -> np.ndarray:
     return image
 
 
-def test_at_the_finest_visible_detail_observations_and_prior_tell_as_much():
-    module = reconstruction(scene(power_law(28, 8)), stage(), levels=(4,), noise=0.003).double()
+@pytest.mark.parametrize("masked", [False, True])
+def test_at_the_finest_visible_detail_observations_and_prior_tell_as_much(masked):
+    """Half of every date is masked or nothing."""
+    seen = scene(power_law(28, 8))
+    if masked:
+        valid = (torch.arange(seen.valid.shape[-1]) % 2 == 0).expand(seen.valid.shape)
+        seen = dataclasses.replace(seen, valid=valid, frames=seen.frames * valid)
+    module = reconstruction(seen, stage(), levels=(4,), noise=0.003).double()
     unit, sigma = float(visible_gradients(module)), float(module.field.sigma_psf.detach())
     f = torch.linspace(0.1, 0.9, 801, dtype=torch.float64)
     power = module.spectrum(0, f.square()).detach()
-    ratio = len(SHIFTS) / 0.003**2 * power * torch.tensor([transfer(float(x), sigma) for x in f]).square()
+    ratio = (
+        len(SHIFTS) / (1 + masked) / 0.003**2 * power * torch.tensor([transfer(float(x), sigma) for x in f]).square()
+    )
     last = int((ratio > 1).sum()) - 1
     assert unit == pytest.approx(float(2 * math.pi * f[last] * power[last].sqrt()), rel=0.03)
 
@@ -145,7 +151,7 @@ def test_gradients_of_the_posterior_mean_are_those_of_its_lattice(scale):
     found, cut = gradients_of_mean(module), module.field.lattice.margin * scale
     closed_form(module)
     every = slice(cut, -cut, scale // 2)
-    expected = differences(module.field.weights.detach(), scale)[..., every, every]
+    expected = scale * differences(module.field.weights.detach())[..., every, every]
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7 * float(expected.abs().max()))
 
 

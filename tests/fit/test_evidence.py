@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_fits import reconstruction, solve, stage
-from test_posterior import power_law
+from small_images import power_law
 
 from s2sr.data.simulate import jitter, simulate_scene
 from s2sr.fit.aliases import Aliases

@@ -205,6 +205,14 @@ def test_what_a_scene_shows():
     assert float(masked.noise[3:].mean() / masked.noise[:3].mean()) == pytest.approx(2**0.5, rel=0.1)
 
 
+def test_a_darker_date_tells_as_much_if_its_noise_is_less_too():
+    scene = Demo(size=40, n_dates=6, noise=0.004, changing=0, cloudy=0, gain_std=0, pixels_per_lr=8, bands=BANDS).load()
+    frames = scene.frames.clone()
+    frames[2] /= 2
+    found = observed(replace(scene, frames=frames), shifts=scene.truth.shifts, psf=PSF(0.45)).noise
+    torch.testing.assert_close(found[2], found[[0, 1, 3, 4, 5]].mean(0), rtol=0.2, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["constant", "masked", "tiny", "two"])
 def test_no_scene_is_too_poor_for_a_forecast(kind):
     scene = Demo(size=16, n_dates=3, cloudy=0, pixels_per_lr=8).load()
@@ -228,6 +236,25 @@ def test_twenty_metre_bands_reach_half_as_far():
         observed(s, shifts=scene.truth.shifts, psf=PSF(0.45), noise=0.002).reach(1).all for s in (scene, twin)
     )
     assert coarse < 0.7 * fine
+
+
+def test_a_detector_of_twice_the_width_makes_everything_twice_as_coarse():
+    """Of a scene of twice the size; but for the corner of its spectrum, which stays."""
+    fine = conditions(drawn(8), side=24, slope=2.0)
+    coarse = replace(fine, shape=(48, 48), shifts=2 * fine.shifts, sigma=2 * fine.sigma, widths=2 * fine.widths)
+    assert [2 * f for f in coarse.reach(0)] == pytest.approx(list(fine.reach(0)), rel=0.02)
+    assert coarse.shift_error() == pytest.approx(2 * fine.shift_error(), rel=0.02)
+    still = replace(coarse, shifts=0 * coarse.shifts, noise=1e-2 * coarse.noise)
+    assert max(still.reach(0)) <= 0.25  # cycles per LR pixel, the Nyquist frequency of 20 m
+
+
+def test_bands_of_two_grids_know_the_shifts_together():
+    one, both = conditions(drawn(5), side=24), ("B04", "B11")
+    twin = replace(one, bands=both, noise=one.noise.expand(-1, 2), sigma=one.sigma.expand(2), widths=one.widths)
+    twin = replace(twin, spectrum=Spectrum(0.05**2 * torch.ones(2).double(), slope=2.3))
+    same, mixed = (replace(twin, widths=torch.tensor([1.0, w], dtype=torch.float64)).shift_error() for w in (1, 2))
+    assert same == pytest.approx(one.shift_error() / 2**0.5, rel=1e-6)
+    assert same < mixed < one.shift_error()
 
 
 @pytest.mark.parametrize(("finest", "scale"), [(0.3, 1), (0.5, 1), (0.51, 2), (1.0, 2)])

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from small_images import normal
 from torch import Tensor
 
 from s2sr.fit import losses
@@ -9,10 +10,6 @@ from s2sr.fit.losses import Huber, Misfit, Quadratic, mean_gradient, total_varia
 from s2sr.model.lattice import Lattice
 
 DELTA = 0.1
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 # --- misfit

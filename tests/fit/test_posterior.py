@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_fits import SHIFTS, reconstruction, solve, stage, state
+from small_images import power_law
 
 from s2sr.data.simulate import simulate_scene
 from s2sr.fit.evidence import Evidence, Information
@@ -19,15 +20,6 @@ from s2sr.model.scene import Scene
 from s2sr.report.metrics import shift_rmse
 
 WEIGHTS = [["weights"]]
-
-
-def power_law(side: int, scale: int, seed: int = 0, slope: float = 2.5) -> np.ndarray:
-    """[1, side * scale, side * scale] a periodic scene of standard deviation .05."""
-    rng = np.random.default_rng(seed)
-    f = np.hypot(*np.meshgrid(*[np.fft.fftfreq(side * scale, 1 / scale)] * 2))
-    amplitude = np.where(f > 0, np.maximum(f, 1e-9) ** (-slope / 2), 0)
-    image = np.fft.ifft2(np.fft.fft2(rng.normal(size=f.shape)) * amplitude).real
-    return 0.2 + 0.05 * image[None] / image.std()
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from small_images import normal
 
 from s2sr.fit.quasi_newton import QuasiNewton
-
-
-def normal(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def quadratic(n: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 from small_fits import SHIFTS, reconstruction, solve, stage
-from test_posterior import power_law
+from small_images import power_law
 
 from s2sr.data.simulate import simulate_scene
 from s2sr.fit.losses import Quadratic
@@ -258,6 +258,35 @@ def test_change_that_was_taken_off_counts_as_if_it_were_there(solved):
     assert torch.equal(solved.field.changed, change)
     solved.field.changed.zero_()
     torch.testing.assert_close(found, expected)
+
+
+def test_what_stages_made_of_noise_and_spectrum_does_not_matter(solved):
+    """They may have gone astray, or never asked: the evidence is asked anew."""
+    image = solved.field.render()
+    expected = standard_deviation(solved, image, 2)
+    made = [solved.log_noise, solved.log_change, solved.spectrum.coefficients]
+    kept = [p.detach().clone() for p in made]
+    with torch.no_grad():
+        for p in made:
+            p.add_(2.0)
+    found = standard_deviation(solved, image, 2)
+    for p, value in zip(made, kept, strict=True):
+        assert torch.equal(p.detach(), value + 2.0), "it only asks"
+        p.data.copy_(value)
+    torch.testing.assert_close(found, expected)
+
+
+def test_where_places_change_it_is_larger(scene, solved):
+    """Three of four dates show something else in a block; the image is the same."""
+    there, image = (slice(None, 3), slice(None), slice(2, 12), slice(2, 12)), solved.field.render()
+    frames = scene.frames.clone()
+    frames[there] += 0.05 * torch.randn(frames[there].shape, generator=torch.Generator().manual_seed(0))
+    changing = reconstruction(dataclasses.replace(scene, frames=frames), stage(), levels=(2,), start=SHIFTS)
+    with torch.no_grad():
+        changing.field.weights.copy_(solved.field.weights)
+    found, before = (standard_deviation(module, image, 2)[0] for module in (changing, solved))
+    ratio = found / before
+    assert ratio[8:20, 8:20].median() > 1.05 * ratio[30:, :10].median(), "most of it is detail that no date shows"
 
 
 def test_the_posterior_mean_does_not_depart_from_itself_and_ringing_does(solved):

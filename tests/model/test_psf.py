@@ -51,9 +51,9 @@ def test_one_sigma_for_all_bands_or_one_per_band():
     torch.testing.assert_close(PSF({"B11": 0.5, "B02": 0.3}).of(("B02", "B11")), torch.tensor([0.3, 0.5]))
 
 
-@pytest.mark.parametrize("sigma", [0, -0.4, math.nan, math.inf, "wide", None])
+@pytest.mark.parametrize("sigma", [0, -0.4, 11, math.nan, math.inf, "wide", None])
 def test_a_sigma_that_is_not_a_positive_number_raises(sigma):
-    with pytest.raises(InputError, match=rf"psf.sigma must be a positive number, not {sigma} \(band B02\)"):
+    with pytest.raises(InputError, match=rf"psf.sigma must be a positive number up to 10, not {sigma} \(band B02\)"):
         PSF(sigma).of(("B02",))
 
 

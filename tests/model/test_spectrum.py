@@ -18,7 +18,9 @@ def bent(log_power: float, slope: float, bend: float) -> Spectrum:
 
 
 def test_the_level_is_the_power_at_nyquist():
-    assert float(bent(-3.0, 2.5, 0.2)(0, torch.tensor(0.25, dtype=torch.float64))) == pytest.approx(math.exp(-3))
+    assert float(bent(-3.0, 2.5, 0.2)(0, torch.tensor(0.25, dtype=torch.float64)).detach()) == pytest.approx(
+        math.exp(-3)
+    )
 
 
 @pytest.mark.parametrize(("bend", "slopes"), [(0.0, (2.5, 2.5)), (0.2, (2.14, 2.78))])
@@ -46,10 +48,12 @@ def test_a_ripple_is_where_it_belongs_and_costs_nats():
     torch.testing.assert_close(rippled(0, at).detach().log(), basis)
     torch.testing.assert_close(found, expected, atol=0.02 * RIPPLE, rtol=0)
     assert float(rippled.prior().detach()) == pytest.approx(4.5)
+    between = torch.tensor(RIPPLES[2] * RIPPLES[3], dtype=torch.float64)
+    assert float((rippled(0, between) / plain(0, between)).log().detach()) == pytest.approx(1.5 * RIPPLE, rel=0.05)
 
 
 def test_power_is_finite_at_zero():
-    assert float(bent(0.0, 2.5, 0.1)(0, torch.zeros(()))) < (0.5 / CORNER) ** 3
+    assert float(bent(0.0, 2.5, 0.1)(0, torch.zeros(())).detach()) < (0.5 / CORNER) ** 3
 
 
 @pytest.mark.parametrize("slope", [1.5, 2.0, 2.0 + 1e-8, 2.5, 4.0])

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from s2sr.report.resolution import (
     by_truth,
     crossing,
     curves,
+    falling,
     power_law,
     ring_correlation,
     slopes,
@@ -61,6 +63,23 @@ def test_identical_images_correlate_fully_and_independent_ones_not(shape):
     assert z.std() == pytest.approx(1, rel=0.12)  # measured .97 and .98
 
 
+@pytest.mark.parametrize("shape", [(40, 36), (39, 41)])
+def test_rings_are_those_of_the_whole_transform(shape):
+    """Every frequency once, also those that a real transform leaves out."""
+    a, b = white(1, *shape), white(1, *shape) + white(1, *shape, seed=1)
+    inside = [np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5) for n in shape]
+    fade = [np.sin(np.pi / 2 * np.clip(x / 16, 0, 1)) ** 2 for x in inside]
+    window = fade[0][:, None] * fade[1]
+    X, Y = (np.fft.fft2(window * (z[0] - np.average(z[0], weights=window))) for z in (a, b))
+    f = np.hypot(np.fft.fftfreq(shape[0], 1 / 2)[:, None], np.fft.fftfreq(shape[1], 1 / 2))
+    of_ring = [(f >= low) & (f < high) for low, high in pairwise(EDGES)]
+    one, two, both = ([z[r].real.sum() for r in of_ring] for z in (abs(X) ** 2, abs(Y) ** 2, X * Y.conj()))
+    known = np.array(one) > 1e-9  # there is no more in the mean than rounding
+    expected = np.array(both)[known] / np.sqrt(np.array(one) * two)[known]
+    assert known.sum() > 15
+    assert ring_correlation(a, b, 2, ones(1))[0][known] == pytest.approx(expected)
+
+
 def test_a_low_pass_and_noise_cross_where_they_should():
     sigma, noise, scale, n = 0.4, 0.35, 4, 96
     scene = white(4, n, n)
@@ -85,6 +104,15 @@ def test_a_wider_detector_counts_in_its_own_pixels():
     assert half.frequencies == pytest.approx([0.3])
     assert half.metrics("frc", 10.0)["frc_resolution_m_B11"] == pytest.approx(10 / 0.6)
     assert set(half.metrics("frc", None)) == {"frc_frequency", "frc_frequency_B11"}
+
+
+@pytest.mark.parametrize("n", [14, 18])
+def test_a_small_image_has_no_lowest_ring(n):
+    """None that is not its mean, which is no detail; and missing rings do not pull down the others."""
+    a = white(1, 4 * n, 4 * n)
+    found = ring_correlation(a, a + 0.1 * white(1, 4 * n, 4 * n, seed=1), 4, ones(1))
+    assert np.isnan(found[0, 0])
+    assert falling(found[0], np.zeros(len(RINGS)))[1:].min() > 0.97
 
 
 def test_crossing():
