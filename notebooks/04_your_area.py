@@ -124,7 +124,7 @@ Image(out / "comparison.png")
 # ## Into QGIS
 #
 # Drag `sr.tif` and `observation.tif` into QGIS: they lie on top of each other, in the area's UTM zone. The band
-# descriptions name the bands (for true colour take B04, B03, B02); values are reflectance, so NDVI is
+# descriptions name the bands, true colour comes by itself; values are reflectance, so NDVI is
 # `("sr@4" - "sr@3") / ("sr@4" + "sr@3")` in the raster calculator, without any scaling.
 
 # %%

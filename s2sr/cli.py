@@ -89,12 +89,12 @@ def main(config_name: str) -> None:
     """Compose conf/`config_name` with the command line's overrides, and run every job of it."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print, here and there with a traceback
     try:
-        arguments = quoted(sys.argv[1:])
+        arguments = sys.argv[1:]
         if any(argument.startswith("resume=") for argument in arguments):
             arguments = resumed(arguments)
     except InputError as error:
         sys.exit(f"error: {error}")
-    sys.argv[1:] = arguments
+    sys.argv[1:] = quoted(arguments)
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except (HydraException, OmegaConfBaseException, OSError) as error:
@@ -142,7 +142,9 @@ def job(cfg: DictConfig) -> None:
         reason = str(error)
         if isinstance(error, MemoryError):
             reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"
-        elif not isinstance(error, InputError):
+        elif isinstance(error, OSError) and (folder / "checkpoints" / "last.ckpt").exists():
+            reason += f"; once that is mended, carry on with: python train.py resume={shlex.quote(str(place))}"
+        elif not isinstance(error, InputError | OSError):
             log.exception("the run failed")
         if not sweep:
             sys.exit(f"error: {reason}")

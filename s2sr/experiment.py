@@ -23,13 +23,14 @@ from s2sr.fit.uncertainty import clear_count, standard_deviation
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
-from s2sr.observations import configuration, observe
-from s2sr.reconstruction import reconstruct, solve_again
+from s2sr.observations import configuration, observe, usable
+from s2sr.raster import metres
+from s2sr.reconstruction import check_fit, reconstruct, solve_again
 from s2sr.report import intervals
 from s2sr.report.comparison import comparison
 from s2sr.report.consistency import brightness, consistency, maps
 from s2sr.report.dated import dated, observed_on
-from s2sr.report.figures import Stretch, metres_per_pixel, rgb, save, write_png
+from s2sr.report.figures import Stretch, rgb, save, write_png
 from s2sr.report.loggers import summarise
 from s2sr.report.products import Product, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
 from s2sr.report.resolution import by_halves, by_truth, curves
@@ -48,8 +49,13 @@ def load_scene(root: str | Path, **options: Any) -> Scene:
 
 
 def super_resolve(scene: Scene, *overrides: str) -> SplatField:
-    """The field fitted to a scene, by a configuration with overrides as on the command line."""
-    return reconstruct(scene, configuration(*overrides)).field
+    """The field fitted to a scene, by a configuration with overrides as on the command line, but for those of data.
+
+    Raises InputError as `usable` and `reconstruct` do.
+    """
+    cfg = configuration(*overrides)
+    check_fit(cfg)
+    return reconstruct(usable(scene.crop(cfg.crop) if cfg.crop else scene, cfg), cfg).field
 
 
 def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool = False) -> dict[str, Any]:
@@ -59,6 +65,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     Raises what `observe` and `reconstruct` raise.
     """
     start = time.perf_counter()
+    check_fit(cfg)
     scene = observe(cfg)
     log.info("%s", scene)
     module = reconstruct(scene, cfg, folder=folder, group=group, resume=resume).cpu()
@@ -126,7 +133,8 @@ def made(module: Reconstruction, image: Tensor, scale: int) -> Product:
 
 def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> dict[str, float]:
     """The resolution by the truth, where it is known, and by two halves of the dates if asked for, with frc.png."""
-    scene, field, metre = module.scene, module.field, metres_per_pixel(module.scene.grid)
+    scene, field = module.scene, module.field
+    _, metre = metres(scene.grid) or (None, None)
     dy, dx = offset_to_truth(scene, field.shifts.detach()).tolist()
     truth = by_truth(scene, field, (dy, dx)) if scene.truth else None
     found = truth.metrics("truth", metre) if truth else {}

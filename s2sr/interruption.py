@@ -37,7 +37,8 @@ def interruptible(then: str = "") -> Iterator[None]:
 
     In the background, where a shell has SIGINT ignored, it stays so.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
         signal.signal(signal.SIGINT, ctrl_c)
     try:
         yield
@@ -47,3 +48,6 @@ def interruptible(then: str = "") -> Iterator[None]:
         said = str(error) if isinstance(error, KeyboardInterrupt) else ""
         print("\n" + "; ".join(filter(None, ("interrupted", said or then))), file=sys.stderr)
         sys.exit(130)
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -16,8 +17,12 @@ from s2sr.data.geotiff import clearest
 from s2sr.data.registration import estimate_shifts
 from s2sr.data.repeats import first_of_each
 from s2sr.errors import InputError
+from s2sr.model.psf import DETECTOR_WIDTH
 from s2sr.model.scene import Scene
 from s2sr.overrides import CONF, quoted
+from s2sr.raster import metres
+
+log = logging.getLogger(__name__)
 
 GROUPS = ("data", "psf", "c2f", "strategy", "misfit", "logger", "trainer", "radiometry", "report", "holdout")
 SMALLEST = 4  # LR pixels along an axis: of less there is nothing to register
@@ -68,14 +73,27 @@ def check(cfg: DictConfig) -> None:
 def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:
     """The scene that a configuration names: loaded, cropped, the clearest `n_obs` observations.
 
-    fetch: let the source get what is missing. Raises InputError where less than two observations are left, frames are
-    too small to register, or a band shows nothing.
+    fetch: let the source get what is missing. Raises InputError as the source and `usable` do.
     """
     check(cfg)
     source = build(cfg.data)
     if fetch:
         source.prepare()
-    scene = source.load(crop=cfg.crop)
+    return usable(source.load(crop=cfg.crop), cfg)
+
+
+def usable(scene: Scene, cfg: DictConfig) -> Scene:
+    """What can be used of a scene: the `n_obs` clearest observations that show something of their own.
+
+    Raises InputError where less than two are left, frames are too small to register, or a band shows nothing.
+    """
+    size = metres(scene.grid)
+    if size and DETECTOR_WIDTH.keys() & scene.bands and not all(0.9 < side / 10 < 1.1 for side in size):
+        log.warning(
+            "pixels of %.3g x %.3g m on the ground are taken for the 10 m of Sentinel-2's own grid: neither the PSF "
+            "nor lengths will be right; bring all files onto the 10 m grid of their UTM zone",
+            *size,
+        )
     if min(scene.grid.shape) < SMALLEST:
         rows, columns = scene.grid.shape
         raise InputError(f"a scene of {rows} x {columns} pixels is too small; it takes {SMALLEST} along each axis")
@@ -88,9 +106,9 @@ def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:
     if cfg.n_obs is not None:
         scene = clearest(scene, cfg.n_obs)
     for b, band in enumerate(scene.bands):
-        seen = scene.frames[:, b][scene.valid[:, b]]
-        if not len(seen) or seen.min() == seen.max():
-            what = f"is {seen[0]:g} everywhere" if len(seen) else "has no valid sample in any observation"
+        samples = scene.frames[:, b][scene.valid[:, b]]
+        if not len(samples) or samples.min() == samples.max():
+            what = f"is {samples[0]:g} everywhere" if len(samples) else "has no valid sample in any observation"
             raise InputError(f"band {band} {what}: leave it out by data.bands=[...]")
     if len(scene) < 2:
         raise InputError(f"{len(scene)} usable observations; a reconstruction needs 2 and is good from 8")
@@ -104,6 +122,14 @@ def register(scene: Scene) -> tuple[Scene, Tensor]:
     """
     found = estimate_shifts(scene)
     kept = found.trusted.nonzero()[:, 0].tolist()
-    if len(kept) == len(scene) or len(kept) < max(2, len(scene) / 2):
+    if len(kept) < max(2, len(scene) / 2):
+        log.warning(
+            "only %d of %d observations match the others: the scene is too small, or changes too much, to tell. All "
+            "are used, and those that do not are taken to be unshifted at first",
+            len(kept),
+            len(scene),
+        )
         return scene, found.shifts
-    return scene.select(kept, "it does not match the others"), found.shifts[kept]
+    for t in sorted(set(range(len(scene))) - set(kept)):
+        log.warning("%s: left out, as it does not match the others (%s)", scene.observations[t].name, found.evidence(t))
+    return (scene.select(kept, "it does not match the others") if len(kept) < len(scene) else scene), found.shifts[kept]

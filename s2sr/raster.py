@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
+from rasterio.warp import transform
 
 from s2sr.model.grid import Grid
+
+COLOURS = {"B04": ColorInterp.red, "B03": ColorInterp.green, "B02": ColorInterp.blue}
+RADIUS, ECCENTRICITY = 6378137.0, 0.0818192  # of WGS 84: equator, metres
 
 
 def placed(grid: Grid) -> dict[str, Any]:
@@ -21,7 +29,31 @@ def grid_of(source: rasterio.DatasetReader) -> Grid:
     return Grid(source.crs.to_string() if source.crs else None, source.transform[:6], source.shape)
 
 
+def name_bands(target: rasterio.io.DatasetWriter, bands: Sequence[str]) -> None:
+    """Band descriptions; and true colour for viewers, who would show the first three bands as red, green and blue."""
+    target.descriptions = tuple(bands)
+    if COLOURS.keys() <= set(bands):
+        target.colorinterp = [COLOURS.get(band, ColorInterp.undefined) for band in bands]
+
+
 def lies_on(source: rasterio.DatasetReader, grid: Grid) -> bool:
     """Whether an open raster has the grid's size and CRS, and its transform but for rounding."""
     same = source.shape == tuple(grid.shape) and source.crs == CRS.from_string(str(grid.crs))
     return same and source.transform.almost_equals(Affine(*grid.transform), precision=1e-6)
+
+
+def metres(grid: Grid) -> tuple[float, float] | None:
+    """On the ground, of a step to the next row and to the next column in the grid's middle; None if the CRS is unknown.
+
+    By the radii of curvature of the WGS 84 ellipsoid there: map units are degrees, feet, or metres that Mercator has
+    stretched.
+    """
+    if grid.crs is None or not ((crs := CRS.from_user_input(grid.crs)).is_projected or crs.is_geographic):
+        return None
+    row, column = (n / 2 for n in grid.shape)
+    x, y, _ = grid.matrix @ [[column, column, column + 1], [row, row + 1, row], [1, 1, 1]]
+    longitude, latitude = map(np.radians, transform(crs, "EPSG:4326", x, y))
+    curved = 1 - ECCENTRICITY**2 * math.sin(latitude[0]) ** 2
+    north, east = RADIUS * (1 - ECCENTRICITY**2) / curved**1.5, RADIUS / curved**0.5 * math.cos(latitude[0])
+    down, right = np.hypot(north * (latitude[1:] - latitude[0]), east * (longitude[1:] - longitude[0])).tolist()
+    return down, right

@@ -40,14 +40,34 @@ from s2sr.report.products import check_disk, clear
 log = logging.getLogger(__name__)
 
 
+def check_fit(cfg: DictConfig) -> None:
+    """Raises InputError for what cannot be fitted whatever the scene is: before one is fetched for it."""
+    check(cfg)
+    ladder(cfg)
+    stages_of(cfg)
+    for key in ("psf", "misfit", "holdout"):
+        build(cfg[key])
+
+
+def stages_of(cfg: DictConfig) -> dict[str, Stage]:
+    """The strategy. Raises InputError for a stage that is none, by its name, and if none of them fits anything."""
+    stages = {}
+    for name, node in cfg.strategy.items():
+        try:
+            stages[name] = build(node)
+        except InputError as error:
+            raise InputError(f"strategy.{name}: {error}") from error
+    if not any(stage.blocks for stage in stages.values()):
+        raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
+    return stages
+
+
 def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
     """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
 
     Raises InputError where that leaves too little to fit, or there is nothing that fits.
     """
-    stages = build(cfg.strategy)
-    if not any(stage.blocks for stage in stages.values()):
-        raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
+    stages = stages_of(cfg)
     if cfg.holdout is None:
         return scene, stages, None
     holdout = build(cfg.holdout)
@@ -171,7 +191,7 @@ def train(
 def trainer_of(cfg: DictConfig, **options: Any) -> lightning.Trainer:
     """As configured; `auto` is the processor unless there is a CUDA device.
 
-    Raises InputError for what it cannot be, such as on a device without double precision.
+    Raises InputError for what it cannot be, such as on a device without double precision, or on several.
     """
     settings = build(cfg.trainer)
     if settings.get("accelerator") == "auto":  # Lightning would take Apple's GPU, too, which has no double precision
@@ -186,6 +206,8 @@ def trainer_of(cfg: DictConfig, **options: Any) -> lightning.Trainer:
                 enable_model_summary=False,
             )
         torch.zeros((), dtype=torch.float64, device=trainer.strategy.root_device)
+        if trainer.world_size > 1:
+            raise ValueError(f"devices={settings['devices']}: a fit runs on one")
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: {error}") from error
     return trainer

@@ -1,5 +1,6 @@
 """Each bad input: one clear line on stderr, a non-zero exit, no traceback, nothing half-written."""
 
+import re
 import shutil
 import sys
 
@@ -190,11 +191,15 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("c2f.levels=[fine]", "positive integers"),
         ("c2f.levels=[3,4]", "3 does not divide 4"),
         ("c2f.levels=[4,2]", "4 does not divide 2"),
-        ("psf.sigma=0", "psf.sigma must be a positive number up to 10, not 0"),
-        ("psf.sigma=-0.4", "psf.sigma must be a positive number up to 10, not -0.4"),
-        ("psf.sigma=1e6", "psf.sigma must be a positive number up to 10, not 1000000.0"),
-        ("psf.sigma=wide", "psf.sigma must be a positive number up to 10, not wide"),
-        ("strategy.coarse_to_fine.steps=0", "at least 1"),
+        ("psf.sigma=0", "psf.sigma must be a positive number up to 2 pixels of the band's own grid, not 0"),
+        ("psf.sigma=-0.4", "psf.sigma must be a positive number up to 2 pixels of the band's own grid, not -0.4"),
+        ("psf.sigma=1e6", "psf.sigma must be a positive number up to 2 pixels of the band's own grid, not 1000000.0"),
+        ("psf.sigma=wide", "psf.sigma must be a positive number up to 2 pixels of the band's own grid, not wide"),
+        ("psf.sigma.B03=4.1", "up to 2 pixels of the band's own grid, not 4.1 (band B03)"),  # metres
+        (
+            "strategy.coarse_to_fine.steps=0",
+            "strategy.coarse_to_fine: a stage needs steps, rounds and part of at least 1",
+        ),
         ("strategy.coarse_to_fine.blocks=[[weigths]]", "weigths"),
         ("strategy.coarse_to_fine.levels=fine", "choose from all, coarsest, seen, finer, finest"),
         ("strategy.coarse_to_fine.steps=many", "full_key: strategy.coarse_to_fine"),
@@ -208,6 +213,7 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("seed=99999999999", "seed=99999999999: it must be less than 4294967296"),
         ("trainer.accelerator=abacus", "trainer: You selected an invalid accelerator"),
         ("+trainer.max_epochs=3", "trainer: "),
+        ("trainer.devices=2", "trainer: devices=2: a fit runs on one"),
         ("data.size=0", "data.size=0"),
         ("report.date=2030-01-01", "no observation within 10 days; there are 2023-05-02, "),
         ("report.date=june", "report.date=june: not a date such as 2024-06-01"),
@@ -222,6 +228,19 @@ def test_an_impossible_value(refused, override, said):
     assert said in refused(override)
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("c2f.levels=[3,4]", "3 does not divide 4"),
+        ("holdout.judged=1", "holdout.judged=1"),
+        ("psf.learn=3", "psf.learn=3"),
+        ("psf.sigma=4.1", "not 4.1"),
+    ],
+)
+def test_what_can_be_told_without_a_scene_is_told_before_one_is_fetched(refused, override, said):
+    assert said in refused(override, data="nowhere")
+
+
 def test_too_few_dates_to_split(refused):
     assert "report.frc=true splits the dates in two halves: 3 are too few" in refused("report.frc=true", "n_obs=3")
 
@@ -230,7 +249,7 @@ def test_not_enough_disk(refused, monkeypatch):
     monkeypatch.setattr(products.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
     line = refused()
     assert "of disk" in line
-    assert "0.00 GB are free" in line
+    assert "0 MB are free" in line
 
 
 def test_not_enough_memory(refused, monkeypatch):
@@ -251,3 +270,14 @@ def test_the_program_itself(tmp_path):
     assert done.stderr == "error: crop=99 does not fit the scene of 24 x 24 pixels\n"
     assert "Traceback" not in done.stdout
     assert nothing_written(tmp_path / "out")
+
+
+def test_what_a_disk_refuses_is_one_line_and_no_end(tmp_path):
+    (tmp_path / "out" / "sr.tif").mkdir(parents=True)
+    done = run(*TINY, "logger=csv", "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.fullmatch(r"error: .*sr\.tif.*; .* carry on with: python train\.py resume=out\n", done.stderr)
+    (tmp_path / "out" / "sr.tif").rmdir()
+    assert run("resume=out", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "sr.tif").is_file()

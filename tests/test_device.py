@@ -158,17 +158,17 @@ def clouded() -> Scene:
 
 
 def test_every_stage_of_bayes(clouded):
-    """Measured 13 waits an evaluation, whatever is done before and after them included."""
+    """Measured 9.8 waits an evaluation, whatever is done before and after them included."""
     _, there = both(clouded, "strategy=bayes", "psf=auto", "c2f.levels=[2,4]", "threads=1")
     assert {sampling.pitch for sampling in there.field.samplings} == {1, 2}
-    assert second.waits.total() < 20 * there.evals, second.waits
+    assert second.waits.total() < 12 * there.evals, second.waits
 
 
 def test_every_stage_of_the_method(clouded):
-    """Warm-up, coarse to fine, polish; torch's L-BFGS itself waits some 20 times an evaluation."""
+    """Warm-up, coarse to fine, polish: 12.3 waits an evaluation, as torch's L-BFGS reads every inner product."""
     fine = [f"strategy.coarse_to_fine.{key}" for key in ("rounds=1", "steps=1", "optimizer.max_iter=5")]
     _, there = both(clouded, "strategy=lbfgs_adam", "strategy.polish.steps=9", "c2f.levels=[1,2]", "threads=1", *fine)
-    assert second.waits.total() < 30 * there.evals, second.waits
+    assert second.waits.total() < 15 * there.evals, second.waits
     both(clouded, "strategy=adam_lbfgs", "strategy.warm_up.steps=9", "c2f.levels=[1,2]", "threads=1", *fine)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -23,14 +26,14 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "data": {"errors", "model", "raster"},
     "fit": {"errors", "model"},
     "report": {"errors", "model", "raster"},
-    "observations": {"errors", "overrides", "model", "data"},
+    "observations": {"errors", "overrides", "raster", "model", "data"},
     "reconstruction": {"errors", "model", "data", "fit", "report", "observations"},
-    "experiment": {"model", "data", "fit", "report", "observations", "reconstruction"},
+    "experiment": {"raster", "model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"overrides", "cli"},
     "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
     "cli": {"errors", "interruption", "overrides", "report", "experiment"},
 }
-HYDRA = {"s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
+HYDRA = {"s2sr/overrides.py", "s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
 OMEGACONF = {
     f"s2sr/{name}.py" for name in ("observations", "reconstruction", "experiment", "cli", "download", "forecast")
 }
@@ -109,6 +112,44 @@ def test_the_command_line_imports_what_is_heavy_late():
 def test_the_scripts_only_open_the_door():
     for script in ROOT.glob("*.py"):
         assert tops(imports(script)) <= {"s2sr"} | sys.stdlib_module_names, script.name
+
+
+def declared(*names: str) -> set[str]:
+    """The distributions that pyproject.toml asks for: for the package, and with these extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [line for name in names for line in project["optional-dependencies"][name]]
+    return {re.match(r"[\w-]+", line)[0].lower() for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"), [(["s2sr"], []), (["tests", "benchmarks", "notebooks", "docs"], ["dev", "joblib"])]
+)
+def test_what_is_imported_is_declared_and_not_left_to_others_dependencies(folders, extras):
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    own = {path.stem for path in paths} | {"s2sr"} | sys.stdlib_module_names
+    used = set().union(*(tops(imports(path)) for path in paths)) - own
+    offered = packages_distributions()
+    missing = {name for name in used if not {d.lower() for d in offered[name]} & declared(*extras)}
+    assert not missing
+
+
+def test_a_folder_of_the_packages_name_does_not_hide_it(tmp_path):
+    """The clone is one, in the folder that holds it."""
+    (tmp_path / "s2sr").mkdir()
+    command = [sys.executable, "-c", "import s2sr; print(s2sr.InputError.__module__)"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("s2sr.errors", "")
+
+
+def test_the_package_names_what_it_offers():
+    command = [
+        sys.executable,
+        "-c",
+        "import s2sr; print(s2sr.__version__, *dir(s2sr), *(getattr(s2sr, n) for n in dir(s2sr)))",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("0.")
+    assert {"Demo", "InputError", "Scene", "configuration", "load_scene", "super_resolve"} <= set(done.stdout.split())
 
 
 def test_the_reader_of_imports_sees_them():

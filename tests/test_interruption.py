@@ -53,6 +53,7 @@ def test_what_is_said_where_it_was_caught_counts_more(ctrl_c, capsys):
 def test_other_errors_pass(ctrl_c):
     with pytest.raises(ValueError, match="of its own"), interruptible():
         raise ValueError("of its own")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_in_the_background_it_stays_ignored(ctrl_c):

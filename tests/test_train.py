@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.windows import Window
-from runs import LBFGS, PRODUCTS, ROOT, SCENE, run
+from runs import LBFGS, PRODUCTS, SCENE, run
 
 from s2sr import experiment
 from s2sr.data.demo import Demo
@@ -186,8 +186,18 @@ def test_real_scene(shared_data, tmp_path):
         assert product.read(1).mean() == pytest.approx(part.mean(), rel=0.05)
 
 
-def test_both_programs_explain_themselves(tmp_path):
-    assert (ROOT / "train.py").is_file()
-    done = run("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "strategy: adam, adam_lbfgs" in done.stdout
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("train.py", ("train is powered by", "strategy: adam, adam_lbfgs", "docs/configuration.md")),
+        ("sweep.py", ("sweep is powered by", "strategy: adam, adam_lbfgs", "docs/configuration.md")),
+        ("s2sr.download", ("python -m s2sr.download data.bbox=",)),
+        ("s2sr.forecast", ("python -m s2sr.forecast data.root=",)),
+        ("s2sr.report", ("python -m s2sr.report FOLDER",)),
+    ],
+)
+def test_all_programs_explain_themselves(tmp_path, script, said):
+    done = run("--help", cwd=tmp_path, script=script)
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in said:
+        assert words in done.stdout

@@ -85,7 +85,7 @@ class Demo:
         """Write the scene as a scene folder, one GeoTIFF per date, clouds left in; returns the folder."""
         import rasterio
 
-        from s2sr.raster import placed
+        from s2sr.raster import name_bands, placed
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ class Demo:
                 compress="deflate",
             ) as out:
                 out.write(np.concatenate([bands, classes[None].astype(np.uint16)]))
-                out.descriptions = (*self.bands, "SCL")
+                name_bands(out, (*self.bands, "SCL"))
                 out.scales = (*[DN] * n, 1.0)
                 out.offsets = (0.0,) * (n + 1)
                 out.update_tags(datetime=date.isoformat())

@@ -1,9 +1,9 @@
 """A scene folder: one GeoTIFF per observation, all on one grid (CRS, transform, size).
 
-Band descriptions name the bands. reflectance = DN * scale + offset by each band's own tags; integers whose tags are
-absent (scale 1, offset 0) take 1e-4 and 0, floats are reflectance already. nodata by the file, else 0 for integers.
-A band SCL masks. The tag `datetime` (ISO 8601), else the date in the file's name, says when. Read: *.tif and *.tiff
-directly in the folder, except `basemap.tif` and hidden files.
+Band descriptions name the bands (B2 and b02 are B02). reflectance = DN * scale + offset by each band's own tags;
+integers whose tags are absent (scale 1, offset 0) take 1e-4 and 0, floats are reflectance already. nodata by the file,
+else 0 for integers. A band SCL masks. The tag `datetime` (ISO 8601), else the date in the file's name, says when. Read:
+*.tif and *.tiff directly in the folder, except `basemap.tif` and hidden files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,15 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from s2sr.data.masks import measured, scl_mask
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
-from s2sr.model.scene import Observation, Scene
+from s2sr.model.scene import Observation, Scene, iso
 from s2sr.raster import grid_of
 
 log = logging.getLogger(__name__)
 
 OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")  # 10 m and 20 m
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+DARK = 0.03  # reflectance that something in any place exceeds
+BAND = re.compile(r"B(0?[1-9]|1[0-2]|8A)", re.IGNORECASE)
 DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:T(\d\d):?(\d\d):?(\d\d))?(?!\d)")
 
 
@@ -76,8 +78,11 @@ class SceneFolder:
             raise InputError(self._too_few(used, cloudy, excluded))
         if len(used) < 5:
             log.warning("%s: only %d usable observations; 8 or more are advisable", self.root, len(used))
-        if valid[0].any() and (typical := np.median(frames[0][valid[0]])) > 2:
-            log.warning("%s: a median reflectance of %.4g: are scale and offset tags missing?", files[0].name, typical)
+        if len(values := frames[0][valid[0]]):
+            typical, most = np.median(values), values.max()  # digital numbers as floats; eight bits, of a picture
+            odd = f"median reflectance of {typical:.4g}" if typical > 2 else f"largest reflectance of {most:.4g}"
+            if typical > 2 or most < DARK:
+                log.warning("%s: a %s: are scale and offset tags missing?", used[0].name, odd)
         return Scene(
             frames=torch.from_numpy(frames[: len(used)]),
             valid=torch.from_numpy(valid[: len(used)]),
@@ -122,7 +127,7 @@ class SceneFolder:
         return sorted(files, key=lambda file: (file.datetime, file.name)), excluded
 
     def _choose_bands(self, files: list[_File]) -> tuple[str, ...]:
-        chosen = tuple(dict.fromkeys(self.bands or OPTICAL))
+        chosen = tuple(dict.fromkeys(_canonical(str(band)) for band in self.bands or OPTICAL))
         for file in files:
             present = f"({', '.join(file.bands)})"
             if self.bands:
@@ -131,8 +136,8 @@ class SceneFolder:
                         raise InputError(f"{file.name}: band {band} is not in {present}; choose data.bands=[...]")
             elif not set(chosen) & set(file.bands):
                 raise InputError(
-                    f"{file.name}: none of {', '.join(chosen)}, which the files before it have, is in {present}; "
-                    f"choose data.bands=[...] or data.exclude=[{file.name}]"
+                    f"{file.name}: its bands {present} are none of {', '.join(chosen)}; name them so by their band "
+                    f"descriptions, choose data.bands=[...] or data.exclude=[{file.name}]"
                 )
             chosen = tuple(band for band in chosen if band in file.bands)
         return chosen
@@ -255,16 +260,23 @@ def _describe(path: Path) -> _File:
         return _File(
             path=path,
             datetime=_when(path, tags.get("datetime")),
-            bands=tuple(name or f"unnamed {i}" for i, name in enumerate(source.descriptions, 1)),
+            bands=tuple(_canonical(name or f"unnamed {i}") for i, name in enumerate(source.descriptions, 1)),
             grid=grid_of(source),
             attribution=tags.get("attribution", ATTRIBUTION),
         )
 
 
+def _canonical(band: str) -> str:
+    """B02 for B2 (Earth Engine's name of it) and b02, SCL for scl; other names as they are."""
+    if found := BAND.fullmatch(band):
+        return f"B{found[1].upper():0>2}"
+    return "SCL" if band.upper() == "SCL" else band
+
+
 def _when(path: Path, tag: str | None) -> str:
     if tag is not None:
         try:
-            return _iso(datetime.fromisoformat(tag))
+            return iso(datetime.fromisoformat(tag))
         except ValueError:
             raise InputError(f"{path.name}: its tag datetime={tag} is not ISO 8601 (2023-06-23T10:00:31Z)") from None
     if (when := _date_in(path.stem)) is None:
@@ -276,16 +288,10 @@ def _date_in(name: str) -> str | None:
     for match in DATE_IN_NAME.finditer(name):
         year, _, *rest = match.groups(default="0")
         try:
-            return _iso(datetime(int(year), *map(int, rest)))  # type: ignore[arg-type]
+            return iso(datetime(int(year), *map(int, rest)))  # type: ignore[arg-type]
         except ValueError:  # eight digits that are not a date
             continue
     return None
-
-
-def _iso(when: datetime) -> str:
-    """UTC, so that the text sorts like the time; a time without a zone is taken as UTC."""
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _check_one_grid(files: Sequence[_File]) -> None:

@@ -18,7 +18,6 @@ Left out: rotation, scale, one shift per band, displacements that vary over the 
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 
@@ -30,10 +29,8 @@ from torch.nn import functional
 from s2sr.model.psf import detector_widths
 from s2sr.model.scene import Scene
 
-log = logging.getLogger(__name__)
-
 FINE, SMOOTH = 0.5, 1.5  # LR pixels: standard deviations of the Gaussians whose difference is the band
-TRUST, CHANCE = 0.25, 4.0  # a peak under TRUST + CHANCE / sqrt(samples) says nothing: other places reach that
+TRUST, CHANCE = 0.25, 4.0  # a peak says nothing that lies under TRUST by CHANCE standard deviations: other places do
 
 
 @dataclass(frozen=True)
@@ -43,18 +40,27 @@ class Registration:
     shifts: Tensor  # [t, 2] float32 (dy, dx) LR pixels, zero mean over the trusted observations, 0 for the others
     trusted: Tensor  # [t] bool
     correlation: Tensor  # [t] with the mean of the others at the peak, -1 to 1
+    samples: Tensor  # [t] that it is of, in the band that has most
+    found: Tensor  # [t, 2] as shifts, also of those that are not trusted
+
+    def evidence(self, t: int) -> str:
+        """What there is for the shift of an observation, in words."""
+        dy, dx = self.found[t].tolist()
+        return (
+            f"correlation {self.correlation[t]:.2f} over {self.samples[t]:.0f} pixels at a shift of {dy:.2f}, {dx:.2f}"
+        )
 
 
 def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
     """The shift of each observation against the mean of the others that can be trusted.
 
     An observation whose correlation is low, or that seems further off than `max_shift` LR pixels along an axis, is not
-    trusted: a warning names it, its shift is 0, and it enters neither the others' reference nor the zero mean.
+    trusted: its shift is 0, and it enters neither the others' reference nor the zero mean.
     """
     t, _, y, x = scene.frames.shape
     shifts, correlation, trusted = torch.zeros(t, 2), torch.zeros(t), torch.ones(t, dtype=torch.bool)
     if t < 2:
-        return Registration(shifts, trusted, correlation)
+        return Registration(shifts, trusted, correlation, torch.zeros(t), shifts)
 
     frames, weights = _band_passed(scene)
     per_band = 1 / detector_widths(scene.bands) ** 2  # the samples of a resampled 20 m band repeat each other
@@ -72,7 +78,9 @@ def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
             steps = [_polish(*each, per_band) for each in one_by_one]
             correlation, samples, step = map(torch.cat, zip(*steps, strict=True))
         shifts = shifts + step * (t - 1) / t
-        trusted = correlation >= TRUST + CHANCE / samples.clamp(min=1).sqrt()
+        # Fisher's z: of the same standard deviation whatever the correlation, also where there are few samples
+        least = math.atanh(TRUST) + CHANCE / (samples - 3).clamp(min=1e-3).sqrt()
+        trusted = correlation.clamp(max=1 - 1e-6).atanh() >= least
         if trusted.sum() >= 2:
             shifts = shifts - shifts[trusted].mean(0)
         trusted &= (shifts.abs() <= max_shift).all(1)
@@ -80,11 +88,8 @@ def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
             trusted[:] = False
             break
 
-    for i in (~trusted).nonzero()[:, 0].tolist():
-        found = f"correlation {correlation[i]:.2f}, shift {shifts[i, 0]:.2f}, {shifts[i, 1]:.2f} LR pixels"
-        log.warning("%s: registration failed (%s)", scene.observations[i].name, found)
-    centre = shifts[trusted].mean(0) if trusted.any() else 0
-    return Registration(torch.where(trusted[:, None], shifts - centre, 0), trusted, correlation)
+    found = shifts - (shifts[trusted].mean(0) if trusted.any() else 0)
+    return Registration(torch.where(trusted[:, None], found, 0), trusted, correlation, samples, found)
 
 
 def _band_passed(scene: Scene) -> tuple[Tensor, Tensor]:

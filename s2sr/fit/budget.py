@@ -75,9 +75,8 @@ class Budget:
 
     def __str__(self) -> str:
         minutes = f"{self.seconds / 60:.0f} min" if self.seconds > 120 else f"{self.seconds:.0f} s"
-        return (
-            f"needs at most about {minutes}, {self.memory / 1e9:.1f} GB of memory and {self.disk / 1e6:.0f} MB of disk"
-        )
+        megabytes = max(self.disk / 1e6, 1)
+        return f"needs at most about {minutes}, {self.memory / 1e9:.1f} GB of memory and {megabytes:.0f} MB of disk"
 
     def check_memory(self, available: float) -> None:
         """Raises InputError, naming the crop that would fit, if the run needs more than the available bytes."""

@@ -72,7 +72,9 @@ class Stage:
             raise InputError(f"a stage's levels are {self.levels!r}; choose from {', '.join(LEVELS)}")
         if min(self.steps, self.rounds, self.part) < 1:
             counts = f"{self.steps}, {self.rounds}, {self.part}"
-            raise InputError(f"a stage needs steps, rounds and part of at least 1, not {counts}")
+            raise InputError(
+                f"a stage needs steps, rounds and part of at least 1, not {counts}; ~strategy.NAME leaves a stage out"
+            )
         if self.stop_on not in (None, "validation"):
             raise InputError(f"a stage's stop_on is {self.stop_on!r}; choose validation, or null")
         if not all(self.tv(progress) >= 0 for progress in (0.0, 0.5, 1.0)):

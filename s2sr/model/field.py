@@ -25,7 +25,7 @@ from s2sr.model.grid import Grid
 from s2sr.model.kernels import Footprints
 from s2sr.model.lattice import Lattice, margin_of
 from s2sr.model.observe import Blur, Observe
-from s2sr.model.psf import PSF, detector_widths
+from s2sr.model.psf import PSF, WIDEST, detector_widths
 from s2sr.model.radiometry import Radiometry
 from s2sr.model.sampling import Sampling
 
@@ -109,7 +109,8 @@ class SplatField(nn.Module):
     @property
     def _sigma(self) -> Tensor:
         # A trial step of a line search may not leave a factor of 4: exp would overflow.
-        return self.log_sigma.clamp(self.log_sigma_start - 1.4, self.log_sigma_start + 1.4).exp()
+        near = self.log_sigma.clamp(self.log_sigma_start - 1.4, self.log_sigma_start + 1.4)
+        return near.exp().clamp(max=WIDEST)
 
     def sigma_by_band(self) -> dict[str, float]:
         """The Gaussian part of the PSF in pixels of each band's own grid, as `PSF.sigma` counts it."""

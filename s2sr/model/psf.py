@@ -28,7 +28,7 @@ MTF_AT_NYQUIST = {
     "B02": 0.304, "B03": 0.276, "B04": 0.233, "B08": 0.222, "B05": 0.343,
     "B06": 0.336, "B07": 0.338, "B8A": 0.325, "B11": 0.21, "B12": 0.19,
 }  # fmt: skip
-WIDEST = 10  # pixels of the band's own grid: no sensor's, and the lattice's margin grows with it
+WIDEST = 2  # pixels of the band's own grid: such a PSF passes under 1 % at a quarter of a cycle per pixel
 
 
 def sigma_from_mtf(mtf: float) -> float:
@@ -63,7 +63,8 @@ class PSF:
     sigma: one number for all bands or one per band name, in pixels of the band's own grid.
     learn: let stages whose blocks name `psf` fit it.
 
-    Raises InputError if `learn` is neither true nor false.
+    Raises InputError for a sigma that is not positive or wider than any sensor's (one in metres), and if `learn` is
+    neither true nor false.
     """
 
     sigma: float | Mapping[str, float]
@@ -72,17 +73,18 @@ class PSF:
     def __post_init__(self) -> None:
         if type(self.learn) is not bool:
             raise InputError(f"psf.learn={self.learn}: it must be true or false")
+        for band, sigma in (self.sigma if isinstance(self.sigma, Mapping) else {"": self.sigma}).items():
+            if not (isinstance(sigma, int | float) and 0 < sigma <= WIDEST):
+                allowed = f"a positive number up to {WIDEST} pixels of the band's own grid"
+                raise InputError(f"psf.sigma must be {allowed}, not {sigma}" + (f" (band {band})" if band else ""))
 
     def of(self, bands: Sequence[str]) -> Tensor:
         """[b] sigma in pixels of the band's own grid.
 
-        Raises InputError if a band has no value or one that is not positive or wider than any sensor's.
+        Raises InputError if a band has no value.
         """
         table = self.sigma if isinstance(self.sigma, Mapping) else dict.fromkeys(bands, self.sigma)
         missing = [band for band in bands if band not in table]
         if missing:
             raise InputError(f"psf.sigma has no value for {', '.join(missing)}; it has {', '.join(table)}")
-        for band in bands:
-            if not (isinstance(table[band], int | float) and 0 < table[band] <= WIDEST):
-                raise InputError(f"psf.sigma must be a positive number up to {WIDEST}, not {table[band]} (band {band})")
         return torch.tensor([float(table[band]) for band in bands])

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 from s2sr.model.sampling import Sampling, samplings
+
+
+def iso(when: datetime) -> str:
+    """ISO 8601 in UTC, so that the text sorts like the time; a time without a zone is taken as UTC."""
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,42 @@ class Scene:
         for name in ("judged", "validation"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, torch.zeros_like(self.valid))
+
+    @classmethod
+    def of(
+        cls,
+        frames: np.ndarray | Tensor,  # [t, b, y, x] reflectance, NaN where there is none
+        *,
+        bands: Sequence[str],
+        dates: Sequence[Any],  # [t] ISO 8601, or what prints so: of datetime, numpy or pandas
+        crs: str | None = None,
+        transform: Sequence[float] = (10.0, 0.0, 0.0, 0.0, -10.0, 0.0),  # of the 10 m pixels, as Grid's; an Affine, too
+        valid: np.ndarray | Tensor | None = None,  # bool, what broadcasts to frames; default: what is finite
+    ) -> Scene:
+        """A scene of arrays. Raises InputError where they do not go together, or are no reflectance."""
+        values = torch.tensor(np.asarray(frames), dtype=torch.float32)
+        if values.ndim != 4 or tuple(values.shape[:2]) != (len(dates), len(bands)):
+            raise InputError(
+                f"frames {tuple(values.shape)} are not [date, band, row, column] of {len(dates)} dates and "
+                f"{len(bands)} bands"
+            )
+        seen = values.isfinite()
+        if valid is not None:
+            seen = seen & torch.tensor(np.asarray(valid), dtype=torch.bool)
+        if seen.any() and (typical := float(values[seen].median())) > 2:
+            raise InputError(f"frames have a median of {typical:.4g}: give reflectance, such as 1e-4 * DN - 0.1")
+        try:
+            times = [iso(datetime.fromisoformat(str(when))) for when in dates]
+        except ValueError as error:
+            raise InputError(f"dates: {error}; write them as 2024-06-01 or 2024-06-01T10:50:00Z") from None
+        clear = seen.float().mean((1, 2, 3)).tolist()
+        return cls(
+            frames=values.where(seen, 0),
+            valid=seen,
+            grid=Grid(crs, tuple(transform)[:6], tuple(values.shape[2:])),  # type: ignore[arg-type]
+            bands=tuple(bands),
+            observations=tuple(map(Observation, times, times, clear)),
+        )
 
     @cached_property
     def samplings(self) -> tuple[Sampling, ...]:

@@ -36,6 +36,9 @@ def _write(folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        sys.exit()
     if len(sys.argv) != 2:
         sys.exit("usage: python -m s2sr.report FOLDER, the folder of a run or of a sweep")
     try:

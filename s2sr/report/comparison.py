@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from s2sr.model.scene import Scene
-from s2sr.report.figures import Panel, Stretch, Window, fit, metres_per_pixel, rgb, sheet, zoom_window
+from s2sr.raster import metres
+from s2sr.report.figures import Panel, Stretch, Window, fit, rgb, sheet, zoom_window
 from s2sr.report.metrics import Array, area_average, bicubic
 from s2sr.report.products import clearest_frame
 
@@ -57,7 +58,7 @@ def comparison(
     side = 520 if len(pictures) >= 4 else 640
     height, width = scene.grid.shape
     window: Window | None = None
-    metre = metres_per_pixel(scene.grid)
+    _, metre = metres(scene.grid) or (None, None)
     rows: list[list[Panel]] = [[], []]
     for picture, factor, title, facts in pictures:
         overview, size = fit(picture, factor, scale, (0, 0, height, width), side)

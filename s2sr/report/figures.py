@@ -18,7 +18,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from s2sr.model.grid import Grid
 from s2sr.report.metrics import Array, area_average, as_numpy, percentile
 from s2sr.report.products import atomic
 
@@ -197,16 +196,6 @@ def detail_window(image: Array, side: int) -> Window:
     sums = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     row, column = np.unravel_index(sums.argmax(), sums.shape)
     return int(row), int(column), side, side
-
-
-def metres_per_pixel(grid: Grid) -> float | None:
-    """Ground length of one step along a row, metres; None if the CRS is unknown or not metric."""
-    if grid.crs is None:
-        return None
-    from rasterio.crs import CRS
-
-    crs = CRS.from_user_input(grid.crs)
-    return math.hypot(grid.transform[0], grid.transform[3]) * crs.linear_units_factor[1] if crs.is_projected else None
 
 
 def _scale_bar(axes: Axes, metre: float, width: int, height: int) -> None:

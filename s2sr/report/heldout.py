@@ -8,8 +8,9 @@ Every frame's gain and offset against an image are least squares on the samples 
 the noise are the fit's own. Errors are in reflectance: `rmse`, and `median`, of the absolute ones, which clouds and
 change between the dates do not decide. A perfect image would score the noise.
 
-The fit is judged twice: the scene alone, which is the product; and, `with_change`, with what the samples around the
-withheld ones say of their date (`SplatField.changed`). That predicts the frame better and makes the scene no truer.
+Where the fit has found change it is judged twice: the scene alone, which is the product; and, `with_change`, with what
+the samples around the withheld ones say of their date (`SplatField.changed`). That predicts the frame better and makes
+the scene no truer.
 
 The mean's transfer function is H = G J, of the footprint and of the shifts that it averages over, J(f) = mean_t exp(-2
 pi i f . d_t). With S its power spectrum (radial mean) and n = v / T its noise, the Wiener estimate of the scene and its
@@ -35,6 +36,7 @@ from s2sr.model.scene import Scene
 log = logging.getLogger(__name__)
 
 CLIP = 3.0  # robust standard deviations beyond which a sample does not enter a regression
+WORSE = 1.1  # times another's error: no longer a matter of which samples were withheld
 ROUNDS = 6  # of Gauss-Newton, to place a whole date
 
 
@@ -49,12 +51,23 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
     shifts, mean = field.shifts, level_mean(scene)
     spectrum = deconvolved(mean, shifts, noise.square().mean(0) / len(scene))
     predicted = field()
-    fits = {"": predicted - field.changed, "_with_change": predicted}
+    fits = {"": predicted - field.changed} | ({"_with_change": predicted} if field.changed.any() else {})
     found = errors("holdout", scene, {**fits, **baselines(scene, mean, spectrum, shifts)})
+    names = {
+        "_with_change": ", with change",
+        "_temporal_mean": "; temporal mean",
+        "_bicubic": ", bicubic",
+        "_wiener": ", Wiener",
+    }
     for error in ("median", "rmse"):
-        names = ("", "_with_change", "_temporal_mean", "_bicubic", "_wiener")
-        each = [found[f"holdout_{error}{name}"] for name in names]
-        log.info("held-out %s: %.4f, with change %.4f; temporal mean %.4f, bicubic %.4f, Wiener %.4f", error, *each)
+        each = {said: found.get(f"holdout_{error}{name}") for name, said in names.items()}
+        beside = "".join(f"{said} {value:.4f}" for said, value in each.items() if value is not None)
+        log.info("held-out %s: %.4f%s", error, found[f"holdout_{error}"], beside)
+    if all(found[f"holdout_{error}"] > WORSE * found[f"holdout_{error}_bicubic"] for error in ("median", "rmse")):
+        log.warning(
+            "the fit predicts the withheld samples worse than the bicubic mean: do not believe its detail. Are there "
+            "clouds that no mask covers (data.exclude), do the dates differ too much, is psf.sigma or noise far off?"
+        )
     if dates is not None:
         dates = dates.to(field.weights.device)
         own = located(field, dates)

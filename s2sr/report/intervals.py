@@ -45,7 +45,7 @@ def write(folder: Path, scene: Scene, product: Product, *, tags: Mapping[str, An
     alike = bool((count == count[0]).all())
     counted = {**tags, "quantity": f"observations, of {len(scene)}, that are clear at the pixel"}
     names = ("count",) if alike else scene.bands
-    write_geotiff(folder / "sr_count.tif", count[: len(names)], grid, names, tags=counted, nodata=None)
+    write_geotiff(folder / "sr_count.tif", count[: len(names)], grid, names, tags=counted)
 
 
 def numbers(scene: Scene, product: Product, shifts: Tensor) -> dict[str, float]:

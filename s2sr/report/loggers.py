@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def wandb_logger(
     if run.disabled:
         pass
     elif run.offline:
-        place = folder / "wandb"
+        place = shlex.quote(str(folder / "wandb"))
         log.info(
             "dashboard: offline; look with `wandb leet %s`, upload with `wandb sync %s/offline-run-*`", place, place
         )

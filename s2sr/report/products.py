@@ -63,7 +63,7 @@ def check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise InputError(
-            f"{folder}: the run needs {needed / 1e9:.2f} GB of disk and {free / 1e9:.2f} GB are free; "
+            f"{folder}: the run needs {needed / 1e6:.0f} MB of disk and {free / 1e6:.0f} MB are free; "
             "free some, or choose another hydra.run.dir or a smaller crop"
         )
 
@@ -75,17 +75,18 @@ def write_geotiff(
     bands: Sequence[str],
     *,
     tags: Mapping[str, Any] | None = None,
-    nodata: float | None = math.nan,
+    nodata: float | None = None,
 ) -> None:
     """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain.
 
-    float32, or the image's own type if that is an integer.
+    float32, in which NaN is nodata, or the image's own type if that is an integer. nodata: another value.
+    Raises OSError if it cannot be written, such as on a full disk.
     """
     import rasterio
     import rasterio.shutil
-    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    from s2sr.raster import placed
+    from s2sr.raster import name_bands, placed
 
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
@@ -97,7 +98,7 @@ def write_geotiff(
         "dtype": dtype.name,
         "count": len(bands),
         **placed(grid),
-        "nodata": nodata,
+        "nodata": math.nan if nodata is None and not counts else nodata,
         "tiled": True,
         "interleave": "band",
         "bigtiff": "if_safer",
@@ -106,22 +107,28 @@ def write_geotiff(
     with atomic(path) as target, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a grid without CRS may well be the identity
         plain = target.with_suffix(".plain.tif")
-        with rasterio.open(plain, "w", **profile) as file:
-            for index, (name, band) in enumerate(zip(bands, image, strict=True), start=1):
-                file.write(as_numpy(band).astype(dtype, copy=False), index)
-                file.set_band_description(index, name)
-            file.update_tags(**{key: str(value) for key, value in (tags or {}).items()})
-        rasterio.shutil.copy(
-            plain,
-            target,
-            driver="COG",
-            compress="DEFLATE",
-            level=1,  # of floats: higher ones save a hundredth, for half as much time again
-            num_threads=torch.get_num_threads(),
-            predictor="STANDARD" if counts else "FLOATING_POINT",
-            overview_resampling="AVERAGE",
-            bigtiff="IF_SAFER",
-        )
+        try:
+            with rasterio.open(plain, "w", **profile) as file:
+                for index, band in enumerate(image, start=1):
+                    file.write(as_numpy(band).astype(dtype, copy=False), index)
+                name_bands(file, bands)
+                file.update_tags(**{key: str(value) for key, value in (tags or {}).items()})
+            rasterio.shutil.copy(
+                plain,
+                target,
+                driver="COG",
+                compress="DEFLATE",
+                level=1,  # of floats: higher ones save a hundredth, for half as much time again
+                num_threads=torch.get_num_threads(),
+                predictor="STANDARD" if counts else "FLOATING_POINT",
+                overview_resampling="AVERAGE",
+                bigtiff="IF_SAFER",
+            )
+        except RasterioError as error:  # which does not say what the disk has said
+            free = shutil.disk_usage(target.parent).free
+            raise OSError(
+                f"{path}: could not be written ({error.__cause__ or error}; {free / 1e6:.0f} MB of the disk are free)"
+            ) from error
 
 
 def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:

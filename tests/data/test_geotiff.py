@@ -189,6 +189,28 @@ def test_default_bands_are_canonical_and_common_to_all_files(tmp_path):
     assert SceneFolder(root=tmp_path, bands=["B8A", "B02"]).load().bands == ("B8A", "B02")
 
 
+def test_a_band_is_known_by_earth_engines_name_too(tmp_path):
+    for day, names in (10, ("B2", "B8", "B8A", "B11")), (11, ("b02", "b08", "b8a", "B11")):
+        write(tmp_path, f"2023-06-{day}.tif", {**dict.fromkeys(names, counts(day)), "scl": counts(4)})
+    assert SceneFolder(root=tmp_path).load().bands == ("B02", "B08", "B8A", "B11")
+    scene = SceneFolder(root=tmp_path, bands=["B8", "B2"], scl_classes=[4]), SceneFolder(root=tmp_path, bands=["B8"])
+    assert scene[1].load().bands == ("B08",)
+    with pytest.raises(InputError, match="masked"):
+        scene[0].load()
+
+
+@pytest.mark.parametrize("names", [("blue", "nir"), (None, None)])
+def test_bands_that_nobody_knows_are_named(tmp_path, names):
+    path = write(tmp_path, "2023-06-10.tif", {"B02": counts(), "B08": counts()})
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = names
+    said = error(tmp_path)
+    assert said.startswith(
+        f"2023-06-10.tif: its bands ({names[0] or 'unnamed 1'}, {names[1] or 'unnamed 2'}) are none of"
+    )
+    assert "band descriptions" in said
+
+
 def test_dates_come_from_the_tag_or_else_from_the_name_and_order_the_observations(tmp_path):
     write(tmp_path, "a.tif", {"B02": counts()}, datetime="2023-06-23T12:00:31+02:00")
     write(tmp_path, "S2A_MSIL2A_20230621T100031_N0509_R122_T33TXG_20230621T154500.TIF", {"B02": counts()})
@@ -265,11 +287,15 @@ def test_attribution_of_the_files(folder):
     assert SceneFolder(root=folder).load().attribution == f"Somebody 2023; {ATTRIBUTION}"
 
 
-def test_dn_that_were_never_scaled_are_noticed(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"),
+    [(1500, np.float32, "a median reflectance of 1500"), (255, np.uint8, "a largest reflectance of 0.0255")],
+)
+def test_what_was_never_scaled_is_noticed(tmp_path, caplog, value, dtype, said):
     for day in (10, 11):
-        write(tmp_path, f"2023-06-{day}.tif", {"B02": counts(1500, dtype=np.float32)}, scale=None)
+        write(tmp_path, f"2023-06-{day}.tif", {"B02": counts(value, dtype=dtype)}, scale=None)
     SceneFolder(root=tmp_path).load()
-    assert "a median reflectance of 1500" in caplog.text
+    assert f"2023-06-10: {said}: are scale and offset tags missing?" in caplog.text
 
 
 class TestBadInput:
@@ -312,7 +338,7 @@ class TestBadInput:
         write(folder, "S2_2023-06-13.tif", {"B08": counts(), "SCL": counts(4)})
         message = error(folder)
         assert message.startswith(
-            "S2_2023-06-13.tif: none of B02, B04, which the files before it have, is in (B08, SCL)"
+            "S2_2023-06-13.tif: its bands (B08, SCL) are none of B02, B04; name them so by their band descriptions"
         )
 
     def test_unnamed_bands(self, tmp_path):

@@ -86,6 +86,7 @@ def test_dates_are_spread_over_time_and_halved(scene):
     assert not (dates.valid & dates.judged).any()
     assert dates.valid[0, 0, :6, :6].sum() == scene.valid[own[0], 0, :6, :6].sum(), "a block is in one half"
     assert not dates.valid[0, 0, :6, 6:12].any()
+    assert dates.valid[0, 0, 6:12, 6:12].sum() == scene.valid[own[0], 0, 6:12, 6:12].sum(), "as on a chessboard"
 
 
 def test_cloudy_dates_do_not_judge(scene):

@@ -51,10 +51,13 @@ def test_one_sigma_for_all_bands_or_one_per_band():
     torch.testing.assert_close(PSF({"B11": 0.5, "B02": 0.3}).of(("B02", "B11")), torch.tensor([0.3, 0.5]))
 
 
-@pytest.mark.parametrize("sigma", [0, -0.4, 11, math.nan, math.inf, "wide", None])
+@pytest.mark.parametrize("sigma", [0, -0.4, 4.1, math.nan, math.inf, "wide", None])
 def test_a_sigma_that_is_not_a_positive_number_raises(sigma):
-    with pytest.raises(InputError, match=rf"psf.sigma must be a positive number up to 10, not {sigma} \(band B02\)"):
-        PSF(sigma).of(("B02",))
+    said = f"psf.sigma must be a positive number up to 2 pixels of the band's own grid, not {sigma}"
+    with pytest.raises(InputError, match=f"^{said}$"):
+        PSF(sigma)
+    with pytest.raises(InputError, match=rf"^{said} \(band B03\)$"):
+        PSF({"B02": 0.4, "B03": sigma})
 
 
 def test_a_band_without_a_sigma_raises():

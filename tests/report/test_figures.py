@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from s2sr.model.grid import Grid
 from s2sr.report.figures import (
     GAP,
     MASKED,
@@ -14,7 +13,6 @@ from s2sr.report.figures import (
     channels,
     detail_window,
     fit,
-    metres_per_pixel,
     rgb,
     save,
     sheet,
@@ -93,11 +91,3 @@ def test_detail_window_finds_the_detail():
     row, column, *_ = detail_window(image, 14)
     assert 15 <= row <= 21
     assert 25 <= column <= 31
-
-
-def test_metres_per_pixel():
-    transform = (10.0, 0.0, 0.0, 0.0, -10.0, 0.0)
-    assert metres_per_pixel(Grid("EPSG:32633", transform, (2, 2))) == 10
-    assert metres_per_pixel(Grid("EPSG:2263", transform, (2, 2))) == pytest.approx(3.048, rel=1e-4)  # US survey feet
-    assert metres_per_pixel(Grid("EPSG:4326", transform, (2, 2))) is None
-    assert metres_per_pixel(Grid(None, transform, (2, 2))) is None

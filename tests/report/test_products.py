@@ -1,6 +1,8 @@
 import csv
 import json
 import math
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -74,6 +76,46 @@ def test_geotiff_comes_back_exactly(tmp_path, crs, transform):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["sr.tif"]
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [(np.float64, math.nan), (np.uint8, None), (np.int32, None)])
+def test_nodata_suits_the_type(tmp_path, dtype, nodata):
+    grid = Grid("EPSG:32633", (2.5, 0.0, 499980.0, 0.0, -2.5, 4200000.0), (3, 4))
+    write_geotiff(tmp_path / "one.tif", np.ones((1, 3, 4), dtype), grid, ["one"])
+    write_geotiff(tmp_path / "other.tif", np.ones((1, 3, 4), dtype), grid, ["one"], nodata=0)
+    with rasterio.open(tmp_path / "one.tif") as file, rasterio.open(tmp_path / "other.tif") as other:
+        assert file.nodata == pytest.approx(nodata, nan_ok=True)
+        assert other.nodata == 0
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_named_and_leaves_nothing(tmp_path):
+    image = torch.rand(1, 300, 300)
+    grid = Grid("EPSG:32633", (2.5, 0.0, 499980.0, 0.0, -2.5, 4200000.0), (300, 300))
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"sr\.tif: could not be written \(.* MB of the disk are free\)"):
+            write_geotiff(tmp_path / "sr.tif", image, grid, ["B02"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("bands", "colours"),
+    [
+        (("B02", "B03", "B04", "B08"), ["blue", "green", "red", "undefined"]),
+        (("B08", "B04", "B03", "B02"), ["undefined", "red", "green", "blue"]),
+        (("B04", "B08"), ["gray", "undefined"]),
+    ],
+)
+def test_a_viewer_shows_it_in_true_colour(tmp_path, bands, colours):
+    grid = Grid("EPSG:32633", (2.5, 0.0, 499980.0, 0.0, -2.5, 4200000.0), (20, 30))
+    write_geotiff(tmp_path / "sr.tif", torch.rand(len(bands), 20, 30), grid, bands)
+    with rasterio.open(tmp_path / "sr.tif") as file:
+        assert [each.name for each in file.colorinterp] == colours
+        assert file.descriptions == bands
+
+
 def test_geotiff_has_overviews_that_are_means(tmp_path):
     image = np.random.default_rng(0).random((1, 600, 1100), dtype=np.float32)
     grid = Grid("EPSG:32633", (2.5, 0.0, 0.0, 0.0, -2.5, 0.0), (600, 1100))
@@ -119,7 +161,7 @@ def test_atomic_keeps_the_old_file_when_writing_fails(tmp_path, failure):
 
 def test_check_disk_says_what_is_needed_and_free(tmp_path):
     check_disk(tmp_path / "not" / "yet", 1)
-    with pytest.raises(InputError, match=r"needs 1000000000\.00 GB of disk and \d+\.\d\d GB are free"):
+    with pytest.raises(InputError, match=r"needs 1000000000000 MB of disk and \d+ MB are free"):
         check_disk(tmp_path / "not" / "yet", 10**18)
 
 

@@ -14,7 +14,7 @@ from rasterio.io import MemoryFile
 
 from s2sr.data.catalogue.transfer import reason
 from s2sr.model.grid import Grid
-from s2sr.raster import lies_on, placed
+from s2sr.raster import lies_on, name_bands, placed
 
 
 def write(
@@ -45,7 +45,7 @@ def write(
     with MemoryFile() as plain, MemoryFile() as whole:
         with plain.open(**profile) as out:
             out.write(layers)
-            out.descriptions = tuple(bands)
+            name_bands(out, bands)
             out.scales, out.offsets = tuple(scales), tuple(offsets)
             out.update_tags(**{key: str(value) for key, value in tags.items()})
         with plain.open() as out:
