@@ -6,8 +6,9 @@ python benchmarks/process.py [--scenes 256,512] [--threads 2] [OVERRIDE ...]
 scenes of benchmarks/scale.py, strategy=bayes. demo: `python train.py` as it is. OVERRIDEs go to all.
 
 A row is a phase without what other rows say of what happens within it: seconds, seconds of the processor (on a shared
-machine the better measure), and the most memory that the process held meanwhile. `end` is what comes after the program,
-and the processor's seconds of wandb's service.
+machine the better measure), and the most memory that the process held meanwhile. What runs beside the main thread (the
+forecast beside the dashboard's start, files beside pictures) is part of the phase that it runs beside. `end` is what
+comes after the program, and the processor's seconds of wandb's service.
 """
 
 from __future__ import annotations
@@ -34,11 +35,7 @@ PHASES = {  # what each spends is that of these functions, named where they are 
     "read": ["s2sr.experiment:observe"],
     "register": ["s2sr.reconstruction:register"],
     "prepare": ["s2sr.reconstruction:prepare"],
-    "forecast": [
-        "s2sr.reconstruction:Budget.of",
-        "s2sr.reconstruction:observed",
-        "s2sr.fit.forecast:Conditions.forecast",
-    ],
+    "budget": ["s2sr.reconstruction:Budget.of"],
     "fit": ["s2sr.reconstruction:train"],
     "judge": ["s2sr.reconstruction:judge"],
     "checkpoints": ["s2sr.fit.checkpoint:LevelCheckpoint.on_train_epoch_end"],
@@ -52,13 +49,8 @@ PHASES = {  # what each spends is that of these functions, named where they are 
         "s2sr.cli:close_dashboard",
     ],
     "numbers": ["s2sr.experiment:measured"],
-    "uncertainty": ["s2sr.experiment:tell_uncertainty"],
-    "pictures": ["s2sr.experiment:show"],
-    "products": [
-        "s2sr.experiment:write_geotiff",
-        "s2sr.report.intervals:write_geotiff",
-        "s2sr.report.products:write_geotiff",
-    ],
+    "uncertainty": ["s2sr.experiment:made"],
+    "products": ["s2sr.experiment:write_products"],  # pictures, too
     "report": ["s2sr.experiment:write_run_page"],
 }
 

@@ -38,7 +38,7 @@ scene = s2sr.Demo(size=40).load()
 print(scene)
 
 fig, axes = plt.subplots(1, 4, figsize=(12, 3.4))
-stretch = Stretch.of(scene.temporal_mean(), scene.bands)
+stretch = Stretch.of(scene.temporal_mean, scene.bands)
 cloudiest = min(range(len(scene)), key=lambda t: scene.observations[t].clear)
 for t, ax in zip((0, 4, 8, cloudiest), axes, strict=True):
     ax.imshow(rgb(scene.frames[t].where(scene.valid[t], float("nan")), scene.bands, stretch), interpolation="nearest")

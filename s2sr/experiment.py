@@ -6,6 +6,7 @@ import hashlib
 import logging
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from s2sr.report.consistency import brightness, consistency, maps
 from s2sr.report.dated import dated, observed_on
 from s2sr.report.figures import Stretch, rgb, save, write_png
 from s2sr.report.loggers import summarise
-from s2sr.report.products import shifts_csv, write_baseline, write_geotiff, write_json, write_truth
+from s2sr.report.products import Product, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
 from s2sr.report.resolution import by_halves, by_truth, curves
 from s2sr.report.run_page import write_run_page
 from s2sr.report.scores import offset_to_truth, scores
@@ -79,10 +80,10 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
         "detail_limit_px": f"{limit:.3f}",
         "attribution": module.scene.attribution,
     }
-    write_geotiff(folder / "sr.tif", image, module.scene.grid.scaled(scale), module.scene.bands, tags=tags)
-    metrics |= tell_uncertainty(module, image, scale, folder, tags)
+    product = made(module, image, scale)
+    metrics |= intervals.numbers(module.scene, product, module.field.shifts.detach())
     metrics |= tell_resolution(module, cfg, folder)
-    show(module, image, scale, metrics, folder)
+    write_products(module, product, metrics, folder, tags)
     if cfg.report.date:
         write_dated(module, scale, cfg.report.date, folder, tags)
     metrics["runtime_s"] = time.perf_counter() - start
@@ -123,22 +124,11 @@ def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any
     }
 
 
-def tell_uncertainty(
-    module: Reconstruction, image: Tensor, scale: int, folder: Path, tags: dict[str, str]
-) -> dict[str, float]:
-    """Its standard deviation and the count of clear observations, as files, picture and numbers."""
-    shifts = module.field.shifts.detach()
-    return intervals.report(
-        folder,
-        module.scene,
-        image,
-        standard_deviation(module, image, scale),
-        clear_count(module.scene.valid, shifts, scale),
-        scale=scale,
-        splat=module.field.lattice.sigma,
-        shifts=shifts,
-        tags=tags,
-    )
+def made(module: Reconstruction, image: Tensor, scale: int) -> Product:
+    """The image [b, y * scale, x * scale] of a fit, with how sure it is and the count of clear observations."""
+    deviation = standard_deviation(module, image, scale)
+    count = clear_count(module.scene.valid, module.field.shifts.detach(), scale)
+    return Product(image, deviation, count, scale=scale, splat=module.field.lattice.sigma)
 
 
 def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> dict[str, float]:
@@ -160,15 +150,35 @@ def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> di
 
 
 @torch.no_grad()
-def show(module: Reconstruction, image: Tensor, scale: int, metrics: dict[str, Any], folder: Path) -> None:
-    """The pictures, what they are compared with, and the table of observations."""
-    scene, field = module.scene, module.field
+def write_products(
+    module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, tags: dict[str, str]
+) -> None:
+    """The files, and beside them the pictures: to compress takes one core, to draw the other and the interpreter."""
+    scene = module.scene
+    shift = tuple(offset_to_truth(scene, module.field.shifts).tolist())
+
+    def write_files() -> None:
+        write_geotiff(folder / "sr.tif", product.image, scene.grid.scaled(product.scale), scene.bands, tags=tags)
+        intervals.write(folder, scene, product, tags=tags)
+        write_baseline(folder, scene)
+        write_truth(folder, scene, product.scale, shift)
+
+    with ThreadPoolExecutor(1) as beside:
+        files = beside.submit(write_files)
+        show(module, product, metrics, folder, shift)
+    files.result()
+
+
+def show(
+    module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, shift: tuple[float, float]
+) -> None:
+    """The pictures and the table of observations. shift: as in `metrics.fidelity`."""
+    scene, field, image = module.scene, module.field, product.image
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
-    write_baseline(folder, scene)
-    shift = tuple(offset_to_truth(scene, field.shifts).tolist())
-    write_truth(folder, scene, scale, shift)
-    save(comparison(scene, image, scale, stretch=stretch, metrics=metrics, shift=shift), folder / "comparison.png")
+    beside = comparison(scene, image, product.scale, stretch=stretch, metrics=metrics, shift=shift)
+    save(beside, folder / "comparison.png")
+    save(intervals.picture(product, scene.bands, stretch=stretch, most=len(scene)), folder / "uncertainty.png")
     save(maps(scene, field(), module.noise), folder / "consistency.png")
     radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
     shifts_csv(folder / "shifts.csv", scene, shifts=field.shifts, **radiometry, noise=module.noise)

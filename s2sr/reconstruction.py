@@ -8,6 +8,7 @@ import signal
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -136,11 +137,13 @@ def reconstruct(
         clear(folder)
     log.info("on %s: %s", device, budget)
     whole = module.scene.whole()
-    shifts = module.field.shifts.detach().cpu()
-    module.forecast = observed(whole, shifts=shifts, psf=build(cfg.psf), noise=cfg.noise).forecast()
-    log.info("%s", module.forecast)
+    known = {"shifts": module.field.shifts.detach().cpu(), "psf": build(cfg.psf), "noise": cfg.noise}
     facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
-    loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
+    with ThreadPoolExecutor(1) as aside:  # a dashboard mostly waits until its service has started
+        forecast = aside.submit(lambda: observed(whole, **known).forecast())
+        loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
+    module.forecast = forecast.result()
+    log.info("%s", module.forecast)
     callbacks += [Dashboard(whole), LevelCheckpoint(folder / "checkpoints")]
     train(module, cfg, folder=folder, loggers=loggers, callbacks=callbacks)
     return module

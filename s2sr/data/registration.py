@@ -95,12 +95,13 @@ def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
 def _band_passed(scene: Scene) -> tuple[Tensor, Tensor]:
     """[t, b, y, x] frames between the scales FINE and SMOOTH, of unit variance, and their weights, 0 or 1.
 
-    Masked samples hold the temporal mean in the frame's own gain and offset, so that a mask has no edge to align.
+    Of bands that are masked alike [t, 1, y, x] weights: moved once, not once per band. Masked samples hold the temporal
+    mean in the frame's own gain and offset, so that a mask has no edge to align.
     """
     valid = scene.valid.float()
     count = valid.sum((-2, -1), keepdim=True).clamp(min=1)
     frames = (scene.frames - (scene.frames * valid).sum((-2, -1), keepdim=True) / count) * valid
-    mean = scene.temporal_mean()
+    mean = scene.temporal_mean
     mean = mean - (mean * valid).sum((-2, -1), keepdim=True) / count
     power = (mean.square() * valid).sum((-2, -1), keepdim=True)
     gain = (frames * mean).sum((-2, -1), keepdim=True) / power.clamp(min=1e-20)
@@ -115,6 +116,8 @@ def _band_passed(scene: Scene) -> tuple[Tensor, Tensor]:
     # One pixel off masks and borders; the whole filter off what no observation shows and nothing can fill.
     framed = functional.pad(scene.valid[..., 1:-1, 1:-1], (1, 1, 1, 1))
     weights = _eroded(framed, 1) & _eroded(scene.valid.any(0, keepdim=True), reach)
+    if (weights == weights[:, :1]).all():
+        weights = weights[:, :1]
     return band / spread.clamp(min=1e-9), weights.float()
 
 
@@ -176,7 +179,7 @@ def _correlation(frames: Tensor, w: Tensor, reference: Tensor, known: Tensor, re
     u = torch.arange(-reach, reach + 1)
 
     def spectra(image: Tensor, mask: Tensor) -> list[Tensor]:
-        return [torch.fft.rfft2(mask * image**power, s=size) for power in range(3)]
+        return [torch.fft.rfft2(each, s=size) for each in (mask, mask * image, mask * image.square())]
 
     def total(a: Tensor, b: Tensor) -> Tensor:
         return torch.fft.irfft2(a * b.conj(), s=size)[..., u[:, None], u]

@@ -6,7 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+
+
+class StraightToDisk(TorchCheckpointIO):
+    """Without a copy of it all in memory: what is half written goes by another name until it is whole."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        torch.save(checkpoint, path)
 
 
 class LevelCheckpoint(Checkpoint):
@@ -14,6 +23,9 @@ class LevelCheckpoint(Checkpoint):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def setup(self, trainer: Any, module: Any, stage: str) -> None:
+        trainer.strategy.checkpoint_io = StraightToDisk()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -199,7 +199,7 @@ class Sample:
     """What noise and spectrum are estimated from before a fit: the evidence of a small scene at given shifts."""
 
     def __init__(self, scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = None) -> None:
-        mean = scene.temporal_mean().nan_to_num()  # nothing is clear here: then nothing is known
+        mean = scene.temporal_mean.nan_to_num()  # nothing is clear here: then nothing is known
         self.field = SplatField(
             scene.grid,
             scene.bands,

@@ -44,6 +44,14 @@ class Modes:
             spectra[(..., *place)] = found[..., alias, :, :]
 
     @torch.no_grad()
+    def fill(self, images: Tensor, modes: Tensor) -> None:
+        """The images [b, rows, columns] of modes [b, a, y, x] and no others, in place."""
+        for image, one in zip(images, modes, strict=True):
+            spectrum = one.new_zeros(len(image), image.shape[1] // 2 + 1)
+            self.put(one, spectrum)
+            torch.fft.irfft2(spectrum, s=image.shape, norm="ortho", out=image)
+
+    @torch.no_grad()
     def transfer(self) -> Tensor:
         """[b, a, y, x] what frames with gain 1 see of a mode, but for its phase, as both are in unitary transforms."""
         field, aliases = self.field, self.aliases

@@ -120,10 +120,7 @@ def posterior_mean(module: Problem) -> tuple[Modes, Tensor]:
 def closed_form(module: Problem) -> None:
     """The start of a stage: wherever the weights are, a robust misfit would be far from quadratic."""
     modes, mean = posterior_mean(module)
-    for w, one in zip(module.field.weights, mean, strict=True):
-        spectrum = one.new_zeros(len(w), w.shape[1] // 2 + 1)
-        modes.put(one, spectrum)
-        w.copy_(torch.fft.irfft2(spectrum, s=w.shape, norm="ortho"))
+    modes.fill(module.field.weights, mean)
 
 
 @torch.no_grad()

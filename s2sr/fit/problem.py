@@ -68,7 +68,7 @@ class Problem(nn.Module):
         self.register_buffer("validation", scene.validation & scene.measured, persistent=False)
         self.register_buffer("excess", torch.ones_like(scene.frames))
         self.register_buffer("correlation", torch.eye(len(field.bands)))
-        self._prepare(scene.temporal_mean(), noise, spectrum)
+        self._prepare(scene.temporal_mean, noise, spectrum)
 
     @torch.no_grad()
     def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:

@@ -31,11 +31,10 @@ What is uncertain besides (shifts, radiometry) is in the noise that the fit foun
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
@@ -46,6 +45,8 @@ from s2sr.fit.evidence import Evidence, Information, sigma_errors
 from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import local_noise, posterior_mean
 from s2sr.fit.quasi_newton import QuasiNewton
+from s2sr.model.footprint import gaussian
+from s2sr.model.lattice import Lattice
 from s2sr.model.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ def clear(valid: Tensor, shift: Tensor, scale: int) -> Tensor:
 
     valid: [b, y, x] of one observation; shift: [2] (dy, dx), LR pixels: a point p of the field lies at p + shift in it.
     """
+    shape, valid = valid.shape, F.pad(valid, [1] * 4)  # there is nothing beyond the frame
     for axis, d in ((2, shift[1]), (1, shift[0])):  # whole rows are copied faster than single samples
-        n = valid.shape[axis]
+        n = shape[axis]
         sample = ((torch.arange(n * scale, device=valid.device) + 0.5) / scale + d).floor().long()
-        inside = (sample >= 0) & (sample < n)
-        valid = valid.index_select(axis, sample.clamp(0, n - 1)) * inside.view((-1, 1) if axis == 1 else (-1,))
+        valid = valid.index_select(axis, sample.clamp(-1, n) + 1)
     return valid
 
 
@@ -82,8 +83,8 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
 
     valid: [t, b, y, x]; shifts: [t, 2], LR pixels.
     """
-    first, *others = (clear(*one, scale) for one in zip(valid, shifts, strict=True))
-    count = first.to(torch.uint8 if len(valid) < 256 else torch.int32)
+    counted = valid.to(torch.uint8 if len(valid) < 256 else torch.int32)
+    count, *others = (clear(*one, scale) for one in zip(counted, shifts, strict=True))
     for one in others:
         count += one
     return count
@@ -160,17 +161,14 @@ def frequencies(cells: int = 2, n: int = FREQUENCIES) -> Tensor:
 
 
 @torch.no_grad()
-def departure(module: Problem, scale: int) -> Tensor:
-    """[b, y * scale, x * scale] the product less the posterior mean; reflectance."""
+def departure(module: Problem, image: Tensor, scale: int) -> Tensor:
+    """[b, y * scale, x * scale] the product `image` less the posterior mean; reflectance."""
     field = module.field
-    own, apart = field.weights.data, torch.empty_like(field.weights)
-    modes, mean = posterior_mean(module)
-    for weights, found, rest in zip(own, mean, apart, strict=True):
-        spectrum = torch.fft.rfft2(weights, norm="ortho")
-        modes.put(modes.of(spectrum) - found, spectrum)
-        torch.fft.irfft2(spectrum, s=weights.shape, norm="ortho", out=rest)
-    field.weights.data = apart
-    step = field.render(field.grid.scaled(scale))
+    own, mean = field.weights.data, torch.empty_like(field.weights)
+    modes, found = posterior_mean(module)
+    modes.fill(mean, found)
+    field.weights.data = mean
+    step = image - field.render(field.grid.scaled(scale))
     field.weights.data = own
     return step
 
@@ -217,9 +215,9 @@ class Errors:
     """What decides a band's standard deviation, but for the constants that are fitted to scenes with a truth."""
 
     table: Tensor  # [k, a] V at the square of k equal steps of information, and at ACTIVITIES
-    information: np.ndarray  # [y, x] of LR pixels, of the most that occurs
-    there: np.ndarray  # [y, x] of LR pixels, 0 where nothing was observed, to 1
-    energy: np.ndarray  # [y * scale, x * scale] of the product's gradient, within REACH
+    information: Tensor  # [y, x] of LR pixels, of the most that occurs
+    there: Tensor  # [y, x] of LR pixels, 0 where nothing was observed, to 1
+    energy: Tensor  # [y * scale, x * scale] of the product's gradient, within REACH
     departed: float  # r
 
     def deviation(self, *, chance: float = CHANCE, correlation: float = CORRELATION) -> Tensor:
@@ -229,11 +227,11 @@ class Errors:
         factor = 1 - 2 * correlation * self.departed + self.departed**2
         # the table's rows go with the square root of the information, its columns with the logarithm of the activity
         first, last = float(ACTIVITIES[0].log()), float(ACTIVITIES[-1].log())
-        row = 2 * np.sqrt(information) - 1
-        column = (np.log(activity(self.energy, there, chance)) - first) * (2 / (last - first)) - 1
-        at = torch.from_numpy(np.stack([column, row], -1))[None].float()
+        row = information.sqrt_().mul_(2).sub_(1)
+        column = activity(self.energy, there, chance).log_().sub_(first).mul_(2 / (last - first)).sub_(1)
+        at = torch.stack([column, row], -1)[None]
         deviation = ((self.table * factor).log() / 2).to(at)[None, None]
-        return F.grid_sample(deviation, at, padding_mode="border", align_corners=True)[0, 0].exp()
+        return F.grid_sample(deviation, at, padding_mode="border", align_corners=True)[0, 0].exp_()
 
 
 def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
@@ -242,8 +240,7 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
     known = (module.log_noise, module.log_change, module.excess, field.changed, field.log_sigma)
     fitted, spectrum = [x.detach().clone() for x in known], module.spectrum
     settle(module)
-    departed = departure(module, scale).square().numpy()
-    product = image.float().numpy()
+    departed = departure(module, image, scale).square_()
     learnt = bool(field.blocks()["psf"])
     sigma_error = field.widths * (sigma_errors(module, Evidence(side=SIDE)) if learnt else 0)
     weights = (field.radiometry.gain / module.noise).detach().double().square()
@@ -261,17 +258,14 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
         share = wanted / information.flatten()[nearest].clamp(min=1e-9)
         weight = share[:, None] * local.flatten(1).T[nearest]
         table = variances(module, b, weight, scale, sigma_error=float(sigma_error[b]))
-        blurred = ndimage.gaussian_filter(
-            (information / most).float().numpy(), 0.5, mode="constant"
-        )  # as footprints do
-        there = ndimage.gaussian_filter((information > 0).float().numpy(), 0.5, mode="nearest")
+        blurred = smoothed(information / most, "constant")  # as footprints do
+        there = smoothed(information > 0, "nearest")
         seen = enlarged(there, scale)
-        share_of_v = (seen * departed[b]).sum() / max(seen.sum(), 1e-9) / float(table[-1, ACTIVITIES == 1])
-        reach = REACH * scale * float(field.widths[b])
-        return Errors(table, blurred, there, gradient_energy(product[b], reach), math.sqrt(share_of_v))
+        share_of_v = (seen * departed[b]).sum() / seen.sum().clamp(min=1e-9) / table[-1, ACTIVITIES == 1]
+        energy = gradient_energy(image[b].float(), REACH * scale * float(field.widths[b]))
+        return Errors(table, blurred, there, energy, math.sqrt(share_of_v))
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        found = list(pool.map(of_band, range(len(product))))
+    found = [of_band(b) for b in range(len(image))]
     module.spectrum = spectrum
     for x, value in zip(known, fitted, strict=True):
         x.data.copy_(value)
@@ -283,30 +277,47 @@ def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Ten
 
     Module and image are on the CPU.
     """
-    found = errors(module, image, scale)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return torch.stack(list(pool.map(Errors.deviation, found)))
+    return torch.stack([found.deviation() for found in errors(module, image, scale)])
 
 
-def enlarged(values: np.ndarray, scale: int) -> np.ndarray:
+def smoothed(values: Tensor, beyond: str) -> Tensor:
+    """[y, x] float32 values of LR pixels under a Gaussian of half a pixel; `beyond` the border: as scipy's filters."""
+    return torch.from_numpy(ndimage.gaussian_filter(values.float().numpy(), 0.5, mode=beyond))
+
+
+def enlarged(values: Tensor, scale: int) -> Tensor:
     """[y * scale, x * scale] values [y, x] of LR pixels, linear between their centres."""
-    fine = F.interpolate(torch.from_numpy(values)[None, None], scale_factor=scale, mode="bilinear", align_corners=False)
-    return fine[0, 0].numpy()
+    return F.interpolate(values[None, None], scale_factor=scale, mode="bilinear", align_corners=False)[0, 0]
 
 
-def gradient_energy(band: np.ndarray, reach: float) -> np.ndarray:
-    """[y, x] the squared gradient of an image [y, x] under a Gaussian of `reach` pixels."""
-    rows, columns = np.gradient(band)
-    return ndimage.gaussian_filter(rows**2 + columns**2, reach, mode="nearest")
+def gradient_energy(band: Tensor, reach: float) -> Tensor:
+    """[y, x] the squared gradient of an image [y, x] under a Gaussian of `reach` pixels, cut off at four of them."""
+    rows, columns = torch.gradient(band)
+    height, width = band.shape
+    lattice = Lattice((height, width), scale=1, margin=round(4 * reach))
+    inside = slice(lattice.margin, -lattice.margin)
+    energy = F.pad(rows.square_().add_(columns.square_())[None, None], [lattice.margin] * 4, mode="replicate")[0]
+    for axis in (0, 1):
+        pixels = lattice.centres(axis)[inside]
+        near = partial(gaussian, sigma=reach)
+        energy = lattice.along(axis, energy, pixels, near, lattice.margin + 0.5, normalise=True)
+    return energy[0]
 
 
-def activity(energy: np.ndarray, there: np.ndarray, chance: float = CHANCE) -> np.ndarray:
+def activity(energy: Tensor, there: Tensor, chance: float = CHANCE) -> Tensor:
     """[y, x] how much goes on here, in power, of what does on the mean, by the energy [y, x] of the gradient.
 
     1 where `there` [y, x], 0 to 1, is 0: where nothing was observed, the image is smooth for no reason.
     """
-    log_energy = np.log(np.maximum(energy / max(energy.mean(), 1e-30), 1e-6))
-    log_energy -= np.average(log_energy, weights=there + 1e-12)
-    variance = np.average(log_energy**2, weights=there + 1e-12)
-    found = np.exp(max(0.0, 1 - chance / max(variance, 1e-12)) * log_energy)
-    return np.maximum(1 + there * (found / np.average(found, weights=there + 1e-12) - 1), 1e-3)
+    share = there + 1e-12
+    share /= share.sum()
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.linalg.vecdot(values.flatten(), share.flatten())
+
+    found = (energy / energy.mean().clamp(min=1e-30)).clamp_(min=1e-6).log_()
+    found -= mean(found)
+    variance = float(mean(found.square()))
+    found.mul_(max(0.0, 1 - chance / max(variance, 1e-12))).exp_()
+    found /= mean(found)
+    return found.sub_(1).mul_(there).add_(1).clamp_(min=1e-3)

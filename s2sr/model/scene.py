@@ -159,6 +159,7 @@ class Scene:
             truth=truth,
         )
 
+    @cached_property
     def temporal_mean(self) -> Tensor:
         """[b, y, x] mean of the valid samples; where there is none, the band's median over all."""
         count = self.valid.sum(0)

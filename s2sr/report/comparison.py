@@ -49,7 +49,7 @@ def comparison(
     The stretch is the product's unless given; `metrics` (keys of metrics.json) go into the titles; `shift` as in
     `metrics.fidelity` puts the truth where the product is.
     """
-    stretch, mean = stretch or Stretch.of(product, scene.bands), scene.temporal_mean()
+    stretch, mean = stretch or Stretch.of(product, scene.bands), scene.temporal_mean
     images = _images(scene, product, mean, scale, metrics=metrics or {}, shift=shift)
     pictures = [(rgb(image, scene.bands, stretch), factor, title, facts) for image, factor, title, facts in images]
     picture, credit = aerial(scene, scale)

@@ -58,8 +58,11 @@ def brightness(scene: Scene, product: Tensor, scale: int) -> dict[str, float]:
     temporal mean, over the pixels that any date shows.
     """
     seen = scene.valid.any(0).numpy()
-    difference = area_average(product, scale, 1) - scene.temporal_mean().numpy()
-    return {f"mean_bias_{band}": float(d[s].mean()) for band, d, s in zip(scene.bands, difference, seen, strict=True)}
+    difference = area_average(product, scale, 1) - scene.temporal_mean.numpy()
+    return {
+        f"mean_bias_{band}": float(d[s].mean(dtype=np.float64))
+        for band, d, s in zip(scene.bands, difference, seen, strict=True)
+    }
 
 
 def standardised(scene: Scene, predicted: Tensor, noise: Tensor) -> Tensor:

@@ -42,8 +42,7 @@ class Dashboard(Callback):
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.mean = scene.temporal_mean()
-        self.stretch = Stretch.of(self.mean, scene.bands)
+        self.stretch = Stretch.of(scene.temporal_mean, scene.bands)
         self._logged = -self.EVERY
         self._levels: list[dict[str, float]] = []  # the scores at the end of each
         self._compared: set[int] = set()  # scales at which the others' pictures were shown
@@ -107,7 +106,7 @@ class Dashboard(Callback):
         if not judged.any():
             return {}
         gain, offset = (x[..., None, None] for x in (module.field.radiometry.gain, module.field.radiometry.offset))
-        mean = gain * module.scene.temporal_mean().to(gain) + offset
+        mean = gain * module.scene.temporal_mean.to(gain) + offset
         scene_alone = residual - module.field.changed
         errors = {"": scene_alone * judged, "_temporal_mean": (mean - module.frames) * judged}
         return {f"holdout_rmse{name}": float((e.square().sum() / judged.sum()).sqrt()) for name, e in errors.items()}
@@ -144,7 +143,7 @@ class Dashboard(Callback):
         scene, images = self.scene, {"3_reconstruction": image}
         if scale not in self._compared:
             self._compared.add(scale)
-            images |= {"1_observation": clearest_frame(scene)[1], "2_bicubic": bicubic(self.mean, scale)}
+            images |= {"1_observation": clearest_frame(scene)[1], "2_bicubic": bicubic(self.scene.temporal_mean, scale)}
             if truth := scene.truth:
                 fine, moved = min(scale, truth.scale), tuple(truth.shifts.mean(0).tolist())
                 images["4_truth"] = torch.from_numpy(area_average(truth.reflectance, truth.scale, fine, moved))

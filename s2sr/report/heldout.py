@@ -135,7 +135,7 @@ def level_mean(scene: Scene) -> Tensor:
 
     Else its level would step wherever a frame is masked or withheld; that of the first mean does, hence the rounds.
     """
-    mean = scene.temporal_mean()
+    mean = scene.temporal_mean
     for _ in range(3):
         rest = (scene.frames - matched(mean.expand_as(scene.frames), scene.frames, scene.valid)) * scene.valid
         mean = mean + rest.sum(0) / scene.valid.sum(0).clamp(min=1)

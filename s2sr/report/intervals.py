@@ -21,9 +21,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2sr.model.scene import Scene
-from s2sr.report.figures import GAP, INK, TEXT, Stretch, figure_of, fit, rgb, save
+from s2sr.report.figures import GAP, INK, TEXT, Stretch, figure_of, fit, rgb
 from s2sr.report.metrics import BORDER, area_average
-from s2sr.report.products import write_geotiff
+from s2sr.report.products import Product, write_geotiff
 from s2sr.report.scores import offset_to_truth
 
 INTERVALS = {68: 1.0, 95: 1.96}  # per cent of a normal distribution: standard deviations on either side
@@ -31,39 +31,29 @@ SIDE = 560  # screen pixels of a map
 CONTRAST = 3  # LR pixels, side of the square in which local contrast is measured
 
 
-def report(
-    folder: Path,
-    scene: Scene,
-    image: Tensor,  # [b, y * scale, x * scale] reflectance
-    deviation: Tensor,  # [b, y * scale, x * scale] reflectance
-    count: Tensor,  # [b, y * scale, x * scale]
-    *,
-    scale: int,
-    splat: float,  # standard deviation of the product's splat, LR pixels
-    shifts: Tensor,  # [t, 2] LR pixels
-    tags: Mapping[str, Any],
-) -> dict[str, float]:
-    """Write sr_std.tif, sr_count.tif and uncertainty.png; returns `std_mean` and, with truth, the coverage.
-
-    The count has one band where all bands are clear in the same places.
-    """
+def write(folder: Path, scene: Scene, product: Product, *, tags: Mapping[str, Any]) -> None:
+    """`sr_std.tif` and `sr_count.tif`: that has one band where all bands are clear in the same places."""
+    scale, count = product.scale, product.count
     grid = scene.grid.scaled(scale)
     what = {
         "quantity": "standard deviation of sr.tif less the truth at its resolution, reflectance",
-        "resolution": f"Gaussian of {splat:.4g} pixels of 10 m, averaged over pixels of {1 / scale:.4g}",
+        "resolution": f"Gaussian of {product.splat:.4g} pixels of 10 m, averaged over pixels of {1 / scale:.4g}",
         "interval_68": "sr.tif +- 1 std",
         "interval_95": "sr.tif +- 1.96 std",
     }
-    write_geotiff(folder / "sr_std.tif", deviation, grid, scene.bands, tags={**tags, **what})
+    write_geotiff(folder / "sr_std.tif", product.deviation, grid, scene.bands, tags={**tags, **what})
     alike = bool((count == count[0]).all())
     counted = {**tags, "quantity": f"observations, of {len(scene)}, that are clear at the pixel"}
     names = ("count",) if alike else scene.bands
     write_geotiff(folder / "sr_count.tif", count[: len(names)], grid, names, tags=counted)
-    save(picture(image, deviation, count, scene.bands, most=len(scene)), folder / "uncertainty.png")
-    found = {"std_mean": float(deviation.mean())}
+
+
+def numbers(scene: Scene, product: Product, shifts: Tensor) -> dict[str, float]:
+    """`std_mean` and, with truth, the coverage. shifts: [t, 2] that the product was made with, LR pixels."""
+    found = {"std_mean": float(product.deviation.mean())}
     if scene.truth:
-        truth = seen(scene, scale=scale, splat=splat, shifts=shifts)
-        found |= coverage(image.numpy(), deviation.numpy(), truth, scale)
+        truth = seen(scene, scale=product.scale, splat=product.splat, shifts=shifts)
+        found |= coverage(product.image.numpy(), product.deviation.numpy(), truth, product.scale)
     return found
 
 
@@ -94,10 +84,11 @@ def coverage(image: np.ndarray, deviation: np.ndarray, truth: np.ndarray, scale:
     return found
 
 
-def picture(image: Tensor, deviation: Tensor, count: Tensor, bands: tuple[str, ...], *, most: int) -> Figure:
+def picture(product: Product, bands: tuple[str, ...], *, stretch: Stretch, most: int) -> Figure:
     """Product | standard deviation (mean over bands) | count (least over bands) out of `most`, with colour bars."""
-    maps = rgb(image, bands, Stretch.of(image, bands)), deviation.mean(0).numpy(), count.amin(0).float().numpy()
-    colours, std, least = (fit(values, 1, 1, (0, 0, *image.shape[1:]), SIDE)[0] for values in maps)
+    colours = rgb(product.image, bands, stretch)
+    maps = colours, product.deviation.mean(0).numpy(), product.count.amin(0).float().numpy()
+    colours, std, least = (fit(values, 1, 1, (0, 0, *colours.shape[:2]), SIDE)[0] for values in maps)
     size = std.shape
     bar, head = 84, 34
     total = (3 * (size[1] + GAP) + 2 * bar + GAP, size[0] + head + 2 * GAP)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from torch.nn.functional import interpolate
 BORDER = 6  # LR pixels that fidelity leaves out on each side
 FIDELITY_SCALE = 4  # pixels per LR pixel at which images are compared with the truth
 SSIM_WINDOW = 7  # pixels
+ROWS = 64  # of samples that are made at a time
 SHARPNESS = ("edge_contrast", "laplacian_var", "gradient_energy")
 
 Array = Tensor | np.ndarray
@@ -60,10 +61,12 @@ def bicubic(image: Tensor, scale: int) -> Tensor:
 def area_average(image: Array, scale: int, to: int, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """[b, y * to, x * to] exact box means of [b, y * scale, x * scale], its content moved by `shift` (LR pixels).
 
-    A positive shift moves it to larger row and column coordinates; beyond the image its border pixels go on.
+    A positive shift moves it to larger row and column coordinates; beyond the image its border pixels go on. As exact
+    as the image's own numbers, float32 where those are integers.
     """
-    bands = as_numpy(image).astype(np.float64)
-    down, across = (_coverage(n, scale, to, moved) for n, moved in zip(bands.shape[1:], shift, strict=True))
+    bands = as_numpy(image)
+    shares = (_coverage(n, scale, to, moved) for n, moved in zip(bands.shape[1:], shift, strict=True))
+    down, across = (share.astype(np.promote_types(bands.dtype, np.float32)) for share in shares)
     return np.stack([(across @ (down @ band).T).T for band in bands])
 
 
@@ -83,8 +86,8 @@ def fidelity(
     level = min(FIDELITY_SCALE, scale, truth_scale)
     dy, dx = (float(d) for d in shift)
     inside = (slice(None), *[slice(BORDER * level, -BORDER * level)] * 2)
-    expected = area_average(truth, truth_scale, level, (dy, dx))[inside]
-    found = area_average(image, scale, level)[inside]
+    expected = area_average(truth, truth_scale, level, (dy, dx))[inside].astype(np.float64)
+    found = area_average(image, scale, level)[inside].astype(np.float64)
     if expected.shape != found.shape:
         raise ValueError(
             f"image {tuple(image.shape)} at {scale}x and truth {tuple(truth.shape)} at {truth_scale}x differ"
@@ -135,36 +138,32 @@ def _coverage(size: int, scale: int, to: int, moved: float) -> sparse.csr_array:
 def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str, float]:
     if not valid.any():
         return dict.fromkeys(SHARPNESS, math.nan)
-    level = band.mean(where=valid, dtype=np.float64)
+    everywhere = bool(valid.all())
+    level = (band if everywhere else band[valid]).mean(dtype=np.float64)
     modes = _zeros(band.shape)
-    np.subtract(band, level, out=modes, where=valid, casting="same_kind")
+    np.subtract(band, level, out=modes, casting="same_kind")
+    if not everywhere:
+        modes[~valid] = 0
+        known = ndimage.binary_erosion(valid, iterations=math.ceil(1.5 * scale), border_value=1)
     for axis in (1, 0):
         modes = fft.dct(modes, axis=axis, norm="ortho", overwrite_x=True)
-    if everywhere := bool(valid.all()):
-        known = valid
-    else:
-        known = ndimage.binary_erosion(valid, iterations=math.ceil(1.5 * scale), border_value=1)
 
-    def samples(rate: int, variance: float, *orders: tuple[int, int]) -> np.ndarray:
-        """Blurred and derived, at `rate` per LR pixel and axis.
-
-        The rate is what the blur leaves to be sampled; an extremum needs more, or it depends on where an edge meets
-        the samples.
-        """
-        field = _series(modes, scale, rate, variance, orders)
+    def seen(field: np.ndarray) -> np.ndarray:
         if everywhere:
             return field
-        centres = (((np.arange(n) + 0.5) * scale / rate).astype(int) for n in field.shape)
+        centres = (
+            ((np.arange(n) + 0.5) * size / n).astype(int) for n, size in zip(field.shape, band.shape, strict=True)
+        )
         return field[known[np.ix_(*centres)]]
 
-    smooth = samples(2, 1.0, (0, 0))
+    # the rate is what the blur leaves to be sampled; an extremum needs more, or it depends on where an edge meets it
+    smooth = seen(_Series(modes, scale, rate=2, variance=1.0).values())
     contrast = percentile(smooth, 99) - percentile(smooth, 1) if smooth.size else 0.0
     if contrast <= 1e-6 * abs(level):  # float32 knows no less
         return dict.fromkeys(SHARPNESS, math.nan)
     variance = (1 - scale**-2) / 12
-    squared, other = (np.square(slope, out=slope) for slope in map(partial(samples, 8, variance), ((1, 0), (0, 1))))
-    squared += other
-    laplacian = samples(4, variance, (2, 0), (0, 2))
+    squared = seen(_Series(modes, scale, rate=8, variance=variance).squared_gradient())
+    laplacian = seen(_Series(modes, scale, rate=4, variance=variance).laplacian())
     return {
         "edge_contrast": math.sqrt(percentile(squared, 99)) / contrast,
         "laplacian_var": float(laplacian.var(dtype=np.float64)) / contrast**2,
@@ -172,28 +171,50 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
     }
 
 
-def _series(modes: np.ndarray, scale: int, rate: int, variance: float, orders: Sequence[tuple[int, int]]) -> np.ndarray:
-    """[y, x] the image of cosine `modes` under N(variance), at `rate` instead of `scale` samples per LR pixel and axis.
+class _Series:
+    """The image of cosine `modes` [y, x] under N(variance), at `rate` samples per LR pixel and axis."""
 
-    Derived so many times along its rows' and columns' axes; of several `orders`, alike in what is odd, the sum.
-    """
-    shape = [n * rate // scale for n in modes.shape]
-    odd = [order % 2 for order in orders[0]]
-    factors = []
-    for axis, (n, size) in enumerate(zip(modes.shape, shape, strict=True)):
-        omega = np.arange(min(n, size), dtype=np.float32) * (np.pi * scale / n)
-        omega = omega[variance / 2 * omega**2 < 17]  # less than float32 knows is left of the others
-        blur = np.exp(-variance / 2 * omega**2) * math.sqrt(size / n)
-        factors.append(np.stack([(-omega) ** order[axis] * blur for order in orders]))
-    factor = factors[0].T @ factors[1]
-    rows, columns = factor.shape
-    field = _zeros(shape)
-    # odd derivatives are series of sines, which start at the first harmonic
-    used = (slice(odd[0], rows), slice(odd[1], columns))
-    np.multiply(modes[used], factor[used], out=field[: rows - odd[0], : columns - odd[1]])
-    inverse = [fft.idst if is_odd else fft.idct for is_odd in odd]
-    field[:, :columns] = inverse[0](field[:, :columns], axis=0, norm="ortho", overwrite_x=True)
-    return inverse[1](field, axis=1, norm="ortho", overwrite_x=True)
+    def __init__(self, modes: np.ndarray, scale: int, *, rate: int, variance: float) -> None:
+        self.shape = [n * rate // scale for n in modes.shape]
+        self.omega = []  # radians per LR pixel along each axis
+        for n, size in zip(modes.shape, self.shape, strict=True):
+            omega = np.arange(min(n, size), dtype=np.float32) * (np.pi * scale / n)
+            self.omega.append(omega[variance / 2 * omega**2 < 17])  # less than float32 knows is left of the others
+        rows, columns = (np.exp(-variance / 2 * omega**2) for omega in self.omega)
+        rows *= math.sqrt(math.prod(self.shape) / modes.size)
+        self.modes = modes[: len(rows), : len(columns)] * rows[:, None]
+        self.modes *= columns
+
+    def values(self) -> np.ndarray:
+        """[y, x]"""
+        return self._along(self._down())
+
+    def laplacian(self) -> np.ndarray:
+        """[y, x] 1 / px^2"""
+        rows, columns = self.omega
+        return self._along(self._down(-(rows[:, None] ** 2) - columns**2))
+
+    def squared_gradient(self) -> np.ndarray:
+        """[y, x] 1 / px^2, a few rows at a time: they stay in the cache."""
+        rows, columns = self.omega
+        down, across = self._down(rows[:, None], odd=1), self._down(columns)
+        squared = np.empty(self.shape, np.float32)
+        for first in range(0, len(squared), ROWS):
+            part = slice(first, first + ROWS)
+            dy, dx = self._along(down[part]), self._along(across[part], odd=1)
+            np.add(np.square(dy, out=dy), np.square(dx, out=dx), out=squared[part])
+        return squared
+
+    def _down(self, factor: np.ndarray | float = 1.0, *, odd: int = 0) -> np.ndarray:
+        """[y, columns] the modes times a factor, as samples along columns; odd: derived, so of sines."""
+        field = _zeros((self.shape[0], self.modes.shape[1]))
+        used = np.broadcast_to(factor, self.modes.shape)[odd:]  # sines start at the first harmonic
+        np.multiply(self.modes[odd:], used, out=field[: len(used)])
+        return (fft.idst if odd else fft.idct)(field, axis=0, norm="ortho", overwrite_x=True)
+
+    def _along(self, field: np.ndarray, *, odd: int = 0) -> np.ndarray:
+        """[y, x] of what `_down` made."""
+        return (fft.idst if odd else fft.idct)(field[:, odd:], n=self.shape[1], axis=1, norm="ortho")
 
 
 def _zeros(shape: Sequence[int]) -> np.ndarray:

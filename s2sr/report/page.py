@@ -101,7 +101,7 @@ class Raster:
 
         from s2sr.raster import grid_of
 
-        with rasterio.open(path) as file:
+        with rasterio.open(path, num_threads=torch.get_num_threads()) as file:
             names = tuple(name or "" for name in file.descriptions)
             kept = channels(names)
             reduce = -(-max(file.shape) // side)

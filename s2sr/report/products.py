@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import Array, area_average, as_numpy
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a run hands back, at `scale` pixels per LR pixel and axis."""
+
+    image: Tensor  # [b, y * scale, x * scale] reflectance
+    deviation: Tensor  # [b, y * scale, x * scale] standard deviation of the image less the truth at its resolution
+    count: Tensor  # [b, y * scale, x * scale] observations that are clear there
+    scale: int
+    splat: float  # standard deviation of the splats that the image is made of, LR pixels
 
 
 @contextmanager
@@ -134,7 +146,7 @@ def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:
 
 def clearest(scene: Scene) -> int:
     """The observation that stands for a single image: the clearest; of equally clear ones that nearest to the mean."""
-    difference = (scene.frames - scene.temporal_mean()).abs() * scene.valid
+    difference = (scene.frames - scene.temporal_mean).abs() * scene.valid
     distance = difference.mean((1, 2, 3))
     return min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
 
@@ -154,7 +166,7 @@ def write_baseline(folder: Path, scene: Scene) -> None:
     tags = {"datetime": scene.observations[t].datetime, "observation": scene.observations[t].name}
     write_geotiff(Path(folder) / "observation.tif", frame, scene.grid, scene.bands, tags=tags)
     tags = {"observations": ", ".join(o.name for o in scene.observations)}
-    write_geotiff(Path(folder) / "mean.tif", scene.temporal_mean(), scene.grid, scene.bands, tags=tags)
+    write_geotiff(Path(folder) / "mean.tif", scene.temporal_mean, scene.grid, scene.bands, tags=tags)
 
 
 def write_truth(folder: Path, scene: Scene, scale: int, shift: tuple[float, float]) -> None:

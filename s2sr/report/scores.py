@@ -37,14 +37,14 @@ def baseline_scores(scene: Scene, scale: int) -> dict[str, float]:
 
 def baseline_sharpness(scene: Scene, scale: int) -> dict[str, float]:
     """The part that needs no truth, and hardly depends on the scale."""
-    return _named(sharpness(bicubic(scene.temporal_mean(), scale), scale))
+    return _named(sharpness(bicubic(scene.temporal_mean, scale), scale))
 
 
 def baseline_fidelity(scene: Scene, scale: int) -> dict[str, float]:
     """The part that compares with the truth, at most as fine as `scale`; nothing where no truth is known."""
     if scene.truth is None:
         return {}
-    image, truth, shift = bicubic(scene.temporal_mean(), scale), scene.truth, scene.truth.shifts.mean(0)
+    image, truth, shift = bicubic(scene.temporal_mean, scale), scene.truth, scene.truth.shifts.mean(0)
     return _named(fidelity(image, truth.reflectance, scale=scale, truth_scale=truth.scale, shift=shift))
 
 

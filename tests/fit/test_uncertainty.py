@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from small_fits import SHIFTS, reconstruction, solve, stage
 from small_images import power_law
 
@@ -175,23 +176,30 @@ def test_a_psf_that_is_not_known_makes_it_larger():
 
 
 def test_activity_is_of_mean_one_and_follows_edges():
-    image = np.zeros((40, 40))
+    image = torch.zeros(40, 40)
     image[:, 20:] = 0.1
-    everywhere, energy = np.ones_like(image), gradient_energy(image, 1.4)
+    everywhere, energy = torch.ones_like(image), gradient_energy(image, 1.4)
     found = activity(energy, everywhere)
-    assert found.mean() == pytest.approx(1, abs=0.01)
+    assert float(found.mean()) == pytest.approx(1, abs=0.01)
     assert found[:, 19:21].min() > 5
     assert found[:, :10].max() < 0.1
-    there = everywhere.copy()
+    there = everywhere.clone()
     there[:, :15] = 0
     assert (activity(energy, there)[:, :15] == 1).all()
 
 
 def test_where_the_same_goes_on_everywhere_activity_is_one():
-    everywhere = np.ones((90, 90))
-    assert (activity(gradient_energy(0.3 * everywhere, 1.4), everywhere) == 1).all()
-    texture = np.random.default_rng(0).normal(size=(90, 90))
+    everywhere = torch.ones(90, 90)
+    torch.testing.assert_close(activity(gradient_energy(0.3 * everywhere, 1.4), everywhere), everywhere)
+    texture = torch.from_numpy(np.random.default_rng(0).normal(size=(90, 90))).float()
     assert activity(gradient_energy(texture, 1.4), everywhere).std() < 0.05
+
+
+def test_the_energy_is_that_of_the_gradient_under_a_gaussian():
+    image = np.random.default_rng(0).normal(size=(90, 70))
+    rows, columns = np.gradient(image)
+    expected = ndimage.gaussian_filter(rows**2 + columns**2, 1.4, mode="nearest")
+    np.testing.assert_allclose(gradient_energy(torch.from_numpy(image), 1.4).numpy(), expected, rtol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -283,12 +291,12 @@ def test_where_places_change_it_is_larger(scene, solved):
 
 def test_the_posterior_mean_does_not_depart_from_itself_and_ringing_does(solved):
     settle(solved)
-    still = float(departure(solved, 2).square().mean().sqrt())
+    still = float(departure(solved, solved.field.render(), 2).square().mean().sqrt())
     own = solved.field.weights.detach().clone()
     torch.manual_seed(0)
     with torch.no_grad():
         solved.field.weights.add_(0.03 * torch.randn_like(own))
-    moved = departure(solved, 2)
+    moved = departure(solved, solved.field.render(), 2)
     kept = standard_deviation(solved, solved.field.render(), 2).mean()
     with torch.no_grad():
         added = solved.field.render()

@@ -59,7 +59,7 @@ def test_select_keeps_everything_aligned_and_says_why_not(scene):
 
 
 def test_the_temporal_mean_is_over_the_valid_samples(scene):
-    mean = scene.temporal_mean()
+    mean = scene.temporal_mean
     assert torch.equal(mean[:, :4], scene.frames[[0, 2], :, :4].mean(0))
     assert torch.equal(mean[:, 4:], scene.frames[:, :, 4:].mean(0))
 
@@ -67,9 +67,9 @@ def test_the_temporal_mean_is_over_the_valid_samples(scene):
 def test_where_nothing_is_valid_the_mean_is_the_bands_median(scene):
     valid = scene.valid.clone()
     valid[:, 1, 6, 7] = False
-    mean = dataclasses.replace(scene, valid=valid).temporal_mean()
+    mean = dataclasses.replace(scene, valid=valid).temporal_mean
     assert mean[1, 6, 7] == scene.frames[:, 1][valid[:, 1]].median()
-    assert torch.equal(mean[0], scene.temporal_mean()[0])
+    assert torch.equal(mean[0], scene.temporal_mean[0])
 
 
 def test_frames_that_do_not_match_the_grid_raise(scene):

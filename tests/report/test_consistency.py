@@ -89,7 +89,7 @@ def test_the_map_of_noise_is_standard_and_a_change_stands_out(scene, truth):
 
 
 def test_brightness_is_that_of_the_temporal_mean(scene):
-    mean = scene.temporal_mean()
+    mean = scene.temporal_mean
     fine = mean.repeat_interleave(4, 1).repeat_interleave(4, 2)
     ripple = torch.from_numpy(np.tile([0.1, -0.1, -0.1, 0.1], SIZE[1])).float()
     assert list(brightness(scene, fine + ripple, 4).values()) == pytest.approx([0, 0, 0], abs=1e-7)

@@ -205,7 +205,7 @@ def test_the_mean_has_no_steps_where_a_brighter_frame_is_masked():
     valid[2, :, :, 15:] = False
     grid = Grid(None, (1, 0, 0, 0, -1, 0), SHAPE)
     scene = Scene(gains * truth * valid, valid, grid, BANDS, (Observation("", "", 1.0),) * 3)
-    step = [float((m / truth).std()) for m in (scene.temporal_mean(), level_mean(scene))]
+    step = [float((m / truth).std()) for m in (scene.temporal_mean, level_mean(scene))]
     assert step[0] > 0.03
     assert step[1] < 0.3 * step[0]
 

@@ -220,7 +220,7 @@ def test_a_new_run_shows_nothing_of_an_earlier_one(tmp_path):
 
 
 def test_baseline_is_the_clearest_observation_nearest_to_the_mean(tmp_path, scene):
-    mean = scene.temporal_mean()
+    mean = scene.temporal_mean
     distances = [(scene.frames[t] - mean).abs().mean() for t in (0, 1)]
     assert clearest(scene) == int(np.argmin(distances))
     write_baseline(tmp_path, scene)
