@@ -52,9 +52,6 @@ def wandb_logger(
 
     if mode not in (None, *MODES):
         raise InputError(f"logger.mode={mode}; choose from {', '.join(MODES)}")
-    # Else it loads, in .6 s, pandas, to see that what is logged is no table of that, and its launcher of remote jobs.
-    wandb.util.pd_available = False
-    wandb.Run._detect_and_apply_job_inputs = lambda self: None  # type: ignore[method-assign]
     settings = wandb.Settings(init_timeout=15, finish_timeout=60, silent=True, console="off")
     wandb.setup(settings)
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
