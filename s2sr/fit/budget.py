@@ -12,7 +12,7 @@ from s2sr.fit.module import Reconstruction
 from s2sr.fit.stages import Phase
 
 BASE = 0.7e9  # bytes of the interpreter and its libraries
-KEPT = 1.2  # what is freed stays with the process (cli.keep_memory), in pieces that do not fit everything
+KEPT = 1.3  # what is freed stays with the process (cli.keep_memory), in pieces that do not fit everything
 AROUND = 10.0  # seconds that dashboard, pictures and files take, of a small scene
 
 
