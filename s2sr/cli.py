@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -109,7 +110,8 @@ def job(cfg: DictConfig, *, resume: bool = False) -> None:
         if isinstance(error, MemoryError):
             reason = f"there is not enough memory ({reason}); choose a smaller scene or crop"
         elif isinstance(error, OSError):
-            reason += f"; {shutil.disk_usage(folder).free / 1e6:.0f} MB are free in {place}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                reason += f"; {shutil.disk_usage(folder).free / 1e6:.0f} MB are free in {place}"
             if (folder / "checkpoints" / "last.ckpt").exists():
                 reason += f"; once that is mended, {again}"
         elif not isinstance(error, InputError):
