@@ -18,6 +18,7 @@ class CtrlC:
     """A handler of SIGINT that raises KeyboardInterrupt and remembers that it came."""
 
     came = False
+    then = ""  # what to do after it, once that is known
 
     def __call__(self, *_: Any) -> None:
         self.came = True
@@ -53,7 +54,7 @@ def interruptible(then: str = "") -> Iterator[None]:
         if not interrupted(error):
             raise
         said = str(error) if isinstance(error, KeyboardInterrupt) else ""
-        print("\n" + "; ".join(filter(None, ("interrupted", said or then))), file=sys.stderr)
+        print("\n" + "; ".join(filter(None, ("interrupted", said or ctrl_c.then or then))), file=sys.stderr)
         sys.exit(130)
     finally:
         if ours:

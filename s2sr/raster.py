@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from rasterio.warp import transform
+from rasterio.windows import Window
 
 from s2sr.model.grid import Grid
 
@@ -34,6 +36,15 @@ def name_bands(target: rasterio.io.DatasetWriter, bands: Sequence[str]) -> None:
     target.descriptions = tuple(bands)
     if COLOURS.keys() <= set(bands):
         target.colorinterp = [COLOURS.get(band, ColorInterp.undefined) for band in bands]
+
+
+def check_whole(path: Path) -> None:
+    """Raises RasterioIOError for a file that ends too early: GDAL tells nobody when a disk is full as it closes one.
+
+    The last block of each band is read: those of a Cloud-Optimized GeoTIFF lie in order, at the end of the file.
+    """
+    with rasterio.open(path) as file:
+        file.read(window=Window(file.width - 1, file.height - 1, 1, 1))
 
 
 def lies_on(source: rasterio.DatasetReader, grid: Grid) -> bool:

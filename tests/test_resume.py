@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import rasterio
-from runs import SCENE, nothing_written, run, start
+from runs import SCENE, nothing_written, run, start, wait_for
 
 # steps enough for an interruption between the first checkpoint and the end
 LONG = (
@@ -26,14 +26,6 @@ def uninterrupted(tmp_path_factory):
     done = run(*LONG, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd / "out"
-
-
-def wait_for(path, process, seconds=300):
-    until = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < until, f"{path} has not appeared"
-        time.sleep(0.002)
 
 
 def assert_interrupted(process):

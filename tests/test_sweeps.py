@@ -1,11 +1,13 @@
 import csv
 import json
+import os
+import signal
 
 import pytest
 import yaml
 from dashboards import offline_runs, records
 from PIL import Image
-from runs import LBFGS, SCENE, run
+from runs import LBFGS, SCENE, run, start, wait_for
 
 from s2sr.report.charts import MARKED
 
@@ -101,6 +103,38 @@ def test_a_job_resumes_by_itself_in_its_group(with_a_failure):
     from s2sr.cli import group_of
 
     assert group_of(folder) == "first"
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Ctrl-C, as a terminal sends it to all processes, in the second of three jobs that run one after the other."""
+    cwd = tmp_path_factory.mktemp("interrupted")
+    options = (*TINY, "strategy=lbfgs", "logger=csv", "hydra.sweep.dir=a sweep")
+    process = start("-m", "psf=0.3,0.4,0.5", *options, cwd=cwd, script="sweep.py", start_new_session=True)
+    wait_for(cwd / "a sweep" / "1" / "checkpoints" / "last.ckpt", process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert err.strip() == "interrupted; carry on with: python sweep.py resume='a sweep'"
+    return cwd / "a sweep"
+
+
+def test_a_sweep_is_carried_on(interrupted, tmp_path):
+    """From elsewhere: what has finished stays, what was under way goes on, what had not begun is done."""
+    folder = interrupted
+    assert not (folder / "2").exists()
+    first = (folder / "0" / "sr.tif").stat()
+    done = run(f"resume={folder}", cwd=tmp_path, script="sweep.py")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "0" / "sr.tif").stat() == first
+    assert "#0 has finished already" in done.stdout
+    assert "#1 coarse_to_fine x1" not in done.stdout, "it was in the checkpoint"
+    assert "#1 coarse_to_fine x2" in done.stdout
+    rows = rows_of(folder)
+    assert [(row["psf"], row["status"]) for row in rows] == [("0.3", "ok"), ("0.4", "ok"), ("0.5", "ok")]
+    assert_pictures(folder)
+    assert "python sweep.py -m psf=0.3,0.4,0.5 data.size=24" in (folder / "README.md").read_text()
+    assert not [path for path in tmp_path.iterdir() if path.name[0] != "."]
 
 
 def test_groups_in_parallel(tmp_path):
