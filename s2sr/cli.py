@@ -80,7 +80,7 @@ def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -
         return
     atexit.register(gc.freeze)  # for the same reason as in `experiment`
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
-    with interruptible("the same command carries on"):
+    with interruptible("the same command continues"):
         try:
             with initialize_config_dir(str(CONF), version_base="1.3"):
                 cfg = compose(config_name, quoted(sys.argv[1:]))
@@ -113,7 +113,7 @@ def job(cfg: DictConfig, *, resume: bool = False) -> None:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 reason += f"; {shutil.disk_usage(folder).free / 1e6:.0f} MB are free in {place}"
             if (folder / "checkpoints" / "last.ckpt").exists():
-                reason += f"; once that is mended, {again}"
+                reason += f"; once that is fixed, {again}"
         elif not isinstance(error, InputError):
             log.exception("the run failed")
         if not sweep:
@@ -181,7 +181,7 @@ class CarryOn(Callback):
 
 
 def carry_on(script: str, folder: Path) -> str:
-    return f"carry on with: python {script} resume={shlex.quote(str(shown(folder)))}"
+    return f"continue with: python {script} resume={shlex.quote(str(shown(folder)))}"
 
 
 def shown(path: Path) -> Path:

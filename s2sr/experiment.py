@@ -88,7 +88,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
         write_dated(module, scale, cfg.report.date, folder, tags)
     metrics["runtime_s"] = time.perf_counter() - start
     metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    log.info("the sensor passes under 5 %% of detail finer than %.2f pixels: what is finer here is prior", limit)
+    log.info("the sensor passes less than 5 %% of detail finer than %.2f pixels: that is prior", limit)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
     write_run_page(folder)
@@ -139,7 +139,7 @@ def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> di
     truth = by_truth(scene, field, (dy, dx)) if scene.truth else None
     found = truth.metrics("truth", metre) if truth else {}
     if cfg.report.frc:
-        log.info("the resolution: the weights once more from each half of the dates")
+        log.info("measuring the resolution: solving for the weights again from each half of the dates")
         scenes = halves(scene)
         fields = [solve_again(module, half, cfg) for half in scenes]
         told = by_halves(field, fields, scenes, module.noise.detach())
@@ -192,7 +192,7 @@ def write_dated(module: Reconstruction, scale: int, date: str, folder: Path, tag
     seen = {"datetimes": when, "datetimes_of_detail": tags["datetimes"]}
     path, grid = folder / f"sr_{when[:10]}.tif", scene.grid.scaled(scale)
     write_geotiff(path, dated(field, scene, t).render(grid), grid, scene.bands, tags=tags | seen)
-    log.info("%s has the reflectance of that date", path.name)
+    log.info("wrote %s, with the reflectance of that date", path.name)
 
 
 def configuration_hash(cfg: DictConfig) -> str:

@@ -49,8 +49,8 @@ def report(cfg: DictConfig) -> None:
         detail = sum(draw.frequency for draw in draws) / DRAWS
         print(f"{dates:5}  {draws[0].shift_error():7.4f} px  {detail:10.2f}  {half_period(detail):12.1f} m")
     print(
-        "\ndetail: cycles per pixel of 10 m up to which the error stays under half of the signal; half its period is\n"
-        "the size of the pixels that just hold it. Taken for granted: the model; what changes between dates is noise."
+        "\ndetail: the frequency, in cycles per pixel of 10 m, up to which the error stays below half of the signal;\n"
+        "half its period is the pixel size that just resolves it. Change between dates counts as noise."
     )
 
 

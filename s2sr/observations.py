@@ -90,19 +90,19 @@ def usable(scene: Scene, cfg: DictConfig) -> Scene:
     size = metres(scene.grid)
     if size and DETECTOR_WIDTH.keys() & scene.bands and not all(0.9 < side / 10 < 1.1 for side in size):
         log.warning(
-            "pixels of %.3g x %.3g m on the ground are taken for the 10 m of Sentinel-2's own grid: neither the PSF "
-            "nor lengths will be right; bring all files onto the 10 m grid of their UTM zone",
+            "pixels of %.3g x %.3g m on the ground are treated as 10 m pixels of Sentinel-2's own grid: the PSF and "
+            "all lengths will be wrong; bring all files onto the 10 m grid of their UTM zone",
             *size,
         )
     if min(scene.grid.shape) < SMALLEST:
         rows, columns = scene.grid.shape
-        raise InputError(f"a scene of {rows} x {columns} pixels is too small; it takes {SMALLEST} along each axis")
+        raise InputError(f"a scene of {rows} x {columns} pixels is too small; it needs at least {SMALLEST} a side")
     seen = [t for t, observation in enumerate(scene.observations) if observation.clear > 0]
     if len(seen) < len(scene):
         scene = scene.select(seen, "all of its pixels are masked")
     own = first_of_each(scene)
     if len(own) < len(scene):
-        scene = scene.select(own, "it is another one over again")
+        scene = scene.select(own, "it duplicates another observation")
     if cfg.n_obs is not None:
         scene = clearest(scene, cfg.n_obs)
     for b, band in enumerate(scene.bands):
@@ -111,7 +111,7 @@ def usable(scene: Scene, cfg: DictConfig) -> Scene:
             what = f"is {samples[0]:g} everywhere" if len(samples) else "has no valid sample in any observation"
             raise InputError(f"band {band} {what}: leave it out by data.bands=[...]")
     if len(scene) < 2:
-        raise InputError(f"{len(scene)} usable observations; a reconstruction needs 2 and is good from 8")
+        raise InputError(f"{len(scene)} usable observations; a reconstruction needs at least 2, better 8")
     return scene
 
 
@@ -124,8 +124,8 @@ def register(scene: Scene) -> tuple[Scene, Tensor]:
     kept = found.trusted.nonzero()[:, 0].tolist()
     if len(kept) < max(2, len(scene) / 2):
         log.warning(
-            "only %d of %d observations match the others: the scene is too small, or changes too much, to tell. All "
-            "are used, and those that do not are taken to be unshifted at first",
+            "only %d of %d observations match the others: the scene is too small, or changes too much, to register. "
+            "All are used; those that do not match start without a shift",
             len(kept),
             len(scene),
         )

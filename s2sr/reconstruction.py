@@ -75,7 +75,7 @@ def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Ju
     seen, dates = holdout.without_dates(scene)
     seen = holdout.split(seen, validation=any(stage.stop_on for stage in stages.values()))
     if not seen.judged.any():
-        log.warning("the fit is not judged: every frame is masked too much, or too small, to withhold blocks of it")
+        log.warning("the fit is not judged: every frame is too small, or masked too much, to withhold blocks of it")
         return seen.whole(), stages, None
     return seen, stages | ({"refit": holdout.refit} if holdout.refit else {}), partial(judge, dates=dates)
 

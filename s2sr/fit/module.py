@@ -204,7 +204,7 @@ class Reconstruction(Problem, lightning.LightningModule):
                 for p, value in zip(parameters, before, strict=True):
                     p.copy_(value)
             self._forget_optimizers()
-            log.warning("%s x%d: a step was not finite and was taken back", self.phase.name, self.phase.scale)
+            log.warning("%s x%d: a step was not finite and was undone", self.phase.name, self.phase.scale)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         within = not self.phase.ends_level
