@@ -33,7 +33,7 @@ from s2sr.resume import RUN, finished, resumed, settings_of
 
 log = logging.getLogger(__name__)
 
-HERE = Path.cwd()  # a run that is carried on goes to where it was started first
+HERE = Path.cwd()  # a resumed run changes to where it was first started
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
@@ -176,7 +176,7 @@ def close_dashboard() -> None:
 
 
 class CarryOn(Callback):
-    """Hydra callback for `hydra.callbacks`: an interrupted sweep says how it is carried on, whoever runs its jobs."""
+    """Hydra callback for `hydra.callbacks`: an interrupted sweep says how to continue, whatever runs its jobs."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         ctrl_c.then = carry_on("sweep.py", Path(config.hydra.sweep.dir).absolute())

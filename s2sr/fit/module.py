@@ -48,8 +48,8 @@ class Steps:
 class Reconstruction(Problem, lightning.LightningModule):
     """A Problem (which takes `options`) and its solution by `stages` over a ladder of `levels`.
 
-    Unknown noise is re-estimated from the residuals at every level, unless a stage fits it. Raises InputError for stages
-    that have nothing to fit, return to a coarser level, or stop on validation if nothing is withheld for it.
+    Unknown noise is re-estimated from the residuals at every level, unless a stage fits it. Raises InputError for
+    stages that have nothing to fit, return to a coarser level, or stop on validation if nothing is withheld for it.
     """
 
     forecast: Forecast | None = None  # set if one was made before the fit

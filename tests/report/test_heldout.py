@@ -104,6 +104,7 @@ def test_the_worse_the_fit_the_worse_the_score(field, scene):
 
 
 def test_a_fit_that_is_worse_than_the_bicubic_mean_is_told(field, scene, caplog):
+    caplog.set_level("WARNING")
     judge(scene, field, noise_of(scene))
     assert not caplog.records
     found = judge(scene, changed(field, lambda w: w + 0.3 * normal(w.shape, 1)), noise_of(scene))
