@@ -5,7 +5,7 @@
 For a quadratic rho the minimum over the weights is -log evidence of the frames as they are, with borders, masks and
 offsets: what `evidence` fades at the border, filters and leaves out counts here. Without the last term, which is that
 of the blocks of `likelihood`, shifts would go where the weights explain most noise. Gain and offset are regressed anew
-at the start of every round: see `radiometry`.
+at the start of every round: see `regression`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
 from s2sr.fit.posterior import FourierMetric, local_noise, posterior
-from s2sr.fit.radiometry import regress
+from s2sr.fit.regression import regress
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """Gain and offset of every observation and band.
 
-Gauge, per band: the gains have mean 1 and the offsets mean 0 over the observations; else the product's reflectance
-would be arbitrary.
+Gauge, per band: over the observations, the gains have mean 1 and the offsets mean 0; otherwise the product's
+reflectance would be arbitrary.
 
-Where both are fitted a gain turns about the scene's level L, y = offset_L + L + gain (x - L): what changes it leaves
-the frame's own level, known far better, where it was.
+Where both are fitted, the gain pivots about the scene's level L: y = raw offset + L + gain (x - L). A stage that sees
+only detail, and changes the gain by it, leaves the level of every frame as it was.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 class Radiometry(nn.Module):
-    """gain [t, b] and offset [t, b] (reflectance); either is fixed at 1 or 0 unless it is asked for."""
+    """gain [t, b] and offset [t, b] (reflectance), fixed at 1 and 0 unless fitted."""
 
-    level: Tensor  # [b] L, reflectance; 0 until `initialise` finds it
+    level: Tensor  # [b] L, reflectance; 0 unless `initialise` fits gain and offset
 
     def __init__(self, observations: int, bands: int, *, gain: bool = False, offset: bool = False) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Radiometry(nn.Module):
     @torch.no_grad()
     def initialise(self, frames: Tensor, valid: Tensor, reference: Tensor) -> None:
         """Regress every frame [t, b, y, x] on the reference [b, y, x], on its valid samples, twice: the second time
-        without the samples that are further off than 3 robust standard deviations.
+        without residuals beyond 3 robust standard deviations.
         """
         if not (self.fits_gain or self.fits_offset):
             return
@@ -60,10 +60,10 @@ class Radiometry(nn.Module):
         if self.fits_gain and self.fits_offset:
             seen = valid.any(0)
             self.level.copy_((reference * seen).sum((1, 2)) / seen.sum((1, 2)).clamp(min=1))
-            self.raw_offset += self.level * (self.raw_gain - 1)
+            self.raw_offset.add_(self.level * (self.raw_gain - 1))
 
     def _line(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Least squares of y on x with the coefficients that are asked for."""
+        """Least squares of y on x with the fitted coefficients only."""
         if not self.fits_gain:
             return x.new_tensor(1.0), (y - x).mean()
         if not self.fits_offset:
