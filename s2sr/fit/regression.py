@@ -1,13 +1,13 @@
 """Gain and offset of every observation, regressed on the scene as it is now.
 
-    y = offset + gain H w + n,    sum_k |DCT(u n)|^2 / R(k) is least over the gain, sum u^2 n^2 over the offset
+    y = offset + gain H w + n,    sum_k |DCT(u n)|^2 / R(k) is least, per observation and band
 
 n is what the scene does not explain of an observation: noise, and far stronger the haze and growth, which are smooth.
 If all n counted as white, the few long wavelengths on which haze happens to resemble the scene would decide the gain:
 of four dates, the hazy one became the scene. Here each frequency counts by the power R of n: that of the residuals,
 averaged over rings of frequencies (generalised least squares by Hannan's efficient estimator, 1963; with cosines, as
-frames are not periodic). u^2 is the weight of a sample, 0 where nothing was observed: as a factor of both sides of the
-equation, it causes no bias.
+frames are not periodic). u, the square root of a sample's weight, is 0 where nothing was observed; it multiplies both
+sides of the equation and so causes no bias.
 """
 
 from __future__ import annotations
@@ -31,34 +31,40 @@ FLOOR = 1e-12  # reflectance squared, of that power: it is 0 where all is masked
 def regress(module: Problem) -> None:
     """Set gain and offset of the field, as far as they are fitted; gains are scaled to mean 1."""
     field, radiometry = module.field, module.field.radiometry
+    if not (radiometry.fits_gain or radiometry.fits_offset):
+        return
     seen = field.observed(field.shifts)
+    free = seen.new_tensor([radiometry.fits_gain, radiometry.fits_offset])
     residual = module.frames - radiometry(seen) - field.changed
     seen -= radiometry.level[:, None, None]
-    weights = module.valid / module.excess
-    if radiometry.fits_offset:
-        total = weights.sum((2, 3), keepdim=True).clamp_(min=1)
-        of_seen, of_residual = ((weights * z).sum((2, 3), keepdim=True) / total for z in (seen, residual))
-        seen, residual = seen - of_seen, residual - of_residual
-    gain = radiometry.gain.clone()
-    if radiometry.fits_gain:
-        for sampling, bands in field.bands_by_sampling.items():
-            at = (slice(None), bands, *sampling.slices())
-            cosine = Cosines(*seen[at].shape[2:], like=seen)
-            each = zip(seen[at], residual[at], weights[at].sqrt(), strict=True)
-            gain[:, bands] += torch.stack([_slope(cosine, x * u, rest * u) for x, rest, u in each])
-    if radiometry.fits_offset:
-        radiometry.raw_offset.add_((of_residual - (gain - radiometry.gain)[..., None, None] * of_seen)[..., 0, 0])
+    counts = (module.valid / module.excess).sqrt_()
+    moved = seen.new_zeros(*seen.shape[:2], 2)
+    for sampling, bands in field.bands_by_sampling.items():
+        at = (slice(None), bands, *sampling.slices())
+        cosine = Cosines(*seen[at].shape[2:], like=seen)
+        each = zip(seen[at], residual[at], counts[at], strict=True)
+        moved[:, bands] = torch.stack([_moved(cosine, x, rest, u, free) for x, rest, u in each])
+    gain = radiometry.gain + moved[..., 0]
     radiometry.raw_gain.copy_(gain / gain.mean(0))
+    radiometry.raw_offset.add_(moved[..., 1])
 
 
-def _slope(cosine: Cosines, x: Tensor, y: Tensor) -> Tensor:
-    """[b] of y on x [b, y, x], every frequency weighted by the power that is left there."""
-    x, y = cosine(x), cosine(y)
-    slope = torch.zeros_like(x[:, 0])
+def _moved(cosine: Cosines, seen: Tensor, residual: Tensor, counts: Tensor, free: Tensor) -> Tensor:
+    """[b, 2] the change of gain and offset that an observation's `residual` calls for; 0 for what is not free.
+
+    seen, residual, counts: [b, y, x]; the first is H w - L, the last u. free: [2] 0 or 1.
+    """
+    slopes = cosine(counts[:, None] * torch.stack((seen, torch.ones_like(seen)), 1)) * free[:, None]
+    rest = cosine(counts * residual)
+    moved = torch.zeros_like(slopes[..., 0])
     for _ in range(ROUNDS):
-        known = x / cosine.power(y - slope[:, None] * x).clamp(min=FLOOR)
-        slope = (known * y).sum(1) / ((known * x).sum(1) + 1)  # a nat bounds what nothing shows
-    return slope
+        power = cosine.power(rest - (moved[:, None] @ slopes)[:, 0])
+        known = slopes / power.clamp(min=FLOOR)[:, None]
+        information = (known @ slopes.mT).double()
+        information.diagonal(dim1=1, dim2=2).add_(1)  # a nat bounds what nothing shows
+        right = (known @ rest[..., None]).double()
+        moved = torch.linalg.solve_ex(information, right).result[..., 0].to(seen)
+    return moved
 
 
 class Cosines:
