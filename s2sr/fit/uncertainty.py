@@ -15,8 +15,9 @@ detail that no observation shows, beyond some .6 cycles per pixel: there P falls
 what is seen has, and D is as at .6. Three things make it local and the product's:
 
 * Edges. The scene's power is a(x) P(f), a Gaussian scale mixture (Portilla et al. 2003), with the activity a(x) from
-  the product itself: the energy of its gradient within a pixel. Of the variance of that energy's logarithm, `CHANCE`
-  is no property of the place; by that share it is shrunk towards its mean, so that a forest has nearly one a. Mean 1.
+  the product itself: the energy of its gradient within a pixel, most where it goes in two directions, as a straight
+  edge is found along its whole length. Of the variance of that energy's logarithm, `CHANCE` is no property of the
+  place; by that share it is shrunk towards its mean, so that a forest has nearly one a. Mean 1.
 * Masks, borders and change. Q is that of the observations that are clear at x, each with its noise as it is there:
   places change, whether a fit has made use of that or not. V is tabulated over a and over the information of the
   observations, between the least and the most that occur.
@@ -53,9 +54,11 @@ if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
     from s2sr.fit.problem import Problem
 
-REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which activity is measured
-CHANCE = 0.82  # this and the next: benchmarks/uncertainty.py fit
-CORRELATION = 0.28  # of what an edge-preserving prior adds to the posterior mean with what that lacks
+REACH = 0.3  # detector pixels, standard deviation of the Gaussian over which activity is measured
+STRAIGHT = 0.1  # of the gradient's energy at an edge that is straight: it is found along its whole length
+BESIDE = 0.2  # of the mean over the bands, beside a band's own
+CHANCE = 0.5  # this and the next: benchmarks/uncertainty.py fit
+CORRELATION = 0.31  # of what an edge-preserving prior adds to the posterior mean with what that lacks
 SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
 TAIL = 3.0  # the exponent by which power falls there: that of edges
 CHANGE = 1e-3  # of the scene's power, where its search starts: from a tenth it is not found in 20 iterations
@@ -217,7 +220,7 @@ class Errors:
     table: Tensor  # [k, a] V at the square of k equal steps of information, and at ACTIVITIES
     information: Tensor  # [y, x] of LR pixels, of the most that occurs
     there: Tensor  # [y, x] of LR pixels, 0 where nothing was observed, to 1
-    energy: Tensor  # [y * scale, x * scale] of the product's gradient, within REACH
+    energy: Tensor  # [y * scale, x * scale] of the product's gradient, within REACH, over its mean
     departed: float  # r
 
     def deviation(self, *, chance: float = CHANCE, correlation: float = CORRELATION) -> Tensor:
@@ -262,9 +265,9 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
         there = smoothed(information > 0, "nearest")
         seen = enlarged(there, scale)
         share_of_v = (seen * departed[b]).sum() / seen.sum().clamp(min=1e-9) / table[-1, ACTIVITIES == 1]
-        energy = gradient_energy(image[b].float(), REACH * scale * float(field.widths[b]))
-        return Errors(table, blurred, there, energy, math.sqrt(share_of_v))
+        return Errors(table, blurred, there, energy[b], math.sqrt(share_of_v))
 
+    energy = energies(image, REACH * scale * field.widths)
     found = [of_band(b) for b in range(len(image))]
     module.spectrum = spectrum
     for x, value in zip(known, fitted, strict=True):
@@ -290,18 +293,38 @@ def enlarged(values: Tensor, scale: int) -> Tensor:
     return F.interpolate(values[None, None], scale_factor=scale, mode="bilinear", align_corners=False)[0, 0]
 
 
+def energies(image: Tensor, reaches: Tensor) -> list[Tensor]:
+    """[y, x] of every band of an image [b, y, x]: the energy of its gradient over the mean, and `BESIDE` of all bands'.
+
+    reaches: [b] of the Gaussians, pixels. Where one band shows detail, another may only have missed it.
+    """
+    found = [gradient_energy(band.float(), reach) for band, reach in zip(image, reaches.tolist(), strict=True)]
+    for energy in found:
+        energy /= energy.mean().clamp(min=1e-30)
+    common = BESIDE / len(found) * sum(found)
+    return [energy.add_(common) for energy in found]
+
+
 def gradient_energy(band: Tensor, reach: float) -> Tensor:
-    """[y, x] the squared gradient of an image [y, x] under a Gaussian of `reach` pixels, cut off at four of them."""
-    rows, columns = torch.gradient(band)
+    """[y, x] the energy of the gradient of an image [y, x], where it has one direction less than where it has two.
+
+    2 sqrt(det J + (`STRAIGHT` tr J)^2), J the structure tensor (Foerstner & Guelch 1987): the outer product of the
+    gradient with itself under a Gaussian of `reach` pixels, cut off at four of them.
+    """
     height, width = band.shape
-    lattice = Lattice((height, width), scale=1, margin=round(4 * reach))
-    inside = slice(lattice.margin, -lattice.margin)
-    energy = F.pad(rows.square_().add_(columns.square_())[None, None], [lattice.margin] * 4, mode="replicate")[0]
-    for axis in (0, 1):
-        pixels = lattice.centres(axis)[inside]
-        near = partial(gaussian, sigma=reach)
-        energy = lattice.along(axis, energy, pixels, near, lattice.margin + 0.5, normalise=True)
-    return energy[0]
+    lattice = Lattice((height, width), scale=1, margin=0)
+
+    def near(product: Tensor) -> Tensor:
+        averaged, kernel = product[None], partial(gaussian, sigma=reach)
+        for axis in (0, 1):
+            averaged = lattice.along(axis, averaged, lattice.centres(axis), kernel, 4 * reach, normalise=True)
+        return averaged[0]
+
+    rows, columns = torch.gradient(band)
+    determinant = near(rows * columns).square_().neg_()
+    trace, other = near(rows.square_()), near(columns.square_())
+    determinant.addcmul_(trace, other).clamp_(min=0)
+    return trace.add_(other).mul_(STRAIGHT).square_().add_(determinant).sqrt_().mul_(2)
 
 
 def activity(energy: Tensor, there: Tensor, chance: float = CHANCE) -> Tensor:
