@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ def start(*arguments: str, cwd: Path, script: str = "train.py", **how: Any) -> s
         stdin=subprocess.DEVNULL,
         **how,
     )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
+    """Until the process has made the file."""
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, f"{path} has not appeared"
+        time.sleep(0.002)
 
 
 def nothing_written(folder: Path) -> bool:

@@ -42,7 +42,7 @@ def test_only_an_unfinished_run_resumes(run_dir, tmp_path):
         cli.resumed([f"resume={tmp_path}"])
     for name in ("sr.tif", "metrics.json", "report.html"):
         assert cli.resumed([f"resume={run_dir}"])
-        (run_dir / name).write_text("")
+        (run_dir / name).write_text('{"status": "ok"}')
     with pytest.raises(InputError, match="has finished"):
         cli.resumed([f"resume={run_dir}"])
 
@@ -58,6 +58,66 @@ def test_a_failed_resume_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as exit:
         cli.main("train")
     assert exit.value.code == f"error: resume={tmp_path}: not the folder of a run, it has no .hydra/config.yaml"
+
+
+def test_settings_that_a_full_disk_has_cut_off(run_dir):
+    path = run_dir / ".hydra" / "hydra.yaml"
+    path.write_text(path.read_text()[:9])
+    with pytest.raises(InputError, match=r"hydra.yaml is missing or not whole: start it anew"):
+        cli.resumed([f"resume={run_dir}"])
+
+
+@pytest.fixture
+def sweep_dir(run_dir):
+    """The folder of an interrupted sweep, beside the run."""
+    settings = {
+        "mode": "MULTIRUN",
+        "sweeper": {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"},
+        "overrides": {
+            "task": ["psf='0.3','0.4'", "data.size=24"],
+            "hydra": [
+                "hydra.mode=MULTIRUN",
+                "hydra.sweep.dir=here",
+                "hydra/launcher=joblib",
+                "hydra.launcher.n_jobs=2",
+            ],
+        },
+        "job": {"config_name": "sweep"},
+        "runtime": {
+            "cwd": str(run_dir.parent / "start"),
+            "config_sources": [
+                {"path": "/conf", "provider": "main"},
+                {"path": "/own", "provider": "command-line"},
+            ],
+        },
+    }
+    folder = run_dir.parent / "a sweep"
+    folder.mkdir()
+    (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": settings}))
+    return folder
+
+
+def test_a_resumed_sweep_is_the_same_command_in_the_same_folder(sweep_dir):
+    found = cli.resumed([f"resume={sweep_dir}"])
+    assert found == [
+        *("--config-dir=/own", "--config-name=sweep", "--multirun", "psf='0.3','0.4'", "data.size=24"),
+        *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir='{sweep_dir}'"),
+    ]
+    assert cli.Path.cwd().name == "start"
+    found = cli.resumed(["-m", f"resume={sweep_dir}", "hydra/launcher=basic"])
+    assert [o for o in found if "launcher" in o] == ["hydra/launcher=basic"]
+
+
+def test_a_sweep_whose_jobs_would_be_others_is_not_resumed(sweep_dir):
+    with pytest.raises(InputError, match=r"leave out seed=1 \("):
+        cli.resumed([f"resume={sweep_dir}", "seed=1", "hydra.launcher.n_jobs=1"])
+    path = sweep_dir / "multirun.yaml"
+    text = path.read_text()
+    for was, instead in (("BasicSweeper", "OptunaSweeper"), ("psf='0.3','0.4'", "psf=shuffle(0.3,0.4)")):
+        assert was in text
+        path.write_text(text.replace(was, instead))
+        with pytest.raises(InputError, match="its jobs would be others"):
+            cli.resumed([f"resume={sweep_dir}"])
 
 
 AGAIN = """

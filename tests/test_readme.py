@@ -52,6 +52,12 @@ def test_command(line, folder, tmp_path):
         assert done.returncode == 0, done.stderr
         (tmp_path / "RUN_DIR" / "metrics.json").unlink()
         extra = []
+    elif "resume=SWEEP_DIR" in line:
+        sweep = ("-m", "psf=0.4,0.5", "strategy=lbfgs", *SIZE, *extra, "c2f.levels=[1,2]", "hydra.sweep.dir=SWEEP_DIR")
+        done = run(*sweep, cwd=tmp_path, script=script)
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "SWEEP_DIR" / "sweep.csv").unlink()
+        extra = []
     else:
         extra += [*SIZE, "c2f.levels=[1,2]"]
     done = run(*overrides, *extra, cwd=tmp_path, script=script)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import rasterio
-from runs import SCENE, nothing_written, run, start
+from runs import SCENE, nothing_written, run, start, wait_for
 
 # steps enough for an interruption between the first checkpoint and the end
 LONG = (
@@ -28,18 +28,10 @@ def uninterrupted(tmp_path_factory):
     return cwd / "out"
 
 
-def wait_for(path, process, seconds=300):
-    until = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < until, f"{path} has not appeared"
-        time.sleep(0.002)
-
-
 def assert_interrupted(process):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
-    assert err.strip() == "interrupted; carry on with: python train.py resume=out"
+    assert err.strip() == "interrupted; continue with: python train.py resume=out"
     assert "Traceback" not in out
 
 

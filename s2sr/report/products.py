@@ -84,9 +84,10 @@ def write_geotiff(
     """
     import rasterio
     import rasterio.shutil
+    from rasterio._err import CPLE_BaseError
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    from s2sr.raster import name_bands, placed
+    from s2sr.raster import check_whole, name_bands, placed
 
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
@@ -124,7 +125,8 @@ def write_geotiff(
                 overview_resampling="AVERAGE",
                 bigtiff="IF_SAFER",
             )
-        except RasterioError as error:  # which does not say what the disk has said
+            check_whole(target)
+        except (RasterioError, CPLE_BaseError) as error:  # which does not say what the disk has said
             free = shutil.disk_usage(target.parent).free
             raise OSError(
                 f"{path}: could not be written ({error.__cause__ or error}; {free / 1e6:.0f} MB of the disk are free)"

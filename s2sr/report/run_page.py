@@ -78,7 +78,8 @@ def command(settings: Mapping[str, Any], script: str = "train.py") -> str:
     """The command line, as it was typed; empty if the settings are not known. `script`: with its own options."""
     if not settings:
         return ""
-    own = [o for o in settings["overrides"]["hydra"] if not o.startswith("hydra.mode=")]
+    # the sweep's own folder is left out: done again there, it would write over itself
+    own = [o for o in settings["overrides"]["hydra"] if not o.startswith(("hydra.mode=", "hydra.sweep.dir="))]
     if settings["mode"] == "MULTIRUN" and script == "train.py":  # a job of a sweep, by itself
         own = []
     # the command line quotes numbers that choose a file (psf=0.5) by itself
@@ -126,10 +127,7 @@ def _charts(
     """(caption, SVG) of the curves and the shifts."""
     charts = []
     if history:
-        caption = (
-            "The objective and, where a level ends, the scores, against evaluations of the objective; "
-            "the PSNR of a coarse level is that at its own scale, as is its baseline's"
-        )
+        caption = "The objective and, where a level ends, the scores, against evaluations of the objective"
         charts.append((caption, page.svg(progress(history), "progress", caption)))
     used = [row for row in observations if row["used"] == "yes"]
     if used:

@@ -3,6 +3,7 @@ import json
 import math
 import resource
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -86,17 +87,32 @@ def test_nodata_suits_the_type(tmp_path, dtype, nodata):
         assert other.nodata == 0
 
 
-def test_a_file_that_does_not_fit_on_the_disk_is_named_and_leaves_nothing(tmp_path):
-    image = torch.rand(1, 300, 300)
-    grid = Grid("EPSG:32633", (2.5, 0.0, 499980.0, 0.0, -2.5, 4200000.0), (300, 300))
+@contextmanager
+def files_of_at_most(size):
+    """Bytes; as on a disk that is full then."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        with pytest.raises(OSError, match=r"sr\.tif: could not be written \(.* MB of the disk are free\)"):
-            write_geotiff(tmp_path / "sr.tif", image, grid, ["B02"])
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("missing", [10, 20_000, 200_000, 4_000_000])
+def test_a_file_that_does_not_fit_on_the_disk_is_named_and_leaves_nothing(tmp_path, missing):
+    """Which is told as it is closed, as it is copied, or as it is written at first."""
+    image = torch.rand(1, 1024, 1024)  # noise: compressed, with its overviews, it is larger than as it is
+    grid = Grid("EPSG:32633", (2.5, 0.0, 499980.0, 0.0, -2.5, 4200000.0), (1024, 1024))
+    write_geotiff(tmp_path / "sr.tif", image, grid, ["B02"])
+    size = (tmp_path / "sr.tif").stat().st_size
+    assert size > 1024 * 1024 * 4
+    (tmp_path / "sr.tif").unlink()
+    with (
+        files_of_at_most(size - missing),
+        pytest.raises(OSError, match=r"sr\.tif: could not be written \(.* MB of the disk are free\)"),
+    ):
+        write_geotiff(tmp_path / "sr.tif", image, grid, ["B02"])
     assert not list(tmp_path.iterdir())
 
 
