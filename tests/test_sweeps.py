@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -73,7 +74,7 @@ def test_jobs_are_runs_of_one_group(with_a_failure):
 
 def test_the_sweep_opens_on_its_scores_against_the_swept_value(with_a_failure):
     folder = with_a_failure[1]
-    (kept,) = offline_runs(folder)
+    (kept,) = [kept for kept in offline_runs(folder) if not kept.is_symlink()]
     found = records(kept)
     record = next(record["run"] for record in found if record["type"] == "run")
     assert (record["run_group"], record["job_type"], record["display_name"]) == ("first", "collate", "first")
@@ -137,13 +138,19 @@ def test_a_sweep_is_carried_on(interrupted, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name[0] != "."]
 
 
-def test_groups_in_parallel(tmp_path):
-    """Two groups, one of numbers, with the joblib launcher."""
+@pytest.fixture(scope="module")
+def two_groups(tmp_path_factory):
+    """One of numbers, one of names, with the joblib launcher."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    steps = ("strategy=lbfgs,adam", "logger=csv", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    done = run("-m", "psf=0.3,0.4", *steps, *TINY, "hydra.sweep.dir=out", cwd=tmp_path, script="sweep.py")
+    cwd = tmp_path_factory.mktemp("groups")
+    steps = ("strategy=lbfgs,adam", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = run("-m", "psf=0.3,0.4", *steps, *TINY, "hydra.sweep.dir=out", cwd=cwd, script="sweep.py")
     assert done.returncode == 0, done.stderr
-    rows = rows_of(tmp_path / "out")
+    return done, cwd / "out"
+
+
+def test_groups_in_parallel(two_groups):
+    rows = rows_of(two_groups[1])
     assert [(row["psf"], row["strategy"]) for row in rows] == [
         ("0.3", "lbfgs"),
         ("0.3", "adam"),
@@ -152,5 +159,43 @@ def test_groups_in_parallel(tmp_path):
     ]
     assert {row["status"] for row in rows} == {"ok"}
     assert [float(row["psf_sigma"]) for row in rows] == pytest.approx([0.3, 0.3, 0.4, 0.4])
-    assert_pictures(tmp_path / "out")
+    assert_pictures(two_groups[1])
+
+
+def test_lines_share_their_panels(two_groups):
+    """A run for each value of the other key; the name and the configuration tell which."""
+    done, folder = two_groups
+    said = [line for line in done.stdout.splitlines() if "wandb leet out/wandb" in line]
+    assert len(said) == 1
+    found = {}
+    for kept in offline_runs(folder):
+        if kept.is_symlink():
+            continue
+        told = records(kept)
+        record = [r["run"] for r in told if r["type"] == "run"]
+        assert {r["job_type"] for r in record} == {"collate"}
+        rows = [r["history"]["item"] for r in told if r["type"] == "history"]
+        found[record[-1]["display_name"]] = {row["psf"]: row["scores/psnr"] for row in rows if "psf" in row}
+        assert {path.name.partition("_")[0] for path in kept.glob("files/media/images/pictures/*")} == {
+            "sweep",
+            "comparison",
+        }
+    rows = rows_of(folder)
+    assert found == {
+        f"out strategy={name}": {
+            float(row["psf"]): pytest.approx(float(row["psnr"])) for row in rows if row["strategy"] == name
+        }
+        for name in ("lbfgs", "adam")
+    }
+
+
+def test_one_folder_shows_and_uploads_all_runs_of_a_sweep(two_groups, tmp_path):
+    """Also when it has been moved."""
+    moved = tmp_path / "moved"
+    shutil.copytree(two_groups[1], moved, symlinks=True)
+    shown = offline_runs(moved)
+    names = {r["run"]["display_name"] for kept in shown for r in records(kept) if r["type"] == "run"}
+    assert names >= {f"out/{job}" for job in range(4)} | {"out strategy=lbfgs", "out strategy=adam"}
+    assert {path.resolve().parents[1].name for path in shown if path.is_symlink()} == {"0", "1", "2", "3"}
+
     assert not list((tmp_path / "out").glob("*/wandb"))

@@ -16,6 +16,7 @@ from PIL import Image
 from runs import LBFGS, SCENE, TINY, command, environment, run
 
 from s2sr.report.figures import Stretch, rgb
+from s2sr.report.glossary import PANELS
 from s2sr.report.metrics import bicubic
 from s2sr.report.products import read_geotiff
 
@@ -97,6 +98,7 @@ def test_history(logged):
     shown = {key.split("/")[1].split(".")[0] for row in pictures for key in row if key.startswith("pictures/")}
     assert shown == set(IMAGES)
     assert all("level" in row for row in levels)
+    assert len({row["fidelity/psnr_bicubic"] for row in levels}) == 1, "levels are compared at one scale"
     assert ["heldout/holdout_rmse" in row for row in levels] == [True] * 3 + [False], "the refit has seen the samples"
     metrics = [record["metric"] for record in records if record["type"] == "metric"]
     assert any(metric.get("name") == "evals" and metric["options"]["hidden"] for metric in metrics)
@@ -114,8 +116,13 @@ def test_every_panel_is_in_a_named_section(logged):
     _, history, _, _ = read(offline_runs(logged[1])[0])
     keys = {key for row in map(flat, history) for key in row} - {"evals", "level"}
     sections = {key.partition("/")[0] for key in keys if "/" in key and not key.startswith("_")}
-    assert sections == {"fit", "heldout", "fidelity", "sharpness", "shifts", "psf", "pictures"}
+    assert sections == set(PANELS)
     assert all("/" in key or key.startswith("_") for key in keys)
+
+
+def test_the_run_says_what_its_panels_show(logged):
+    record, _, _, _ = read(offline_runs(logged[1])[0])
+    assert [line.partition(":")[0] for line in record["notes"].splitlines()[1:-1]] == [f"* {name}" for name in PANELS]
 
 
 def test_pictures_have_one_stretch_that_of_the_mean(logged):

@@ -18,6 +18,7 @@ from s2sr.report.figures import COLOURS, DPI, FAINT, INK, TEXT, figure_of
 from s2sr.report.glossary import METRICS
 from s2sr.report.jobs import SIGMA, Job, best, lines
 
+MARKERS = "osD^v"  # where there are more lines than colours
 WIDTH, LEFT, RIGHT = 1100, 110, 120  # screen pixels
 # A run's curves: title, key in its history, the baseline's key and name
 CURVES = (
@@ -78,18 +79,28 @@ def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
 
     known = [key for key in MARKED if any(job.number(key) is not None for job in jobs)]
     rotated = not numeric and sum(map(len, values)) > 90
-    legend = 28 * math.ceil(len(by_line) / 3) * (len(by_line) > 1)
+    names = [members[0].label([key for key in keys if key != axis], 80) for members in by_line.values()]
+    columns = max(1, min(3, 105 // (max(map(len, names)) + 5)))
+    legend = 28 * math.ceil(len(names) / columns) * (len(names) > 1)
     titles = [f"{METRICS[key].label}, {METRICS[key].unit}" for key in known]
     figure, panels = _stack(titles, top=50 + legend, bottom=260 if rotated else 80, pitch=270)
     for axes, key in zip(panels, known, strict=True):
-        for k, (label, members) in enumerate(by_line.items()):
+        for k, (name, members) in enumerate(zip(names, by_line.values(), strict=True)):
             x, y = _points(members, key, place)
-            drawn = "-" if numeric else ""  # nothing lies between two categories
-            axes.plot(x, y, marker="o", ls=drawn, color=COLOURS[k % len(COLOURS)], label=label, clip_on=False, zorder=3)
-        _baseline(axes, *_points(jobs, f"{key}_bicubic", place), "bicubic")
+            turn, colour = divmod(k, len(COLOURS))
+            # nothing lies between two categories
+            look: dict[str, Any] = {
+                "ls": "-" if numeric else "",
+                "marker": MARKERS[turn % len(MARKERS)],
+                "color": COLOURS[colour],
+            }
+            axes.plot(x, y, **look, label=name, clip_on=False, zorder=3)
+        x, y = _points(jobs, f"{key}_bicubic", place)
+        at = np.unique(x)
+        _baseline(axes, at, np.array([y[x == each].mean() for each in at]), "bicubic")
         word, better = MARKED[key]
         if chosen := best(jobs, key, better):
-            note = f"{word} {METRICS[key].text(chosen.metrics[key])} at {chosen.label(keys, 60)}"
+            note = f"{word} {METRICS[key].text(chosen.metrics[key])} at {chosen.label(keys, 50)}"
             axes.set_title(note, size=TEXT - 2, color=FAINT, loc="right")
             axes.plot(place(chosen), chosen.metrics[key], marker="*", ms=20, color="none", mec=INK, mew=1.3, zorder=4)
             for other in panels:
@@ -105,7 +116,7 @@ def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     if panels and len(by_line) > 1:
         handles, labels = panels[0].get_legend_handles_labels()
         corner = (LEFT / WIDTH, 1 - 8 / (figure.get_size_inches()[1] * DPI))
-        style: dict[str, Any] = {"ncols": 3, "fontsize": TEXT - 2, "frameon": False, "borderpad": 0}
+        style: dict[str, Any] = {"ncols": columns, "fontsize": TEXT - 2, "frameon": False, "borderpad": 0}
         figure.legend(handles, labels, loc="upper left", bbox_to_anchor=corner, **style)
     return figure
 

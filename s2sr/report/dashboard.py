@@ -26,8 +26,8 @@ from s2sr.report.diagnostics import residual_map, shift_plot
 from s2sr.report.figures import Stretch, pixels, png, rgb
 from s2sr.report.glossary import METRICS, parse
 from s2sr.report.jobs import Job, lines, read_jobs, swept, table
-from s2sr.report.loggers import log_point, wandb_runs, wandb_table
-from s2sr.report.metrics import area_average, bicubic, shift_rmse
+from s2sr.report.loggers import link_runs, log_point, wandb_runs, wandb_table
+from s2sr.report.metrics import FIDELITY_SCALE, area_average, bicubic, shift_rmse
 from s2sr.report.products import clearest_frame, observation_rows
 from s2sr.report.scores import baseline_fidelity, baseline_sharpness, scores
 
@@ -90,6 +90,9 @@ class Dashboard(Callback):
         """Of the image [b, y, x] that a level ends with; with none, those of the last one and of the shifts."""
         if image is not None:
             scale, finest = module.field.scale, module.phases[-1].scale
+            if self.scene.truth and scale < (alike := min(FIDELITY_SCALE, finest)):
+                # a level's own pixels are easier to meet the coarser they are: its PSNR would be another score
+                image, scale = module.field.render(module.field.grid.scaled(alike)).detach().cpu(), alike
             # sharpness is that of one resolution at every scale: the finest bicubic's stands beside all
             baseline = self._sharpness(finest) | self._fidelity(scale)
             return scores(self.scene, image, scale, shifts, baseline=baseline)
@@ -154,43 +157,48 @@ class Dashboard(Callback):
 
 
 def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
-    """One more run in the sweep's group, of type `collate`: the scores against the swept value, figures and table.
+    """More runs in the sweep's group, of type `collate`: the scores against the swept value, a run for each line.
 
-    `logger`: as the jobs' own. The swept value is this run's x-axis: it opens on the scores. No dashboard, no run.
+    The runs share their panels, so that a dashboard lays the lines over one another; the swept value is their x-axis:
+    they open on the scores. Each has the sweep's figures and table as well. `logger`: as the jobs' own. No dashboard,
+    no run.
     """
     jobs = read_jobs(folder)
     keys, done = swept(jobs), [job for job in jobs if not job.error]
     axis, numeric, by_line = lines(done, keys)
     known = [key for key in MARKED if any(job.number(key) is not None for job in done)]
-    for run in wandb_runs(logger(folder=folder, group=folder.name, job_type="collate", config={"swept": keys})):
-        import wandb
+    pictures = [name for name in ("sweep.png", "comparison.png") if (folder / name).is_file()]
+    for label, members in by_line.items() or [("", [])]:
+        for run in wandb_runs(logger(folder=folder, group=folder.name, job_type="collate", config={"swept": keys})):
+            import wandb
 
-        for label, members in by_line.items():
-            panels = {key: f"scores/{key}" + (f" {label}" if label else "") for key in known}
-            (_log_curves if numeric else _log_bars)(run, axis, members, panels)
-        pictures = [name for name in ("sweep.png", "comparison.png") if (folder / name).is_file()]
-        run.log({f"pictures/{Path(name).stem}": wandb.Image(str(folder / name)) for name in pictures})
-        run.log({"sweep/runs": wandb_table(table(jobs, keys))})
-        run.finish()
+            run.name = f"{folder.name} {label}".strip()
+            run.config.update({key: members[0].overrides.get(key, "") for key in keys if members and key != axis})
+            (_log_curves if numeric else _log_bars)(run, axis, members, known)
+            run.log({f"pictures/{Path(name).stem}": wandb.Image(str(folder / name)) for name in pictures})
+            run.log({"sweep/runs": wandb_table(table(jobs, keys))})
+            run.finish()
+    if (folder / "wandb").is_dir():
+        link_runs(folder, [job.folder for job in jobs])
 
 
-def _log_curves(run: Any, axis: str, members: Sequence[Job], panels: Mapping[str, str]) -> None:
-    """Scores of a sweep against the number that is swept; panels: by score."""
+def _log_curves(run: Any, axis: str, members: Sequence[Job], known: Sequence[str]) -> None:
+    """The scores of a line against the number that is swept."""
     run.define_metric(axis, hidden=True)
-    for panel in panels.values():
-        run.define_metric(panel, step_metric=axis, step_sync=SYNCHRONISED)
+    for key in known:
+        run.define_metric(f"scores/{key}", step_metric=axis, step_sync=SYNCHRONISED)
     for job in sorted(members, key=lambda job: job.value(axis) or 0):
-        found = {panel: y for key, panel in panels.items() if (y := job.number(key)) is not None}
+        found = {f"scores/{key}": y for key in known if (y := job.number(key)) is not None}
         run.log({axis: job.value(axis), **found})
 
 
-def _log_bars(run: Any, axis: str, members: Sequence[Job], panels: Mapping[str, str]) -> None:
+def _log_bars(run: Any, axis: str, members: Sequence[Job], known: Sequence[str]) -> None:
     """The same where names are swept."""
     import wandb
 
-    for key, panel in panels.items():
+    for key in known:
         bars = wandb.Table(columns=["run", key], data=[[job.label([axis]), job.number(key)] for job in members])
-        run.log({panel: wandb.plot.bar(bars, "run", key, title=panel)})
+        run.log({f"scores/{key}": wandb.plot.bar(bars, "run", key, title=METRICS[key].label)})
 
 
 def _error_and_sharpness(levels: Sequence[Mapping[str, float]]) -> dict[str, Any]:

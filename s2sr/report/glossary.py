@@ -23,6 +23,28 @@ GROUPS = {
     "shifts": "Shifts",
     "run": "The run",
 }
+PANELS = {  # sections of the dashboard
+    "fit": "what is minimised and its parts, in nats; the TV weight; splats per LR pixel (scale)",
+    "heldout": "error on pixels that the fit never saw, and the temporal mean's; one chart of it and of edge contrast",
+    "fidelity": "against the truth, where the scene is simulated, at one scale for all levels",
+    "sharpness": "beside the bicubic's; rises with ringing, too: believe it where the held-out error agrees",
+    "shifts": "where the observations lie, in LR pixels of 10 m; a table of them",
+    "psf": "sigma of each band, pixels of its own grid",
+    "pictures": "as each level ends, under the stretch of the temporal mean",
+}
+RUN = "\n".join(
+    (
+        "A super-resolution of Sentinel-2 observations. x-axis: evaluations of the objective. Panels:",
+        *(f"* {section}: {text}" for section, text in PANELS.items()),
+        "The summary holds the final numbers; report.html in the run folder says what each means.",
+    )
+)
+SWEEP = (
+    "The scores of a sweep against the swept value, one line for each value of the other keys; beside them pictures of "
+    "the scores and of all products under one stretch, and the table sweep/runs. Edge contrast rises with ringing: "
+    "believe the held-out error and the PSNR. The runs themselves are in the same group."
+)
+NOTES = {"train": RUN, "sweep": RUN, "collate": SWEEP}  # by type of job: what the dashboard says of a run
 BASELINES = {
     "with_change": "with each date's change",
     "temporal_mean": "temporal mean",

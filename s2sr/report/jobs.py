@@ -28,11 +28,11 @@ class Job:
     error: str = ""  # empty: it succeeded
 
     def label(self, keys: Sequence[str], width: int = 10**6) -> str:
-        """The swept keys and values; beyond `width` characters with the keys' last parts only, or cut off."""
+        """The swept keys and values; beyond `width` characters the last parts of keys and paths only, or cut off."""
         pairs = [(key, self.overrides.get(key, "")) for key in keys]
         text = "  ".join(f"{key}={value}" for key, value in pairs) or f"job {self.folder.name}"
         if len(text) > width:
-            text = "  ".join(f"{key.rpartition('.')[2]}={value}" for key, value in pairs)
+            text = "  ".join(f"{key.rpartition('.')[2]}={value.rstrip('/').rpartition('/')[2]}" for key, value in pairs)
         return text if len(text) <= width else f"{self.folder.name}: {text}"[: width - 1] + "…"
 
     def number(self, key: str) -> float | None:

@@ -8,12 +8,15 @@ import os
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from s2sr.errors import InputError
+from s2sr.report.glossary import NOTES
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ def wandb_logger(
         "name": f"{group}/{folder.name}" if group not in (None, folder.name) else folder.name,
         "group": group,
         "job_type": job_type,
+        "notes": NOTES[job_type],
         "config": dict(config),
         "id": own,
         "settings": settings,
@@ -82,12 +86,16 @@ def wandb_logger(
         pass
     elif run.offline:
         place = shlex.quote(str(folder / "wandb"))
-        log.info(
-            "dashboard: offline; look with `wandb leet %s`, upload with `wandb sync %s/offline-run-*`", place, place
-        )
+        _tell(f"dashboard: offline; look with `wandb leet {place}`, upload with `wandb sync {place}/offline-run-*`")
     else:
-        log.info("dashboard: %s", run.url)
+        _tell(f"dashboard: {run.url}")
     return [WandbLogger(experiment=run), *csv_logger(folder=folder, group=group, job_type=job_type, config=config)]
+
+
+@cache
+def _tell(text: str) -> None:
+    """Once, however many runs a sweep has there."""
+    log.info("%s", text)
 
 
 def summarise(loggers: Sequence[Logger], metrics: Mapping[str, Any]) -> None:
@@ -134,6 +142,13 @@ def wandb_table(rows: Sequence[Mapping[str, Any]]) -> Any:
 def wandb_runs(loggers: Sequence[Logger]) -> list[Any]:
     """The dashboards' own objects, to which pictures and tables can be logged."""
     return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
+
+
+def link_runs(folder: Path, jobs: Sequence[Path]) -> None:
+    """Beside a sweep's own runs links to those of its jobs: one folder to look at, and to upload."""
+    for run in (run for job in jobs for run in (job / "wandb").glob("*run-*-*")):
+        with suppress(OSError):  # it is there already, or the file system has no links
+            (folder / "wandb" / run.name).symlink_to(os.path.relpath(run, folder / "wandb"), target_is_directory=True)
 
 
 def log_point(loggers: Sequence[Logger], evals: int, point: Mapping[str, Any]) -> None:

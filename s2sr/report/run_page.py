@@ -127,10 +127,7 @@ def _charts(
     """(caption, SVG) of the curves and the shifts."""
     charts = []
     if history:
-        caption = (
-            "The objective and, where a level ends, the scores, against evaluations of the objective; "
-            "the PSNR of a coarse level is that at its own scale, as is its baseline's"
-        )
+        caption = "The objective and, where a level ends, the scores, against evaluations of the objective"
         charts.append((caption, page.svg(progress(history), "progress", caption)))
     used = [row for row in observations if row["used"] == "yes"]
     if used:

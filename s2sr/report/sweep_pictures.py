@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from s2sr.raster import metres
 from s2sr.report.comparison import scores
 from s2sr.report.figures import Panel, Stretch, fit, rgb, sheet, zoom_window
 from s2sr.report.jobs import Job
@@ -67,10 +68,12 @@ def comparison(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
         scale = truth.shape[-1] // mean.shape[-1]
         parts.append((rgb(_cut(truth, scale, window), bands, stretch), scale, "Truth", f"averaged to {scale}x"))
     finest = max(scale for _, scale, _, _ in parts)
-    panels = []
+    _, metre = metres(grid) or (None, None)
+    panels: list[Panel] = []
     for picture, scale, title, facts in parts:
         rows, columns = (n // scale for n in picture.shape[:2])
-        panels.append(Panel(fit(picture, scale, finest, (0, 0, rows, columns), PANEL)[0], title, facts))
+        drawn, size = fit(picture, scale, finest, (0, 0, rows, columns), PANEL)
+        panels.append(Panel(drawn, title, facts, size / metre if metre and not panels else None))
     wrap = min(len(panels), max(4, math.ceil(math.sqrt(1.5 * len(panels)))))
     return sheet([panels[k : k + wrap] for k in range(0, len(panels), wrap)])
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from s2sr.report.charts import progress, swept_scores
 from s2sr.report.figures import save
@@ -67,6 +68,33 @@ def test_other_keys_make_lines():
     ]
     figure = swept_scores(jobs, ["strategy", "seed"])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["strategy=a", "strategy=b"]
+
+
+def test_long_values_stay_within_the_figure_and_beside_each_other():
+    roots = [f"/data/scenes/of_this_year/{name}_and_more_that_makes_it_long" for name in ("apulia", "belgium", "sf")]
+    jobs = [
+        Job(Path(str(n)), {"strategy": s, "data.root": root}, {"holdout_rmse": 0.01 + 0.001 * n, "psnr": 20.0})
+        for n, (s, root) in enumerate((s, root) for s in ("bayes", "lbfgs_adam") for root in roots)
+    ]
+    figure = swept_scores(jobs, ["strategy", "data.root"])
+    pen = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(pen)
+    page, (legend,) = figure.bbox, figure.legends
+    box = legend.get_window_extent(pen)
+    assert page.x0 <= box.x0 < box.x1 <= page.x1
+    assert len(legend.get_texts()) == 3
+    top = figure.axes[0]
+    left, right = (text.get_window_extent(pen) for text in (top._left_title, top._right_title))
+    assert left.x1 < right.x0
+    assert left.y1 < box.y0
+    assert "root=apulia_and" in top.get_title(loc="right"), "what tells it from the others"
+
+
+def test_more_lines_than_colours_differ_by_their_markers():
+    jobs = [Job(Path(f"{n}{s}"), {"crop": str(n), "seed": str(s)}, {"psnr": s}) for s in range(10) for n in (1, 2)]
+    (axes,) = swept_scores(jobs, ["crop", "seed"]).axes
+    looks = {(line.get_color(), line.get_marker()) for line in axes.lines if not line.get_label().startswith("_")}
+    assert len(looks) == 10
 
 
 @pytest.mark.parametrize("metrics", [{}, {"psnr": None}, {"edge_contrast": math.nan}])
