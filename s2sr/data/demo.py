@@ -51,7 +51,7 @@ class Demo:
     change: float = 0.4  # fraction of a field's ground that turns green or bare
     cloudy: float = 0.25  # fraction of the dates
     cloud_cover: float = 0.15  # fraction of the ground under cloud on those dates
-    scl_misses: float = 0.0  # opacity (0 to 1) up to which SCL overlooks a cloud or shadow; 0: it is perfect
+    scl_misses: float = 0.0  # opacity (0 to 1) up to which SCL misses a cloud or shadow; 0: a perfect mask
 
     def prepare(self) -> None:
         """Nothing to fetch."""
