@@ -25,7 +25,7 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use: torch and Lightning take seconds that not every command needs."""
+    """Import on first use: torch and Lightning take seconds, and not every command needs them."""
     if name == "__version__":
         return version("s2sr")
     if name not in _HOME:

@@ -34,12 +34,12 @@ from s2sr.resume import RUN, finished, resumed, settings_of
 
 log = logging.getLogger(__name__)
 
-HERE = Path.cwd()  # a run that is carried on goes to where it was started first
+HERE = Path.cwd()  # a resumed run changes to where it was first started
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 class Console(logging.StreamHandler[TextIO]):
-    """To sys.stdout as it is at the moment: while a progress bar runs, that is one that keeps lines and bar apart."""
+    """Logs to the current sys.stdout, which a running progress bar replaces to keep lines and bar apart."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -51,7 +51,7 @@ class Console(logging.StreamHandler[TextIO]):
 
 def main(config_name: str) -> None:
     """Compose conf/`config_name` with the command line's overrides, and run every job of it."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it would print, here and there with a traceback
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
     logging.raiseExceptions = False  # a log that cannot be written, as on a full disk: what fails by it says so
     arguments = sys.argv[1:]
     resume = any(argument.startswith("resume=") for argument in arguments)
@@ -68,22 +68,22 @@ def main(config_name: str) -> None:
 
 
 def in_a_line(error: Exception) -> str:
-    """What Hydra says, and why, without the places in which it has looked."""
+    """Hydra's message and its cause in one line, without the search path."""
     why = f" ({str(error.__cause__).splitlines()[0]})" if isinstance(error.__cause__, OmegaConfBaseException) else ""
     return " ".join(str(error).partition("Config search path")[0].split()) + why
 
 
 def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -> None:
-    """A command without a run folder: compose conf/`config_name` with the command line's overrides, and `run` that.
+    """A command without a run folder: compose conf/`config_name` with the command line's overrides and `run` it.
 
-    Ends the program with a line on stderr where it fails.
+    On failure, ends the program with one line on stderr.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help)
         return
     atexit.register(gc.freeze)  # for the same reason as in `experiment`
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Console()])
-    with interruptible("the same command carries on"):
+    with interruptible("the same command continues"):
         try:
             with initialize_config_dir(str(CONF), version_base="1.3"):
                 cfg = compose(config_name, quoted(sys.argv[1:]))
@@ -93,7 +93,7 @@ def command(config_name: str, run: Callable[[DictConfig], None], *, help: str) -
 
 
 def job(cfg: DictConfig, *, resume: bool = False) -> None:
-    """One run. In a sweep a failed one is recorded and the others go on; alone it ends the program."""
+    """One run. If it fails in a sweep, this is recorded and the others continue; a single run ends the program."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     sweep = settings.mode == RunMode.MULTIRUN
@@ -104,7 +104,7 @@ def job(cfg: DictConfig, *, resume: bool = False) -> None:
             log.info("has finished already")
             return
         experiment()(cfg, folder, group=group_of(folder), resume=resume)
-        if not sweep:  # which names its own files
+        if not sweep:  # a sweep names its own files
             say(shown(folder))
     except (KeyboardInterrupt, Exception) as error:
         if interrupted(error):
@@ -116,7 +116,7 @@ def job(cfg: DictConfig, *, resume: bool = False) -> None:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 reason += f"; {shutil.disk_usage(folder).free / 1e6:.0f} MB are free in {place}"
             if (folder / "checkpoints" / "last.ckpt").exists():
-                reason += f"; once that is mended, {again}"
+                reason += f"; once that is fixed, {again}"
         elif not isinstance(error, InputError):
             log.exception("the run failed")
         if not sweep:
@@ -132,13 +132,13 @@ def job(cfg: DictConfig, *, resume: bool = False) -> None:
 
 @cache
 def experiment() -> Callable[..., Any]:
-    """`s2sr.experiment.run`: seconds of imports that a typo in an override should not wait for.
+    """`s2sr.experiment.run`, imported late: a typo in an override should not wait seconds for imports.
 
-    A million objects that last as long as the program: to look through them for garbage would take two seconds more.
+    They create a million permanent objects, which garbage collection would search for two more seconds.
     """
     keep_memory()
-    # How often threads that wait for each other look before they sleep, where OpenMP is GCC's. Its own 300 000 keep the
-    # cores from other programs, and so from each other; asleep at once, they wake up too late.
+    # How often waiting threads poll before they sleep, for GCC's OpenMP. Its default of 300 000 blocks the cores for
+    # other programs, and so for each other; threads that sleep at once wake up too late.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     atexit.register(gc.freeze)
     gc.disable()
@@ -151,19 +151,19 @@ def experiment() -> Callable[..., Any]:
 
 
 def keep_memory() -> None:
-    """Large tensors come and go at every evaluation, and new pages for them may take longer than the arithmetic.
+    """Use large memory pages and keep freed memory in the process, if the C library is GNU's.
 
-    So pages are large, and what is freed stays with the process, where the C library is GNU's.
+    Large tensors come and go at every evaluation; fresh pages for them may take longer than the arithmetic.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates
-    with suppress(AttributeError, OSError, TypeError):  # other systems know no mallopt, or not by this way
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no mallopt, or no such access to it
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def group_of(folder: Path) -> str | None:
-    """The sweep that a run belongs to, also when it is resumed by itself."""
+    """The sweep that a run belongs to, even if it is resumed by itself."""
     if not (folder / RUN).is_file():  # hydra.output_subdir=null
         return None
     settings = settings_of(folder)
@@ -171,7 +171,7 @@ def group_of(folder: Path) -> str | None:
 
 
 def close_dashboard() -> None:
-    """Else the next job of a sweep would go on in this run."""
+    """Otherwise the next job of a sweep would continue in this wandb run."""
     if wandb := sys.modules.get("wandb"):
         wandb.finish()
 
@@ -204,19 +204,19 @@ def own_folder(config: DictConfig, kind: str) -> Path:
 
 
 def carry_on(script: str, folder: Path) -> str:
-    return f"carry on with: python {script} resume={shlex.quote(str(shown(folder)))}"
+    return f"continue with: python {script} resume={shlex.quote(str(shown(folder)))}"
 
 
 def shown(path: Path) -> Path:
-    """As short as it can be named from where the program was started."""
+    """The path relative to where the program was started, if it lies below."""
     return path.relative_to(HERE) if path.is_relative_to(HERE) else path
 
 
 def say(folder: Path) -> None:
-    """Names the files that were written."""
+    """Print the files that were written."""
     for name in (
         *("sr.tif", "sr_std.tif", "sr_count.tif", "sr.png", "comparison.png", "uncertainty.png", "consistency.png"),
         *("frc.png", "report.html", "metrics.json", "shifts.csv"),
     ):
-        if (folder / name).is_file():  # frc.png is made where it is asked for
+        if (folder / name).is_file():  # frc.png is made on request only
             print(folder / name)

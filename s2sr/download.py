@@ -1,6 +1,6 @@
-"""Only fetch the observations: python -m s2sr.download data.bbox=[WEST,SOUTH,EAST,NORTH] data.start=DATE data.end=DATE
+"""Only download observations: python -m s2sr.download data.bbox=[WEST,SOUTH,EAST,NORTH] data.start=DATE data.end=DATE
 
-Takes the keys of train.py; `data=planetary_computer` unless another is chosen. Downloads what is missing.
+Takes the keys of train.py, with `data=planetary_computer` as default. Downloads what is missing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from s2sr.overrides import CONF
 
 
 def main() -> None:
-    """The command line; ends the program with a line on stderr where it fails."""
+    """The command line; on failure ends the program with one line on stderr."""
     command("download", prepare, help=f"{__doc__}\n{(CONF / 'data' / 'planetary_computer.yaml').read_text()}")
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Fetch what the configuration's source needs. Raises InputError as it does."""
+    """Download the observations of the configured source. Raises InputError as it does."""
     source = instantiate(cfg.data, _convert_="all")
     source.prepare()
     print(getattr(source, "folder", "nothing to download: this source is not a catalogue"))

@@ -1,4 +1,4 @@
-"""The one exception that is shown to the user as a single line: what, which file, which values, what to do."""
+"""The exception that users see as one line: what is wrong, in which file, with which values, and what to do."""
 
 
 class InputError(ValueError):

@@ -1,4 +1,4 @@
-"""One run: a configuration in, the run folder out; and the functions of the Python API (see the package)."""
+"""One run, from a configuration to the run folder; and functions of the Python API (see the package)."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ log = logging.getLogger(__name__)
 
 
 def load_scene(root: str | Path, **options: Any) -> Scene:
-    """The observations of a folder of GeoTIFFs; options as in conf/data/geotiff.yaml.
+    """Load a folder of GeoTIFFs, one per observation; options as in conf/data/geotiff.yaml.
 
-    Raises InputError where the folder or its files cannot be used.
+    Raises InputError if the folder or its files cannot be used.
     """
     return SceneFolder(root=root, **options).load()
 
 
 def super_resolve(scene: Scene, *overrides: str) -> SplatField:
-    """The field fitted to a scene, by a configuration with overrides as on the command line, but for those of data.
+    """Fit a scene and return the field; overrides as on the command line, except those of `data`.
 
     Raises InputError as `usable` and `reconstruct` do.
     """
@@ -59,9 +59,9 @@ def super_resolve(scene: Scene, *overrides: str) -> SplatField:
 
 
 def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool = False) -> dict[str, Any]:
-    """Load, fit, write the run folder; returns what metrics.json holds. `group`: the sweep that the run belongs to.
+    """Load, fit, write the run folder; returns the contents of metrics.json. group: the sweep that the run belongs to.
 
-    resume: from the folder's last checkpoint; else what an earlier run has left there is no part of this one.
+    resume: continue from the folder's last checkpoint; otherwise what an earlier run left there is ignored.
     Raises what `observe` and `reconstruct` raise.
     """
     start = time.perf_counter()
@@ -88,7 +88,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
         write_dated(module, scale, cfg.report.date, folder, tags)
     metrics["runtime_s"] = time.perf_counter() - start
     metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    log.info("the sensor passes under 5 %% of detail finer than %.2f pixels: what is finer here is prior", limit)
+    log.info("the sensor passes less than 5 %% of detail finer than %.2f pixels: that is prior", limit)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
     write_run_page(folder)
@@ -97,12 +97,15 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
 
 @torch.no_grad()
 def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any]:
-    """What metrics.json says of a fit and of its image [b, y * scale, x * scale]."""
+    """The metrics of a fit and of its image [b, y * scale, x * scale], as in metrics.json."""
     scene, field = module.scene, module.field
-    predicted, sigma = field() - field.changed, field.sigma_by_band()  # by the product, whatever a date shows beside it
+    predicted, sigma = (
+        field() - field.changed,
+        field.sigma_by_band(),
+    )  # predicted by the product, without each date's change
     residual = (predicted - module.frames) * module.valid
     learnt = field.blocks()["psf"]
-    # once nothing is withheld the last level's image and baseline are these
+    # if nothing is withheld any more, the last level's scores are of this image and baseline
     told = scale == field.scale and "edge_contrast" in module.scores and not (scene.judged | scene.validation).any()
     errors = dict(zip(scene.bands, sigma_errors(module).tolist(), strict=True)) if learnt else {}
     return {
@@ -125,21 +128,21 @@ def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any
 
 
 def made(module: Reconstruction, image: Tensor, scale: int) -> Product:
-    """The image [b, y * scale, x * scale] of a fit, with how sure it is and the count of clear observations."""
+    """The image [b, y * scale, x * scale] of a fit with its standard deviation and count of clear observations."""
     deviation = standard_deviation(module, image, scale)
     count = clear_count(module.scene.valid, module.field.shifts.detach(), scale)
     return Product(image, deviation, count, scale=scale, splat=module.field.lattice.sigma)
 
 
 def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> dict[str, float]:
-    """The resolution by the truth, where it is known, and by two halves of the dates if asked for, with frc.png."""
+    """The resolution measured against the truth, if known, and, if requested, by two halves of the dates (frc.png)."""
     scene, field = module.scene, module.field
     _, metre = metres(scene.grid) or (None, None)
     dy, dx = offset_to_truth(scene, field.shifts.detach()).tolist()
     truth = by_truth(scene, field, (dy, dx)) if scene.truth else None
     found = truth.metrics("truth", metre) if truth else {}
     if cfg.report.frc:
-        log.info("the resolution: the weights once more from each half of the dates")
+        log.info("measuring the resolution: solving for the weights again from each half of the dates")
         scenes = halves(scene)
         fields = [solve_again(module, half, cfg) for half in scenes]
         told = by_halves(field, fields, scenes, module.noise.detach())
@@ -153,7 +156,7 @@ def tell_resolution(module: Reconstruction, cfg: DictConfig, folder: Path) -> di
 def write_products(
     module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, tags: dict[str, str]
 ) -> None:
-    """The files, and beside them the pictures: to compress takes one core, to draw the other and the interpreter."""
+    """Write the files and, in parallel, the pictures: compressing keeps one core busy, drawing the other."""
     scene = module.scene
     shift = tuple(offset_to_truth(scene, module.field.shifts).tolist())
 
@@ -192,10 +195,10 @@ def write_dated(module: Reconstruction, scale: int, date: str, folder: Path, tag
     seen = {"datetimes": when, "datetimes_of_detail": tags["datetimes"]}
     path, grid = folder / f"sr_{when[:10]}.tif", scene.grid.scaled(scale)
     write_geotiff(path, dated(field, scene, t).render(grid), grid, scene.bands, tags=tags | seen)
-    log.info("%s has the reflectance of that date", path.name)
+    log.info("wrote %s, with the reflectance of that date", path.name)
 
 
 def configuration_hash(cfg: DictConfig) -> str:
-    """Of what decides the product: not of where it was computed or logged."""
+    """SHA-256 of the settings that affect the product: not of where it was computed or logged."""
     decisive = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("trainer", "logger", "threads")])
     return hashlib.sha256(OmegaConf.to_yaml(decisive).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""What can be recovered, before any fit: python -m s2sr.forecast data.root=FOLDER
+"""Forecast what can be recovered, before any fit: python -m s2sr.forecast data.root=FOLDER
 
-Without a folder, before there is one: python -m s2sr.forecast n_obs=12 jitter=0.15 noise=0.003 contrast=0.05 slope=2.5
+Or without observations: python -m s2sr.forecast n_obs=12 jitter=0.15 noise=0.003 contrast=0.05 slope=2.5
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from s2sr.overrides import CONF
 
 TYPICAL = {"jitter": 0.12, "noise": 0.004, "contrast": 0.04, "slope": 2.2}  # units as in conf/forecast.yaml
 BANDS, DATES, SIDE = ("B02", "B03", "B04", "B08"), 12, 100  # LR pixels
-CENTRE = 128  # LR pixels: shifts are found in no more of a large scene
-DRAWS = 3  # of the shifts, whose mean stands for a number of dates
+CENTRE = 128  # LR pixels: side of the part of a large scene in which shifts are estimated
+DRAWS = 3  # random shifts per number of dates, over which the forecast is averaged
 
 
 def main() -> None:
-    """The command line; ends the program with a line on stderr where it fails."""
+    """The command line; on failure ends the program with one line on stderr."""
     command("forecast", report, help=f"{__doc__}\n{(CONF / 'forecast.yaml').read_text()}")
 
 
@@ -49,15 +49,15 @@ def report(cfg: DictConfig) -> None:
         detail = sum(draw.frequency for draw in draws) / DRAWS
         print(f"{dates:5}  {draws[0].shift_error():7.4f} px  {detail:10.2f}  {half_period(detail):12.1f} m")
     print(
-        "\ndetail: cycles per pixel of 10 m up to which the error stays under half of the signal; half its period is\n"
-        "the size of the pixels that just hold it. Taken for granted: the model; what changes between dates is noise."
+        "\ndetail: the frequency, in cycles per pixel of 10 m, up to which the error stays below half of the signal;\n"
+        "half its period is the pixel size that just resolves it. Change between dates counts as noise."
     )
 
 
 def conditions(cfg: DictConfig) -> Conditions:
-    """Those of the scene that the configuration names, or typical ones; what it gives itself counts more.
+    """The conditions of the configured scene, or typical ones; values in the configuration take precedence.
 
-    Raises InputError for numbers out of their range, and as the scene's source does.
+    Raises InputError for numbers out of range, and as the scene's source does.
     """
     check(cfg)
     _check(cfg)
@@ -116,7 +116,7 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _both(jitter: Any) -> Sequence[float]:
-    """(dy, dx) of a jitter that is the same along both axes or a pair."""
+    """(dy, dx) of a jitter given as one number or as a pair."""
     return tuple(jitter) if OmegaConf.is_list(jitter) else (jitter, jitter)
 
 

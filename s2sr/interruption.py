@@ -1,8 +1,8 @@
 """Ctrl-C at any moment, from the first import to the last file: one line, and exit code 130.
 
-Compiled code that is interrupted may end with an error of its own: a ValueError where matplotlib draws, an ImportError
-where a module is loaded. So the signal itself is remembered; what comes after it is its consequence. Or it may go on as
-if nothing had been: where much is loaded, `heed` asks afterwards.
+Interrupted compiled code may raise another error instead: a ValueError in matplotlib, an ImportError while a module is
+loaded. So the signal itself is remembered, and any later error is taken for its consequence. Or the interrupt may get
+lost: after long imports, `heed` checks for it.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ ctrl_c = CtrlC()
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether an error is Ctrl-C or what something has made of it."""
+    """Whether an error is Ctrl-C, or follows from one."""
     return ctrl_c.came or isinstance(error, KeyboardInterrupt)
 
 
 def heed() -> None:
-    """Raises KeyboardInterrupt where Ctrl-C came and was lost."""
+    """Raises KeyboardInterrupt if a Ctrl-C was lost."""
     if ctrl_c.came:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def interruptible(then: str = "") -> Iterator[None]:
-    """A program that Ctrl-C ends in one line, which says what to do `then`, unless a KeyboardInterrupt(then) does.
+    """Let Ctrl-C end the program with one line, which says what to do `then`, unless a KeyboardInterrupt(then) does.
 
-    In the background, where a shell has SIGINT ignored, it stays so.
+    If SIGINT is ignored, as for background jobs of a shell, it stays ignored.
     """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:

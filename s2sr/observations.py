@@ -1,4 +1,4 @@
-"""A configuration in, registered observations out: what every command that looks at a scene begins with."""
+"""From a configuration to registered observations: the first steps of every command that reads a scene."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from s2sr.raster import metres
 log = logging.getLogger(__name__)
 
 GROUPS = ("data", "psf", "c2f", "strategy", "misfit", "logger", "trainer", "radiometry", "report", "holdout")
-SMALLEST = 4  # LR pixels along an axis: of less there is nothing to register
+SMALLEST = 4  # LR pixels along an axis: fewer cannot be registered
 
 
 def build(node: Any) -> Any:
-    """The object that a node with `_target_` describes; plain Python inside, never DictConfig.
+    """Instantiate a node with `_target_`; its arguments are plain Python, never DictConfig.
 
-    Raises InputError where the node's values are not what its target takes.
+    Raises InputError if the target does not accept the node's values.
     """
     try:
         return instantiate(node, _convert_="all")
@@ -44,13 +44,13 @@ def build(node: Any) -> Any:
 
 
 def configuration(*overrides: str) -> DictConfig:
-    """conf/train.yaml with overrides as on the command line."""
+    """Compose conf/train.yaml with overrides as on the command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", quoted(overrides))
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises InputError for a number that is out of its range or a group that is none; names are Hydra's to check."""
+    """Raises InputError for a number out of range or a group that is not a mapping; Hydra checks the names."""
     for key in GROUPS:
         if not OmegaConf.is_dict(cfg[key]) and not (cfg[key] is None and key == "holdout"):
             raise InputError(f"{key}={cfg[key]}: it is a group of keys; set one as {key}.KEY=VALUE")
@@ -71,9 +71,9 @@ def check(cfg: DictConfig) -> None:
 
 
 def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:
-    """The scene that a configuration names: loaded, cropped, the clearest `n_obs` observations.
+    """Load the scene of a configuration: cropped, the clearest `n_obs` observations.
 
-    fetch: let the source get what is missing. Raises InputError as the source and `usable` do.
+    fetch: let the source download what is missing. Raises InputError as the source and `usable` do.
     """
     check(cfg)
     source = build(cfg.data)
@@ -83,26 +83,26 @@ def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:
 
 
 def usable(scene: Scene, cfg: DictConfig) -> Scene:
-    """What can be used of a scene: the `n_obs` clearest observations that show something of their own.
+    """The usable part of a scene: the `n_obs` clearest observations that are neither fully masked nor duplicates.
 
-    Raises InputError where less than two are left, frames are too small to register, or a band shows nothing.
+    Raises InputError if fewer than two are left, frames are too small to register, or a band is empty or constant.
     """
     size = metres(scene.grid)
     if size and DETECTOR_WIDTH.keys() & scene.bands and not all(0.9 < side / 10 < 1.1 for side in size):
         log.warning(
-            "pixels of %.3g x %.3g m on the ground are taken for the 10 m of Sentinel-2's own grid: neither the PSF "
-            "nor lengths will be right; bring all files onto the 10 m grid of their UTM zone",
+            "pixels of %.3g x %.3g m on the ground are treated as 10 m pixels of Sentinel-2's own grid: the PSF and "
+            "all lengths will be wrong; bring all files onto the 10 m grid of their UTM zone",
             *size,
         )
     if min(scene.grid.shape) < SMALLEST:
         rows, columns = scene.grid.shape
-        raise InputError(f"a scene of {rows} x {columns} pixels is too small; it takes {SMALLEST} along each axis")
+        raise InputError(f"a scene of {rows} x {columns} pixels is too small; it needs at least {SMALLEST} a side")
     seen = [t for t, observation in enumerate(scene.observations) if observation.clear > 0]
     if len(seen) < len(scene):
         scene = scene.select(seen, "all of its pixels are masked")
     own = first_of_each(scene)
     if len(own) < len(scene):
-        scene = scene.select(own, "it is another one over again")
+        scene = scene.select(own, "it duplicates another observation")
     if cfg.n_obs is not None:
         scene = clearest(scene, cfg.n_obs)
     for b, band in enumerate(scene.bands):
@@ -111,21 +111,21 @@ def usable(scene: Scene, cfg: DictConfig) -> Scene:
             what = f"is {samples[0]:g} everywhere" if len(samples) else "has no valid sample in any observation"
             raise InputError(f"band {band} {what}: leave it out by data.bands=[...]")
     if len(scene) < 2:
-        raise InputError(f"{len(scene)} usable observations; a reconstruction needs 2 and is good from 8")
+        raise InputError(f"{len(scene)} usable observations; a reconstruction needs at least 2, better 8")
     return scene
 
 
 def register(scene: Scene) -> tuple[Scene, Tensor]:
-    """The scene without observations that match no other, and the first guess of the shifts [t, 2], LR pixels.
+    """The scene without observations that do not match the others, and initial shifts [t, 2], LR pixels.
 
-    Where most do not match, the scene is too small or too changeable to tell: all stay, the unmatched unshifted.
+    If most do not match, the scene is too small or changes too much to tell: all are kept, the unmatched unshifted.
     """
     found = estimate_shifts(scene)
     kept = found.trusted.nonzero()[:, 0].tolist()
     if len(kept) < max(2, len(scene) / 2):
         log.warning(
-            "only %d of %d observations match the others: the scene is too small, or changes too much, to tell. All "
-            "are used, and those that do not are taken to be unshifted at first",
+            "only %d of %d observations match the others: the scene is too small, or changes too much, to register. "
+            "All are used; those that do not match start without a shift",
             len(kept),
             len(scene),
         )

@@ -1,4 +1,4 @@
-"""Hydra's overrides as users write them."""
+"""Overrides as users type them, quoted for Hydra."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NO_TEXT = re.compile(r"[+-]?[\d.][\w.+-]*|null|true|false", re.IGNORECASE)
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """What Hydra would not read as it is meant, in quotes.
+    """Put values in quotes that Hydra would misread.
 
-    `psf=0.5` names the file conf/psf/0.5.yaml, not a number. And its grammar has no words
-    for a folder such as ~/data/Äcker, which the shell has not expanded either.
+    `psf=0.5` names the file conf/psf/0.5.yaml, not a number; and Hydra's grammar does not accept a folder such as
+    ~/data/Äcker, in which the shell has not expanded the ~ either.
     """
 
     def quote(argument: str) -> str:
@@ -34,7 +34,7 @@ def quoted(arguments: Sequence[str]) -> list[str]:
 
 
 def _reads(argument: str) -> bool:
-    """Whether Hydra's grammar has it."""
+    """Whether Hydra's grammar accepts it."""
     try:
         OverridesParser.create().parse_override(argument)
     except HydraException:

@@ -1,4 +1,4 @@
-"""A Grid as rasterio takes and gives it."""
+"""Between Grid and rasterio."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ RADIUS, ECCENTRICITY = 6378137.0, 0.0818192  # of WGS 84: equator, metres
 
 
 def placed(grid: Grid) -> dict[str, Any]:
-    """Where a raster lies: the part of a profile that a grid decides."""
+    """The part of a rasterio profile that a grid determines."""
     return {"height": grid.shape[0], "width": grid.shape[1], "crs": grid.crs, "transform": Affine(*grid.transform)}
 
 
 def grid_of(source: rasterio.DatasetReader) -> Grid:
-    """Where an open raster lies."""
+    """The grid of an open raster."""
     return Grid(source.crs.to_string() if source.crs else None, source.transform[:6], source.shape)
 
 
 def name_bands(target: rasterio.io.DatasetWriter, bands: Sequence[str]) -> None:
-    """Band descriptions; and true colour for viewers, who would show the first three bands as red, green and blue."""
+    """Set band descriptions, and true colour for viewers, which would otherwise show the first three bands."""
     target.descriptions = tuple(bands)
     if COLOURS.keys() <= set(bands):
         target.colorinterp = [COLOURS.get(band, ColorInterp.undefined) for band in bands]
@@ -48,16 +48,16 @@ def check_whole(path: Path) -> None:
 
 
 def lies_on(source: rasterio.DatasetReader, grid: Grid) -> bool:
-    """Whether an open raster has the grid's size and CRS, and its transform but for rounding."""
+    """Whether an open raster has the grid's size and CRS and, up to rounding, its transform."""
     same = source.shape == tuple(grid.shape) and source.crs == CRS.from_string(str(grid.crs))
     return same and source.transform.almost_equals(Affine(*grid.transform), precision=1e-6)
 
 
 def metres(grid: Grid) -> tuple[float, float] | None:
-    """On the ground, of a step to the next row and to the next column in the grid's middle; None if the CRS is unknown.
+    """Pixel size on the ground (row step, column step) in the middle of a grid, metres; None if the CRS is unknown.
 
-    By the radii of curvature of the WGS 84 ellipsoid there: map units are degrees, feet, or metres that Mercator has
-    stretched.
+    From the radii of curvature of the WGS 84 ellipsoid, since map units may be degrees, feet or stretched metres
+    (Mercator).
     """
     if grid.crs is None or not ((crs := CRS.from_user_input(grid.crs)).is_projected or crs.is_geographic):
         return None

@@ -1,4 +1,4 @@
-"""From a scene and a configuration to the fitted field: what is withheld, the stages, one Lightning fit."""
+"""From a scene and a configuration to the fitted field: hold-out, stages, one Lightning fit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 def check_fit(cfg: DictConfig) -> None:
-    """Raises InputError for what cannot be fitted whatever the scene is: before one is fetched for it."""
+    """Raises InputError for settings that no scene can be fitted with, before one is loaded."""
     check(cfg)
     ladder(cfg)
     stages_of(cfg)
@@ -51,7 +51,7 @@ def check_fit(cfg: DictConfig) -> None:
 
 
 def stages_of(cfg: DictConfig) -> dict[str, Stage]:
-    """The strategy. Raises InputError for a stage that is none, by its name, and if none of them fits anything."""
+    """The strategy. Raises InputError, naming the stage, if one is invalid, or if none of them fits anything."""
     stages = {}
     for name, node in cfg.strategy.items():
         try:
@@ -64,9 +64,9 @@ def stages_of(cfg: DictConfig) -> dict[str, Stage]:
 
 
 def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Judge | None]:
-    """What the fit sees, its stages, and what judges it. Where no stage stops on validation nothing validates.
+    """The scene without withheld samples, the stages, and the judge. Validation samples only if a stage stops on them.
 
-    Raises InputError where that leaves too little to fit, or there is nothing that fits.
+    Raises InputError if too little is left to fit, or no stage fits anything.
     """
     stages = stages_of(cfg)
     if cfg.holdout is None:
@@ -75,7 +75,7 @@ def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Ju
     seen, dates = holdout.without_dates(scene)
     seen = holdout.split(seen, validation=any(stage.stop_on for stage in stages.values()))
     if not seen.judged.any():
-        log.warning("the fit is not judged: every frame is masked too much, or too small, to withhold blocks of it")
+        log.warning("the fit is not judged: every frame is too small, or masked too much, to withhold blocks of it")
         return seen.whole(), stages, None
     return seen, stages | ({"refit": holdout.refit} if holdout.refit else {}), partial(judge, dates=dates)
 
@@ -83,7 +83,7 @@ def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Ju
 def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
     """The registered scene, its field at the coarsest level and the stages, ready to be fitted.
 
-    Raises InputError where configuration and scene do not go together.
+    Raises InputError if the configuration does not suit the scene.
     """
     scene, stages, judge = withhold(scene, cfg)
     scene, shifts = register(scene)
@@ -99,13 +99,13 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
 def posed(
     scene: Scene, field: SplatField, stages: Mapping[str, Stage], cfg: DictConfig, **known: Any
 ) -> Reconstruction:
-    """The run of `stages` that fits a field at the coarsest level; `known`: what else a Problem takes."""
+    """A Reconstruction of a field at the coarsest level by `stages`; `known`: further arguments of a Problem."""
     misfit = {"misfit": build(cfg.misfit), "tv_delta": cfg.tv_delta}
     return Reconstruction(scene, field, stages=stages, levels=ladder(cfg), **misfit, **known)
 
 
 def ladder(cfg: DictConfig) -> list[int]:
-    """Splats per LR pixel of every level, from coarse to fine. Raises InputError where one does not divide the next."""
+    """Splats per LR pixel of every level, coarse to fine. Raises InputError if one does not divide the next."""
     return check_levels(build(cfg.c2f)["levels"])
 
 
@@ -114,8 +114,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Fit the field. With a `folder` the run is logged and checkpointed there; resume: from its last checkpoint.
 
-    Raises InputError where configuration and scene do not go together or the scene does not fit in memory, and
-    KeyboardInterrupt after Ctrl-C.
+    Raises InputError if the configuration does not suit the scene or memory does not suffice, and KeyboardInterrupt
+    after Ctrl-C.
     """
     check(cfg)
     lightning.seed_everything(cfg.seed, verbose=False)
@@ -139,7 +139,7 @@ def reconstruct(
     whole = module.scene.whole()
     known = {"shifts": module.field.shifts.detach().cpu(), "psf": build(cfg.psf), "noise": cfg.noise}
     facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
-    with ThreadPoolExecutor(1) as aside:  # a dashboard mostly waits until its service has started
+    with ThreadPoolExecutor(1) as aside:  # the dashboard mostly waits for its service to start
         forecast = aside.submit(lambda: observed(whole, **known).forecast())
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
     module.forecast = forecast.result()
@@ -150,10 +150,10 @@ def reconstruct(
 
 
 def solve_again(module: Reconstruction, scene: Scene, cfg: DictConfig) -> SplatField:
-    """The weights alone, solved anew by the same stages for other samples of the module's scene."""
+    """Solve again for the weights alone, by the same stages, from other samples of the module's scene."""
     cfg = cfg.copy()
     if cfg.holdout:
-        cfg.holdout.dates = 0  # they are not of the module's scene
+        cfg.holdout.dates = 0  # whole dates are no longer in the module's scene
     seen, stages, _ = withhold(scene.whole(), cfg)
     field = module.field.unsolved(ladder(cfg)[0])
     again = posed(seen, field, stages, cfg, noise=module.noise.detach(), spectrum=copy.deepcopy(module.spectrum))
@@ -166,8 +166,8 @@ def train(
 ) -> None:
     """Run all phases of a module, from the last checkpoint in `folder` if there is one.
 
-    Raises InputError for what the trainer cannot be, a checkpoint that is damaged or of other observations, or too
-    little memory, and KeyboardInterrupt after Ctrl-C.
+    Raises InputError for invalid trainer settings, a checkpoint that is damaged or of other observations, or too little
+    memory, and KeyboardInterrupt after Ctrl-C.
     """
     last = folder and folder / "checkpoints" / "last.ckpt"
     if last and last.exists() and not zipfile.is_zipfile(last):
@@ -180,20 +180,20 @@ def train(
         default_root_dir=folder,
         enable_checkpointing=folder is not None,
     )
-    heed()  # loggers have loaded much
+    heed()  # Ctrl-C may have been lost while the loggers were imported
     with quiet(), enough_memory():
         handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(module, ckpt_path=str(last) if last and last.exists() else None)
-        except SystemExit as exit:  # what Lightning makes of Ctrl-C, ignoring further ones
+        except SystemExit as exit:  # Lightning's translation of Ctrl-C; it ignores further ones
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from exit
 
 
 def trainer_of(cfg: DictConfig, **options: Any) -> lightning.Trainer:
-    """As configured; `auto` is the processor unless there is a CUDA device.
+    """The configured trainer; `auto` is CUDA if available, else the CPU.
 
-    Raises InputError for what it cannot be, such as on a device without double precision, or on several.
+    Raises InputError for invalid settings, a device without double precision, or several devices.
     """
     settings = build(cfg.trainer)
     if settings.get("accelerator") == "auto":  # Lightning would take Apple's GPU, too, which has no double precision
@@ -216,13 +216,13 @@ def trainer_of(cfg: DictConfig, **options: Any) -> lightning.Trainer:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes."""
+    """Free memory of a device, bytes."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Raises InputError where a device runs out of it, whatever was expected."""
+    """Raises InputError if a device runs out of memory despite the estimate."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
@@ -234,7 +234,7 @@ def enough_memory() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Lightning's remarks on hardware, loaders and other products; its errors stay."""
+    """Suppress Lightning's remarks on hardware, loaders and other products, but not its errors."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""resume=FOLDER: an interrupted run, or sweep, is carried on in its own folder, with its own configuration."""
+"""resume=FOLDER: continue an interrupted run or sweep in its own folder, with its own configuration."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RUN, SWEEP = ".hydra/hydra.yaml", "multirun.yaml"  # where Hydra keeps its own p
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:
-    """Turns resume=FOLDER into the arguments that run a run or a sweep again in its folder.
+    """Turn resume=FOLDER into the arguments that continue a run or a sweep in its folder.
 
-    Changes to the folder in which it was started: relative paths in its configuration count from there.
-    Raises InputError if the folder is neither's, a run has finished, or settings come with it that decide its result.
+    Changes to the directory in which it was started, to which relative paths in its configuration refer.
+    Raises InputError if the folder is neither's, if a run has finished, or if other overrides would change the result.
     """
     given = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")][-1]
     folder = Path(given).expanduser().absolute()
@@ -33,9 +33,9 @@ def resumed(arguments: Sequence[str]) -> list[str]:
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """Hydra's own part of the configuration that a run or a sweep was started with.
+    """Hydra's own part of the configuration of a run or a sweep.
 
-    Raises InputError where it is not there, or not whole.
+    Raises InputError if it is missing or incomplete.
     """
     path = folder / (SWEEP if (folder / SWEEP).is_file() else RUN)
     try:
@@ -47,7 +47,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> bool:
-    """Whether the run in a folder has come to its end, at which it writes its page, and found a result."""
+    """Whether the run in a folder has succeeded, up to its page, which is written last."""
     try:
         status = json.loads((folder / "metrics.json").read_text())["status"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -277,7 +277,7 @@ def test_what_a_disk_refuses_is_one_line_and_no_end(tmp_path):
     done = run(*TINY, "logger=csv", "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
-    assert re.fullmatch(r"error: .*sr\.tif.*; .* carry on with: python train\.py resume=out\n", done.stderr)
+    assert re.fullmatch(r"error: .*sr\.tif.*; .* continue with: python train\.py resume=out\n", done.stderr)
     (tmp_path / "out" / "sr.tif").rmdir()
     assert run("resume=out", cwd=tmp_path).returncode == 0
     assert (tmp_path / "out" / "sr.tif").is_file()

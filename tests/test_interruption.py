@@ -29,24 +29,24 @@ def drawn():
 
 
 def test_an_interruption_that_passes_for_another_error_is_one(ctrl_c, capsys):
-    with pytest.raises(SystemExit) as exit, interruptible("the same command carries on"):
+    with pytest.raises(SystemExit) as exit, interruptible("the same command continues"):
         drawn()
     assert exit.value.code == 130
-    assert capsys.readouterr().err == "\ninterrupted; the same command carries on\n"
+    assert capsys.readouterr().err == "\ninterrupted; the same command continues\n"
 
 
 def caught():
     try:
         drawn()
     except ValueError as error:
-        raise KeyboardInterrupt("carry on with: python train.py resume=out") from error
+        raise KeyboardInterrupt("continue with: python train.py resume=out") from error
 
 
 def test_what_is_said_where_it_was_caught_counts_more(ctrl_c, capsys):
-    with pytest.raises(SystemExit) as exit, interruptible("the same command carries on"):
+    with pytest.raises(SystemExit) as exit, interruptible("the same command continues"):
         caught()
     assert exit.value.code == 130
-    assert capsys.readouterr().err == "\ninterrupted; carry on with: python train.py resume=out\n"
+    assert capsys.readouterr().err == "\ninterrupted; continue with: python train.py resume=out\n"
     assert interrupted(ValueError())
 
 
@@ -79,7 +79,7 @@ sys.argv = [SCRIPT, *ARGUMENTS]
 sys.path.insert(0, ROOT)
 runpy.run_path(SCRIPT, run_name="__main__")
 """
-CARRY_ON = "interrupted; carry on with: python train.py resume=out"
+CARRY_ON = "interrupted; continue with: python train.py resume=out"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def uninterrupted(tmp_path_factory):
 def assert_interrupted(process):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
-    assert err.strip() == "interrupted; carry on with: python train.py resume=out"
+    assert err.strip() == "interrupted; continue with: python train.py resume=out"
     assert "Traceback" not in out
 
 

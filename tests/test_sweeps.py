@@ -116,7 +116,7 @@ def interrupted(tmp_path_factory):
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
-    assert err.strip() == "interrupted; carry on with: python sweep.py resume='a sweep'"
+    assert err.strip() == "interrupted; continue with: python sweep.py resume='a sweep'"
     return cwd / "a sweep"
 
 

@@ -92,7 +92,7 @@ class Holdout:
         at = (torch.arange(self.dates) + torch.rand(self.dates, generator=generator)) * len(clear) / self.dates
         chosen = sorted(clear[k] for k in at.long().tolist())
         kept = [t for t in range(len(scene)) if t not in chosen]
-        dates = scene.select(chosen, "it is fitted")
+        dates = scene.select(chosen, "used for the fit")
         rows, columns = (torch.arange(n) // self.side for n in scene.grid.shape)
         places = (rows[:, None] + columns) % 2 == 0
         dates = replace(dates, valid=dates.valid & places, judged=dates.valid & ~places)

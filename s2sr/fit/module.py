@@ -1,10 +1,10 @@
 """The run, as a LightningModule: one fit solves a Problem by all phases of a strategy, one phase per epoch.
 
-A phase is steps, each on one block of parameters; after every round of all blocks the objective may be made anew and
-the level may end. The lattice grows between levels and the optimizer changes with the block, so both are exchanged
-under way. Everything that a resumed run needs besides the problem's own parameters (which phase comes next, the
-evaluation count, how the fit was judged and, within a level, the optimizers) is in the checkpoint; across levels
-optimizers are not kept, nor is an LBFGS history worth it.
+A phase is a sequence of steps, each on one block of parameters; after every round of all blocks the objective may be
+rebuilt and the level may end. The lattice grows between levels and every block has its own optimizer, so both are
+replaced during the fit. The checkpoint holds all that a resumed run needs besides the problem's parameters: the next
+phase, the evaluation count, the judgement and, within a level, the optimizers. Across levels optimizers are not kept:
+an LBFGS history is not worth it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Steps:
-    """The block of each optimizer step of a phase. The whole scene is in the module: there is nothing else to load."""
+    """The block of each optimizer step of a phase. The scene is in the module."""
 
     def __init__(self, visits: Sequence[int]) -> None:
         self.visits = visits
@@ -46,13 +46,13 @@ class Steps:
 
 
 class Reconstruction(Problem, lightning.LightningModule):
-    """A Problem, which takes the other `options`, and how it is solved: by `stages`, over a ladder of `levels`.
+    """A Problem (which takes `options`) and its solution by `stages` over a ladder of `levels`.
 
-    Unknown noise is estimated again from the residuals at every level, unless a stage learns it. Raises InputError for
-    stages that have nothing to fit, go back to a coarser level, or stop on validation where nothing is withheld for it.
+    Unknown noise is re-estimated from the residuals at every level, unless a stage fits it. Raises InputError for
+    stages that have nothing to fit, return to a coarser level, or stop on validation if nothing is withheld for it.
     """
 
-    forecast: Forecast | None = None  # where one was made before the fit
+    forecast: Forecast | None = None  # set if one was made before the fit
 
     def __init__(
         self, scene: Scene, field: SplatField, *, stages: Mapping[str, Stage], levels: Sequence[int], **options: Any
@@ -62,14 +62,14 @@ class Reconstruction(Problem, lightning.LightningModule):
         self.phases = plan({name: stage.without_fixed(free) for name, stage in stages.items()}, levels)
         learns_noise = any(phase.stage.fits("noise") for phase in self.phases)
         self.estimates_noise = self.fits_noise and not learns_noise
-        self.scores: dict[str, float] = {}  # of the image at the end of the last level, where a dashboard tells them
+        self.scores: dict[str, float] = {}  # of the last level's image, if a dashboard computed them
         self.parts: dict[str, Tensor] = {}  # of the objective, at its last evaluation
         self.optimizers_of_phase: dict[int, Optimizer] = {}  # by block
         self._objective: Objective = self.misfit_and_tv
         self._resumed: dict[int, Any] = {}
         self._round_loss = float("inf")
-        self._best: tuple[float, list[Tensor]] = (float("inf"), [])  # validation misfit of the level, and where it was
-        self._done = False  # the level has converged: its remaining parts are passed over
+        self._best: tuple[float, list[Tensor]] = (float("inf"), [])  # lowest validation misfit of the level, and where
+        self._done = False  # the level has converged: its remaining parts are skipped
         if any(stage.stop_on for stage in stages.values()) and not scene.validation.any():
             raise InputError(
                 "a stage stops on validation, but no samples are withheld for that: see holdout.validation"
@@ -77,11 +77,11 @@ class Reconstruction(Problem, lightning.LightningModule):
 
     @property
     def phase(self) -> Phase:
-        """The one that runs, or the last."""
+        """The current phase, or the last."""
         return self.phases[min(self.trainer.current_epoch, len(self.phases) - 1)]
 
     def objective(self) -> Tensor:
-        """What the present stage minimises, nats."""
+        """What the current stage minimises, nats."""
         parts = self._objective()
         self.parts = {name: part.detach() for name, part in parts.items()}
         return torch.stack(list(parts.values())).sum()
@@ -90,7 +90,7 @@ class Reconstruction(Problem, lightning.LightningModule):
         return Steps(self.phase.visits)
 
     def configure_optimizers(self) -> Optimizer:
-        return torch.optim.SGD([self.field.weights])  # exchanged before the first step
+        return torch.optim.SGD([self.field.weights])  # replaced before the first step
 
     def on_train_epoch_start(self) -> None:
         """A phase begins, and perhaps a level."""
@@ -117,20 +117,20 @@ class Reconstruction(Problem, lightning.LightningModule):
     def _begin_round(self) -> None:
         self._objective = self.phase.stage.objective(self)
         if self.phase.stage.metric:
-            self._forget_optimizers()  # the metric is to be made anew, too
+            self._forget_optimizers()  # so that the metric is rebuilt, too
 
     def on_train_batch_start(self, block: int, step: int) -> int | None:
-        """A step on a block: its optimizer, its rates, and gradients for nothing else. -1: the epoch has no more."""
+        """Set the block's optimizer and rates, and gradients for nothing else. Returns -1 to end the epoch."""
         phase = self.phase
         if step and (phase.first + step) % phase.stage.steps_of_round == 0:
             self._begin_round()
         self.tv = phase.stage.tv(phase.progress(step))
         if self._done:
-            return -1  # Lightning's way to end an epoch
+            return -1  # ends the epoch
         optimizer = self._optimizer(phase.stage, block)
         if optimizer is None:
             with torch.no_grad():
-                self.training_step(block, step)  # tells where the start has led
+                self.training_step(block, step)  # evaluates the result of the start
             return -1
         if phase.stage.lr:
             for group in optimizer.param_groups:
@@ -142,7 +142,7 @@ class Reconstruction(Problem, lightning.LightningModule):
         return None
 
     def _optimizer(self, stage: Stage, block: int) -> Optimizer | None:
-        """The block's own, kept until the level ends: its curvature stays useful while other blocks take their turn."""
+        """The block's optimizer, kept until the level ends: its curvature stays useful between its turns."""
         if stage.optimizer and block not in self.optimizers_of_phase:
             blocks = self.blocks()
             parameters = [p for name in stage.blocks[block] for p in blocks[name]]
@@ -157,7 +157,7 @@ class Reconstruction(Problem, lightning.LightningModule):
         self._resumed.clear()  # of blocks that had no turn since the run was resumed
 
     def on_train_batch_end(self, outputs: Any, block: int, step: int) -> None:
-        """After a round the level may have had enough."""
+        """After a round, check whether the level is done."""
         stage = self.phase.stage
         if (self.phase.first + step + 1) % stage.steps_of_round == 0:
             self._done = self._converged(stage) or bool(stage.stop_on and not self._validated())
@@ -174,7 +174,7 @@ class Reconstruction(Problem, lightning.LightningModule):
 
     @torch.no_grad()
     def _validated(self) -> bool:
-        """Whether the validation samples are predicted better than ever at this level; else back to where they were."""
+        """Whether validation samples are predicted better than before at this level; if not, restores the best."""
         error = float(self.misfit(self.residual(self.validation) / self.noise[..., None, None]))
         if error < self._best[0]:
             self._best = (error, [p.detach().clone() for p in self.parameters()])
@@ -188,7 +188,7 @@ class Reconstruction(Problem, lightning.LightningModule):
         return self.objective()
 
     def optimizer_step(self, epoch: int, step: int, optimizer: Any, closure: Any = None) -> None:
-        """One step; where the objective is not finite, back to the last point where it was, with fresh curvature."""
+        """One step; if it ends at a non-finite point it is undone, and the optimizers start afresh."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         safe = getattr(optimizer, "stays_finite", False)
         before = [] if safe else [p.detach().clone() for p in parameters]
@@ -204,7 +204,7 @@ class Reconstruction(Problem, lightning.LightningModule):
                 for p, value in zip(parameters, before, strict=True):
                     p.copy_(value)
             self._forget_optimizers()
-            log.warning("%s x%d: a step was not finite and was taken back", self.phase.name, self.phase.scale)
+            log.warning("%s x%d: a step was not finite and was undone", self.phase.name, self.phase.scale)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         within = not self.phase.ends_level

@@ -1,6 +1,6 @@
-"""What is fitted to what: a scene's samples, the field that predicts them, and what else is unknown of both.
+"""What is fitted to what: a scene's samples, the field that predicts them, and their unknown noise and spectrum.
 
-A stage's objective, start and metric are made of a Problem and know nothing of the run that poses it.
+A stage's objective, start and metric are functions of a Problem and know nothing of the run around it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
 from s2sr.model.spectrum import Spectrum
 
-LITTLE = 1e-4  # the change between dates that is assumed before any is seen, of the scene's power
+LITTLE = 1e-4  # initial guess of the change between dates, as a fraction of the scene's power
 Judge = Callable[[Scene, SplatField, Tensor], dict[str, float]]  # scene, fit and noise -> scores on what was withheld
 
 
 class Problem(nn.Module):
-    """`field` is to predict the valid samples of `scene`.
+    """A `field` that is to predict the valid samples of a `scene`.
 
     noise: standard deviation in reflectance, one or [t, b]; None: estimated from the frames, and free.
-    spectrum: of the scene, where it is known; else a first guess, and free.
+    spectrum: of the scene, if known; else a first guess, and free.
     misfit: z [t, b, y, x] (residual over noise) -> nats. tv_delta: where Huber-TV turns linear, in mean gradients.
-    judge: asked once, at the end or before the withheld samples are revealed to the fit; `judgement` is its answer.
+    judge: called once, at the end or before the withheld samples enter the fit; `judgement` is its result.
     """
 
     frames: Tensor  # [t, b, y, x] reflectance
@@ -37,8 +37,8 @@ class Problem(nn.Module):
     validation: Tensor  # [t, b, y, x] bool: what tells a stage when to stop
     trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
     gradients: Tensor  # [b] reflectance per LR pixel
-    correlation: Tensor  # [b, b] of the bands' detail; that of bands that have nothing in common until a stage finds it
-    excess: Tensor  # [t, b, y, x] variance of an observation there, of that of its noise; 1 until a stage finds more
+    correlation: Tensor  # [b, b] of the bands' detail; the identity until a stage estimates it
+    excess: Tensor  # [t, b, y, x] local variance over noise^2, at least 1; 1 until a stage estimates it
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Problem(nn.Module):
 
     @torch.no_grad()
     def _prepare(self, mean: Tensor, noise: float | Tensor | None, spectrum: Spectrum | None) -> None:
-        """First guesses from the temporal mean of the samples that are like those of other dates."""
+        """Initial values, from the temporal mean of the samples that resemble those of other dates."""
         field, valid = self.field, usual(self.frames, self.valid)
         self.register_buffer("trusted", valid.clone())
         mean = torch.where(valid.any(0), (self.frames * valid).sum(0) / valid.sum(0).clamp(min=1), mean)
@@ -94,7 +94,7 @@ class Problem(nn.Module):
 
     @cached_property
     def observations(self) -> str:
-        """What tells the observations from others: a hash of their samples."""
+        """Identifies the observations: a hash of their samples."""
         return hashlib.sha256(self.scene.frames.cpu().numpy().tobytes()).hexdigest()
 
     @property
@@ -104,11 +104,11 @@ class Problem(nn.Module):
 
     @property
     def change(self) -> Tensor:
-        """[t, b] power of what differs from the scene in one observation alone, of the scene's own."""
+        """[t, b] power of the change in one observation, as a fraction of the scene's power."""
         return self.log_change.exp()
 
     def blocks(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that are fitted, by the name that stages call them: the field's, the noise and the scene's."""
+        """The free parameters by the names that stages use: those of the field, the noise and the spectrum."""
         noise = [self.log_noise, self.log_change] if self.fits_noise else []
         spectrum = list(self.spectrum.parameters()) if self.fits_spectrum else []
         return {**self.field.blocks(), "noise": noise, "spectrum": spectrum}
@@ -127,7 +127,7 @@ class Problem(nn.Module):
         return self._misfit(field.observed(field.shifts), *radiometry, valid, rho or self.misfit)
 
     def misfit_beside(self, known: Tensor, seen: Tensor) -> Tensor:
-        """The misfit, nats, of frames `known` [t, b, y, x] plus `seen` [t, b, y, x], which is before gains."""
+        """The misfit, nats, of the frames `known` [t, b, y, x] plus gain times `seen` [t, b, y, x]."""
         gain = self.field.radiometry.gain
         return self._misfit(seen, gain, torch.zeros_like(gain), known, self.valid, self.misfit)
 
@@ -135,7 +135,7 @@ class Problem(nn.Module):
         return Misfit.apply(seen, gain, offset, beside, self.frames, valid, self.noise.detach(), self.excess, rho)
 
     def misfit_and_tv(self) -> dict[str, Tensor]:
-        """The misfit, and the TV term at its present weight; nats."""
+        """The misfit, and the TV term at its current weight; nats."""
         parts = {"misfit": self.fidelity()}
         if self.tv:
             weights, scale = self.field.weights, self.field.scale
@@ -143,17 +143,17 @@ class Problem(nn.Module):
         return parts
 
     def reveal(self) -> None:
-        """From here on the withheld samples enter the fit, which is judged before."""
+        """Judge the fit; from here on the withheld samples enter it."""
         self.be_judged()
         self.show(self.scene.whole())
 
     def be_judged(self) -> None:
-        """By what is withheld, once."""
+        """Judge the fit by the withheld samples, once."""
         if self.judge and not self.judgement:
             self.judgement = self.judge(self.scene, self.field, self.noise.detach())
 
     def show(self, scene: Scene) -> None:
-        """Another part of the same frames is fitted from here on."""
+        """From here on, fit another selection of samples of the same frames."""
         self.scene = scene
         device = self.valid.device
         self.valid = (scene.valid & scene.measured).to(device)

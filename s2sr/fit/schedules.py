@@ -1,4 +1,4 @@
-"""A number as a function of how far a stage has got at its level: `progress` runs from 0 to 1."""
+"""Numbers that vary over a stage: functions of its `progress` at a level, from 0 to 1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Anneal:
-    """Half a cosine from `start` to `stop`, reached at the fraction `until` of the stage and then kept."""
+    """Half a cosine from `start` to `stop`, reached at the fraction `until` of the stage and constant from there."""
 
     start: float
     stop: float = 0.0
@@ -33,7 +33,7 @@ class Anneal:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Each of `values` for an equal share of the stage. With `stop_on: validation` and a round each, the best stays."""
+    """Each of `values` for an equal share of the stage. With `stop_on: validation` and a round each, the best wins."""
 
     values: Sequence[float]
 

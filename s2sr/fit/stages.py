@@ -1,7 +1,7 @@
 """A strategy as data: named stages, laid out as the phases of one fit.
 
-A stage says which parameter blocks an optimizer works on, for how many steps, at which levels of the coarse-to-fine
-ladder and under which TV weight. Any torch optimizer will do: each takes `step(closure)`.
+A stage says which parameter blocks are optimised, by which optimizer, for how many steps, at which levels of the
+coarse-to-fine ladder and with which TV weight. Any torch optimizer works: each takes `step(closure)`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from s2sr.errors import InputError
 from s2sr.fit.schedules import Constant, Schedule
 
 BLOCKS = ("weights", "shifts", "radiometry", "psf", "noise", "spectrum")
-Objective = Callable[[], Mapping[str, Tensor]]  # its parts at the present parameters, nats
+Objective = Callable[[], Mapping[str, Tensor]]  # -> its terms at the current parameters, nats
 Levels = Callable[[Sequence[int]], Sequence[int]]
-LEVELS: dict[str, Levels] = {  # of the ladder, a stage's
+LEVELS: dict[str, Levels] = {  # which levels of the ladder a stage runs at
     "all": lambda ladder: ladder,
     "coarsest": lambda ladder: ladder[:1],
-    "seen": lambda ladder: [s for s in ladder if s > 1][:1] or ladder,  # frames see no more than two splats per pixel
+    "seen": lambda ladder: [s for s in ladder if s > 1][:1] or ladder,  # frames show no more than two splats
     "finer": lambda ladder: ladder[1:] or ladder,
     "finest": lambda ladder: ladder[-1:],
 }
@@ -33,17 +33,17 @@ LEVELS: dict[str, Levels] = {  # of the ladder, a stage's
 
 @dataclass(frozen=True)
 class Stage:
-    """blocks: [[weights], [shifts]] alternates, [[weights, shifts]] is joint; fixed parameters are passed over.
+    """blocks: [[weights], [shifts]] alternates, [[weights, shifts]] is joint; fixed parameters are skipped.
 
     A level takes `rounds` x blocks x `steps` optimizer steps. It ends early when a round lowers the objective by less
-    than the fraction `tolerance`. With stop_on: validation it ends when a round has made the misfit of the withheld
-    samples larger, and goes back to where it was smallest, be that the start. `tv` is the TV weight and `lr` (default:
-    the optimizer's own) the learning rate, as schedules. After `part` steps a checkpoint is written, also within a
-    level.
+    than the fraction `tolerance`. With stop_on: validation it ends when a round increases the misfit of the
+    validation samples, and returns to where that was smallest, which may be the start. `tv` is the TV weight and `lr`
+    (default: the optimizer's own) the learning rate, as schedules. A checkpoint is written every `part` steps and at
+    the end of a level.
 
-    start: sets the module's parameters when a level begins; without an optimizer the stage is that alone. objective:
-    what is minimised, made of the module when a round begins; default: misfit and TV. metric: an approximate inverse of
-    its curvature, made likewise, for optimizers that take one.
+    start: called when a level begins, to set parameters; without an optimizer it is the whole stage. objective: called
+    when a round begins, returns what is minimised; default: misfit and TV. metric: called likewise, returns an
+    approximate inverse of the curvature, for optimizers that take one.
     """
 
     blocks: Sequence[Sequence[str]]
@@ -81,11 +81,11 @@ class Stage:
             raise InputError("a stage's tv is a weight and must not be negative")
 
     def without_fixed(self, free: Mapping[str, Sequence[object]]) -> Stage:
-        """The stage without blocks that have nothing to fit; `free` lists the free parameters by name."""
+        """The stage without blocks whose parameters are all fixed; `free` lists the free parameters by name."""
         return replace(self, blocks=[block for block in self.blocks if any(free[name] for name in block)])
 
     def fits(self, name: str) -> bool:
-        """Whether a block has the parameters of that name."""
+        """Whether any block contains the parameters of that name."""
         return any(name in block for block in self.blocks)
 
     @cached_property
@@ -100,7 +100,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of one stage at one level: what runs between two checkpoints (an epoch, for Lightning)."""
+    """A part of one stage at one level, between two checkpoints (for Lightning, an epoch)."""
 
     name: str  # of the stage
     stage: Stage
@@ -121,12 +121,12 @@ class Phase:
         return self.last == len(self.stage.visits)
 
     def progress(self, step: int) -> float:
-        """Of the stage at this level, at this phase's step."""
+        """How far the stage has got at this level, 0 to 1, at a step of this phase."""
         return (self.first + step) / max(len(self.stage.visits) - 1, 1)
 
 
 def check_levels(levels: object) -> list[int]:
-    """The ladder; raises InputError unless it is of positive integers of which each divides the next."""
+    """The ladder; raises InputError unless its levels are positive integers, each of which divides the next."""
     if not isinstance(levels, list) or not levels or any(type(s) is not int or s < 1 for s in levels):
         raise InputError(f"c2f.levels={levels}: levels are positive integers, for example [2,4,8]")
     for coarse, fine in pairwise(levels):
@@ -138,7 +138,7 @@ def check_levels(levels: object) -> list[int]:
 def plan(stages: Mapping[str, Stage], levels: Sequence[int]) -> list[Phase]:
     """The phases in order: stage by stage, each from its coarsest level to its finest, in parts.
 
-    Raises InputError if no stage has anything to fit, or if one goes back to a coarser level than the one before.
+    Raises InputError if no stage has anything to fit, or if one returns to a coarser level than the one before.
     """
     if not any(stage.visits for stage in stages.values()):
         raise InputError("the strategy has no stages that fit; choose strategy=lbfgs_adam or another of conf/strategy")

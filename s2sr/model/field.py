@@ -3,9 +3,9 @@
     y[t,b,i,j] = o[t,b] + g[t,b] s^-2 sum_k w[k,b] E(i + 1/2 - dy[t] - mu_ky; b) E(j + 1/2 - dx[t] - mu_kx; b)
                  + c[t,b,i,j]
 
-with E of `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width; c is what has changed, 0
-until a stage finds it. Where a file repeats a 20 m sample, i and j are those of the first LR pixel of its block and 1
-stands for 1/2 (`sampling`). The weights are reflectance: a constant field observes, and renders, as the constant. A
+with E as in `footprint`, S_b^2 = sigma_splat^2 + sigma_psf,b^2 and the band's own detector width; c is the change on a
+date, 0 until a stage estimates it. If a file repeats 20 m samples, (i, j) is the first LR pixel of a block, and 1
+replaces 1/2 (`sampling`). The weights are reflectance: a constant field is observed and rendered as the constant. A
 positive shift means that the observation's footprints lie at smaller row and column coordinates of the field. Gauge:
 the shifts have zero mean, so the field's grid is the mean geolocation of the observations.
 """
@@ -36,14 +36,13 @@ class SplatField(nn.Module):
     """Weights [b, rows, columns] on a lattice, shifts [t, 2], radiometry and PSF: everything that is optimised.
 
     grid: of the LR pixels; scale: splats per LR pixel and axis; shifts: [t, 2] initial (dy, dx), LR pixels.
-    `gain` and `offset` let the radiometry of the observations be fitted. samplings: [b]; default: a measurement in
-    every LR pixel.
+    gain, offset: whether these are fitted. samplings: [b]; default: every LR pixel is a measurement.
     """
 
     weights: nn.Parameter
     widths: Tensor  # [b] detector pixels, LR pixels
-    changed: Tensor  # [t, b, y, x] c: what an observation shows beside the scene, reflectance; 0 until a stage finds it
-    beside: Tensor  # [b] from the centre of a measurement's LR pixel to its detector's, along both axes, LR pixels
+    changed: Tensor  # [t, b, y, x] c: change on a date, reflectance; 0 until a stage estimates it
+    beside: Tensor  # [b] offset of the detector's centre from that of the LR pixel, both axes, LR pixels
     log_sigma_start: Tensor
 
     def __init__(
@@ -86,7 +85,7 @@ class SplatField(nn.Module):
 
     @property
     def bands_by_sampling(self) -> dict[Sampling, list[int]]:
-        """Which bands are measured on one grid together."""
+        """The bands that share a grid of measurements, by sampling."""
         found: dict[Sampling, list[int]] = {}
         for band, sampling in enumerate(self.samplings):
             found.setdefault(sampling, []).append(band)
@@ -108,7 +107,7 @@ class SplatField(nn.Module):
 
     @property
     def _sigma(self) -> Tensor:
-        # A trial step of a line search may not leave a factor of 4: exp would overflow.
+        # A line search may try anything: within a factor of 4 of the start, or exp would overflow.
         near = self.log_sigma.clamp(self.log_sigma_start - 1.4, self.log_sigma_start + 1.4)
         return near.exp().clamp(max=WIDEST)
 
@@ -117,12 +116,12 @@ class SplatField(nn.Module):
         return dict(zip(self.bands, self._sigma.tolist(), strict=True))
 
     def blocks(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters that are fitted, by the name that stages call them; what is held fixed is left out."""
+        """The free parameters by the names that stages use; fixed ones are left out."""
         return {block: [self.get_parameter(name) for name in names] for block, names in self.fitted.items()}
 
     def footprints(self, shifts: Tensor) -> Footprints:
-        """Of frames at `shifts` [t, 2], as the PSF is now."""
-        shifts = shifts.clamp(-self.reach, self.reach)  # a trial step of a line search may not leave the lattice
+        """The footprints of frames at `shifts` [t, 2] with the current PSF."""
+        shifts = shifts.clamp(-self.reach, self.reach)  # a line search may try to leave the lattice
         sigma = torch.hypot(self.sigma_psf, self.sigma_psf.new_full((), self.lattice.sigma))
         return Footprints(self.lattice, 0.5 - shifts[:, None] + self.beside[:, None], self.widths, sigma)
 
@@ -131,7 +130,7 @@ class SplatField(nn.Module):
         return self.radiometry(self.observed(self.shifts)).add_(self.changed)
 
     def observed(self, shifts: Tensor) -> Tensor:
-        """[t, b, y, x] what any frames at `shifts` [t, 2] would see with gain 1 and offset 0, reflectance.
+        """[t, b, y, x] frames at any `shifts` [t, 2], with gain 1 and offset 0, reflectance.
 
         In the gauge of the field's own shifts; up to `reach` LR pixels along an axis.
         """
@@ -147,15 +146,15 @@ class SplatField(nn.Module):
 
     @torch.no_grad()
     def initialise(self, image: Tensor) -> None:
-        """Set the weights to an LR image [b, y, x], continued by its border over the margin."""
+        """Set the weights to an LR image [b, y, x], its border pixels extended over the margin."""
         m = self.lattice.margin
         padded = F.pad(image[None].to(self.weights), [m] * 4, mode="replicate")
         self.weights.copy_(F.interpolate(padded, scale_factor=self.scale, mode="bicubic", align_corners=False)[0])
 
     def unsolved(self, scale: int) -> SplatField:
-        """A field of zero weights on a lattice of `scale` and the same margin, seen as this one is.
+        """A field of zero weights at `scale`, with the same margin, shifts, PSF and radiometry.
 
-        All but its weights is held fixed.
+        Only its weights are free.
         """
         sigma = PSF(self.sigma_by_band())
         shifts, samplings = self.shifts.detach(), self.samplings
@@ -168,7 +167,7 @@ class SplatField(nn.Module):
 
     @torch.no_grad()
     def refine(self, scale: int) -> None:
-        """Go to a multiple of the scale; observations and rendered image stay the same."""
+        """Refine the lattice to a multiple of its scale; predicted frames and rendered image stay the same."""
         if scale != self.scale:
             self.lattice, weights = self.lattice.refine(self.weights, scale)
             self.weights = nn.Parameter(weights)
@@ -177,8 +176,8 @@ class SplatField(nn.Module):
     def render(self, grid: Grid | None = None) -> Tensor:
         """The field itself, averaged over the pixels of `grid`: [b, rows, columns] reflectance.
 
-        Any crop and resolution of the scene's footprint; default: the lattice's own resolution. Blurred by nothing but
-        the splat (0.6 / scale LR pixels). Divided by the rendered field of ones; NaN far outside the footprint.
+        Any crop and resolution of the scene's footprint; default: the lattice's own resolution. The only blur is the
+        splat's (0.6 / scale LR pixels). Divided by the rendered field of ones; NaN far outside the footprint.
         Raises ValueError for a grid of another CRS or one that is rotated.
         """
         grid = grid or self.grid.scaled(self.scale)

@@ -1,4 +1,4 @@
-"""Where pixels lie on the ground: a frozen raster grid.
+"""Where pixels lie on the ground.
 
 Rows grow downwards. The transform maps (column, row), from the outer corner of pixel (0, 0), to map coordinates:
 x = a * column + b * row + c and y = d * column + e * row + f.
@@ -53,7 +53,7 @@ class Grid:
         )
 
     def axes_of(self, other: Grid) -> tuple[tuple[float, float], tuple[float, float]]:
-        """`other` in this grid's pixel coordinates: (start, pitch) along rows and along columns.
+        """`other` in the pixel coordinates of this grid: (start, pitch) along rows and along columns.
 
         Raises ValueError if the grids differ in CRS or are rotated against each other.
         """

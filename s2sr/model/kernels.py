@@ -1,13 +1,14 @@
-"""The 1-D kernels of a field's footprints: of every observation, or of few positions to interpolate between.
+"""The 1-D kernels of a field's footprints: one per observation, or a few positions to interpolate between.
 
-What a footprint sees is, as a function y(x) of where it lies, almost band-limited. From its values at r positions of
-every cell, the same for all observations, each observation takes a few more taps c, in the cells around its pixel:
+The value y(x) of a footprint at position x is an almost band-limited function. It is computed at r positions of every
+cell, which all observations share; each observation is then interpolated from these by a few more taps c around its
+pixel:
 
     y(x_t) = sum_{q, k} c[t,q,k] y(x_qk),   sum_{q, k} c[t,q,k] E(x_qk - mu) = E(x_t - mu),   x_qk = q + (k + 1/2) / r
 
-c solves this by least squares over the splats mu. With r = 2 + 1.1 / S positions, and some to either side, at most 1e-6
-of E is left, about the rounding of float32. Multiplications per LR pixel, for footprints of Q cells: t Q s (s + 1)
-directly, and r Q s (s + r) + t q r (r + 1) from q cells of positions.
+c is the least-squares solution over the splats mu. With r = 2 + 1.1 / S positions, and some on either side, the error
+is at most 1e-6 of E, about the rounding of float32. Multiplications per LR pixel, for footprints of Q cells: t Q s
+(s + 1) directly, r Q s (s + r) + t q r (r + 1) by interpolation from q cells of positions.
 """
 
 from __future__ import annotations
@@ -23,21 +24,23 @@ from torch import Tensor
 from s2sr.model.footprint import pixel_integral, pixel_integral_slopes, tail
 from s2sr.model.lattice import Lattice
 
-BESIDE = 0.8  # LR pixels that positions reach beyond the observations, at least
-PAYS = 0.65  # of the direct multiplications: interpolation has smaller products, which run slower
+BESIDE = 0.8  # LR pixels by which the positions extend beyond the observations, at least
+PAYS = 0.65  # interpolate below this fraction of the direct multiplications: its products are smaller and run slower
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The taps of every observation, and where they begin."""
+    """The taps of every observation, and the cells where they begin."""
 
     firsts: tuple[int, ...]  # the cell of the first tap of LR pixel 0
-    values: tuple[Tensor, ...]  # [1 + d, t, Q, s] each with its derivatives by `Footprints.parameters`; constants
+    values: tuple[
+        Tensor, ...
+    ]  # [1 + d, t, Q, s] each, with derivatives along `Footprints.parameters`; not differentiable
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """From splats to positions, from positions to observations."""
+    """Kernels from splats to positions, and from positions to observations."""
 
     start: tuple[int, int]  # the first cell whose positions are used, along rows and columns
     cells: tuple[int, int]  # how many there are
@@ -47,7 +50,7 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class Footprints:
-    """Where every observation's footprints lie on a lattice, and how wide they are."""
+    """Position and width of every observation's footprints on a lattice."""
 
     lattice: Lattice
     centres: Tensor  # [t, b, 2] of LR pixel 0, LR pixels
@@ -58,17 +61,17 @@ class Footprints:
     def bounds(self) -> tuple[list[float], list[float], list[float], list[float]]:
         """Least and largest centre by axis; by band, half a footprint (to where the erf tail no longer counts) and S.
 
-        A trial step of a line search may be NaN: then so are the kernels, wherever they begin.
+        A line search may try NaN: then the kernels are NaN, wherever they begin.
         """
         half = self.widths / 2 + tail(self.sigma.dtype) * self.sigma
         everything = (self.centres.amin((0, 1)), self.centres.amax((0, 1)), half, self.sigma)
-        found = iter(torch.cat(everything).nan_to_num().tolist())  # at once: a device is waited for
+        found = iter(torch.cat(everything).nan_to_num().tolist())  # in one transfer, which synchronises the device
         low, high, halves, sigma = (list(islice(found, len(x))) for x in everything)
         return low, high, halves, sigma
 
     @property
     def parameters(self) -> Tensor:
-        """[d, t, b, 2] what the kernels are differentiated by: of the centres and S those that are free."""
+        """[d, t, b, 2] what the kernels are differentiated by: centres and S, if free."""
         both = self.centres, self.sigma[:, None].expand_as(self.centres)
         free = list(compress(both, self._free))
         return torch.stack(free) if free else self.centres.new_empty(0, *self.centres.shape)
@@ -79,9 +82,9 @@ class Footprints:
 
     @torch.no_grad()
     def taps(self, centres: Tensor, band: int | slice, first: int, last: int) -> Tensor:
-        """[1 + d, ..., m, k] of pixels at `centres` [..., m] over the cells first ... last, and their derivatives.
+        """[1 + d, ..., m, k] taps, and derivatives, of pixels at `centres` [..., m] over the cells first ... last.
 
-        Of a slice of bands the first of `centres`' axes is that of the bands.
+        For a slice of bands, the first axis of `centres` is the band.
         """
         s = self.lattice.scale
         splats = torch.arange(first * s, (last + 1) * s, dtype=centres.dtype, device=centres.device)
@@ -91,7 +94,7 @@ class Footprints:
         return torch.stack((pixel_integral(*footprint), *slopes))
 
     def direct(self) -> Kernels:
-        """Along rows and columns, band by band."""
+        """The kernels of every observation, along rows and columns, band by band."""
         low, high, halves, _ = self.bounds
         s, m = self.lattice.scale, self.lattice.margin
         spans = [
@@ -111,7 +114,7 @@ class Footprints:
         return Kernels(tuple(start + m for start, _ in spans), tuple(values))
 
     def interpolated(self) -> Interpolation | None:
-        """None where it does not pay or reaches beyond the lattice, and in float64, for which it is not exact."""
+        """None if it does not pay or would leave the lattice, and in float64, for which it is not exact enough."""
         low, high, halves, sigma = self.bounds
         if self.sigma.dtype == torch.float64 or not min(sigma) > 0:
             return None
@@ -139,7 +142,7 @@ class Footprints:
 
     @torch.no_grad()
     def _between(self, axis: int, band: int, inside: Tensor, around: tuple[int, int], span: tuple[int, int]) -> Tensor:
-        """[1 + d, t, q, r] the taps c. Of S only the observations' kernels are a function: the positions' are fixed."""
+        """[1 + d, t, q, r] the taps c; only their targets depend on S, the kernels of the positions are fixed."""
         whole = (around[0] + span[0], around[1] + span[1])
         cells = torch.arange(around[0], around[1] + 1, device=inside.device)
         known = _normalised(self.taps((cells[:, None] + inside).flatten(), band, *whole))[0]
@@ -149,7 +152,7 @@ class Footprints:
 
 
 def _normalised(taps: Tensor) -> Tensor:
-    """[1 + d, m, k] taps of sum 1, so that a constant sees itself, and derivatives, from those of any sum."""
+    """[1 + d, m, k] taps and derivatives, normalised to sum 1, so that a constant is observed as itself."""
     total = taps[0].sum(-1, keepdim=True)
     shares = taps[0] / total
     return torch.stack((shares, *((slope - shares * slope.sum(-1, keepdim=True)) / total for slope in taps[1:])))

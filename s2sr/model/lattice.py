@@ -16,12 +16,12 @@ from torch import Tensor
 
 from s2sr.model.footprint import gaussian, tail
 
-ROOM = 30  # margins that are larger by up to this part of the scene are looked at, too
-BLOCK = 64  # positions evaluated at a time: a window of splats and its kernel then fit the cache
+ROOM = 30  # margins larger by up to one ROOM-th of the scene are considered, too
+BLOCK = 64  # positions evaluated at a time, so that splats and kernel fit the cache
 
 
 def margin_of(pixels: tuple[int, int], least: int) -> int:
-    """LR pixels, `least` or a little more: Fourier transforms take twice the time where a length has a large prime."""
+    """LR pixels, `least` or slightly more: a large prime factor in a length doubles the time of Fourier transforms."""
 
     def slow(margin: int) -> int:
         return sum(not _smooth(n + 2 * margin) for n in pixels)
@@ -38,7 +38,7 @@ def _smooth(length: int) -> bool:
 
 @dataclass(frozen=True)
 class Lattice:
-    """How many splats, how close, and what they sum up to along an axis."""
+    """Number, spacing and width of the splats, and sums over them along an axis."""
 
     pixels: tuple[int, int]  # LR pixels of the scene: rows, columns
     scale: int  # splats per LR pixel and axis
@@ -60,7 +60,7 @@ class Lattice:
         return (torch.arange(self.shape[axis], dtype=torch.float64) + 0.5) / self.scale - self.margin
 
     def frequencies(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-        """[y, 1] and [x / 2 + 1] those of the weights' rfft2, cycles per LR pixel."""
+        """[y, 1] and [x / 2 + 1] frequencies of the weights' rfft2, cycles per LR pixel."""
         rows, columns = self.shape
         return (
             torch.fft.fftfreq(rows, 1 / self.scale, device=device)[:, None],
@@ -90,7 +90,7 @@ class Lattice:
         centres, blocks = centres.to(weights.device), positions.to(weights.device).split(BLOCK)
         for (first, last), block, target in zip(windows, blocks, found.split(BLOCK, 1 + axis), strict=True):
             u = block[:, None] - centres[first:last]
-            taps = kernel(u) * (u.abs() <= reach)  # what is smaller yet slows processors down
+            taps = kernel(u) * (u.abs() <= reach)  # denormal numbers slow CPUs down
             total = (taps.sum(-1) if normalise else taps.new_ones(len(taps))).to(weights.dtype)
             taps = taps.to(weights.dtype)
             if axis == 0:
@@ -100,11 +100,11 @@ class Lattice:
         return found
 
     def refine(self, weights: Tensor, scale: int) -> tuple[Lattice, Tensor]:
-        """The lattice of a multiple `scale`, and weights [b, *shape] on it that make the same image.
+        """The lattice at a multiple `scale`, and weights [b, *shape] on it that represent the same image.
 
         w2(mu) = s1^-1 sum_k w1(mu_k) N(mu - mu_k; sqrt(sigma_1^2 - sigma_2^2)) per axis: Gaussians convolve to
-        Gaussians, so observations are preserved to 1e-6. The lattice is continued by its border value, which no
-        footprint sees, lest the new border fade to zero.
+        Gaussians, so predicted frames are preserved to 1e-6. The lattice is extended by its border values, which
+        no footprint sees, lest the new border fade to zero.
         """
         if scale % self.scale or scale == self.scale:
             raise ValueError(f"scale {scale} is not a multiple of {self.scale}")

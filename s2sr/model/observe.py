@@ -1,16 +1,16 @@
 """The separable, strided forward operator and its adjoint.
 
-Lattice, stride and pixels are regular, so along one axis observation t is a correlation with one short kernel:
+Lattice and pixels are regular, so along one axis observation t is a strided correlation with one short kernel:
 
     y[t, i] = sum_{q, p} taps[t, q, p] * w[(i + first + q) * s + p],      q = LR cells, p = splats within a cell,
 
-for LR pixel i, whose footprint touches the cells first ... first + Q - 1 after its own. Both axes in turn make the
-image; nothing of the size splats x pixels exists. Each step is a batch of small matrix products over overlapping
-windows of the data, which strides express without a copy. Along rows the windows are whole rows. Along columns they
-are cut for `GROUP` cells at a time, so that the products are large enough to run at the speed of the machine.
+for LR pixel i, whose footprint covers the cells first ... first + Q - 1 after its own. The axes are applied in turn; no
+splats-by-pixels matrix exists. Each step is a batch of small matrix products over overlapping windows of the data,
+which are strided views, not copies. Along rows the windows are whole rows. Along columns they cover `GROUP` cells at a
+time, so that the products are large enough to run at the machine's full rate.
 
-Where observations are many, `Blur` makes the footprints at a few fixed positions per LR pixel once for all. These are
-a lattice again, from which `Observe` interpolates every observation with far fewer taps.
+With many observations, `Blur` first computes the footprints at a few fixed positions per LR pixel. These form another
+lattice, from which `Observe` interpolates every observation with far fewer taps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 GROUP = 16
-ROWS = 160  # at most, at a time: what lies between the axes stays near and in pages that are not fresh
+ROWS = 160  # LR rows at a time, at most: the intermediate stays in the cache and in memory already paged in
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Taps:
 
 
 def _runs(rows: int) -> Iterator[tuple[int, int]]:
-    """(first, size) of runs that cover 0 ... rows - 1, about equally long."""
+    """(first, size) of about equally long runs that cover 0 ... rows - 1."""
     size = math.ceil(rows / math.ceil(rows / ROWS))
     for first in range(0, rows, size):
         yield first, min(size, rows - first)
 
 
 def _row_windows(w: Tensor, n: int, first: int, cells: int, s: int) -> Tensor:
-    """[n, cells * s, columns] view of w [rows, columns]: what each of n pixels sees."""
+    """[n, cells * s, columns] view of w [rows, columns]: the splats that each of n pixels sees."""
     columns = w.shape[-1]
     return w.as_strided((n, cells * s, columns), (s * columns, columns, 1), w.storage_offset() + first * s * columns)
 
@@ -71,14 +71,14 @@ def along_rows_adjoint(z: Tensor, taps: Taps, w: Tensor) -> None:
 
 
 def row_taps_gradient(z: Tensor, taps: Taps, w: Tensor) -> Tensor:
-    """[t, Q, s] inner products of what each tap saw of w with the pixels z that saw it, both as for the adjoint."""
+    """[t, Q, s] gradient of the taps: inner products of w with the pixels z that saw it, both as for the adjoint."""
     t, cells, s = taps.values.shape
     gradient = torch.bmm(w.unflatten(0, (-1, s)), _pixel_windows(z, cells).mT).sum(0)
     return gradient.view(s, cells, t).permute(2, 1, 0).flip(1)
 
 
 def padding(taps: Taps, n: int, cells: int) -> tuple[int, int]:
-    """Zeros before and after n pixels, so that every one of `cells` cells has a whole window of pixels that saw it."""
+    """Zeros before and after n pixels, so that each of `cells` cells has a full window of pixels that saw it."""
     before = taps.first + taps.values.shape[1] - 1
     return before, cells - n - taps.first
 
@@ -90,7 +90,7 @@ def _columns(x: Tensor, taps: Tensor, first: int, y: Tensor) -> None:
     t, outputs, cells, inputs = taps.shape
     every = y.shape[2] // outputs
     size = min(GROUP, every)
-    block = taps.new_zeros(t, size, outputs, (size - 1 + cells) * inputs)  # copies of the taps, each a cell further
+    block = taps.new_zeros(t, size, outputs, (size - 1 + cells) * inputs)  # copies of the taps, each shifted by a cell
     step = block.stride(0), block.stride(1) + inputs, block.stride(2), 1
     block.as_strided((t, size, outputs, cells * inputs), step).copy_(taps.flatten(2)[:, None])
     kernel = block.flatten(1, 2).mT
@@ -115,9 +115,9 @@ def along_columns_adjoint(y: Tensor, taps: Taps, z: Tensor) -> None:
 class Observe(torch.autograd.Function):
     """weights [b, rows, columns] and 2 b kernels (along rows and columns, band by band) -> frames [t, b, y, x].
 
-    kernels: [1 + d, t, Q, s], each with its derivatives by `parameters` [d, t, b, 2]; constants. `firsts` are their
-    first cells, `pixels` is (y, x). Gradients to the weights and to the parameters. Nothing between the axes is kept:
-    the derivatives along columns are made beside the frames, the gradient of the taps along rows beside the adjoint.
+    kernels: [1 + d, t, Q, s] each, with derivatives along `parameters` [d, t, b, 2]; not differentiable. `firsts` are
+    their first cells, `pixels` is (y, x). Differentiable by the weights and the parameters. Nothing is kept between the
+    axes: derivatives along columns are computed with the frames, the gradient of the row taps with the adjoint.
     """
 
     @staticmethod
@@ -168,8 +168,8 @@ class Observe(torch.autograd.Function):
 class Blur(torch.autograd.Function):
     """weights [b, rows, columns] -> [b, y * r, x * r]: every band's footprints at r fixed positions of each cell.
 
-    `firsts` and `kernels` [r, Q, s], band by band, are those of both axes alike; `start` (y, x) is the lattice's cell
-    whose positions come first, `cells` (y, x) how many follow. The kernels are constants.
+    `firsts` and `kernels` [r, Q, s], one per band, serve both axes; `start` (y, x) is the first cell of the lattice to be
+    evaluated, `cells` (y, x) their number. The kernels are not differentiable.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The point-spread function: the Gaussian that is left when the detector's box is taken out of the system MTF.
+"""The point-spread function: the Gaussian that remains of the system MTF without the detector's box.
 
 The system MTF at Nyquist includes the detector's sinc, 2 / pi there, but the model integrates over the detector, so
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from s2sr.errors import InputError
 
-# Width of a band's own detector pixel in LR pixels of 10 m, also where a file holds the band resampled to 10 m.
+# Width of a band's own detector pixel in LR pixels of 10 m, even if a file holds the band resampled to 10 m.
 DETECTOR_WIDTH = {
     **dict.fromkeys(("B02", "B03", "B04", "B08"), 1),
     **dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 2),
@@ -37,13 +37,13 @@ def sigma_from_mtf(mtf: float) -> float:
 
 
 def transfer(frequency: float, sigma: float, width: float = 1) -> float:
-    """What is left of a sinusoid of `frequency` (cycles per LR pixel) by the footprint; sigma, width in LR pixels."""
+    """The fraction of a sinusoid's amplitude that a footprint passes; cycles per LR pixel, the others LR pixels."""
     x = math.pi * width * frequency
     return (math.sin(x) / x if x else 1.0) * math.exp(-2 * (math.pi * sigma * frequency) ** 2)
 
 
 def detail_limit(sigma: float, width: float = 1, passed: float = 0.05) -> float:
-    """Half the period, LR pixels, of the finest sinusoid of which the footprint passes the fraction `passed`."""
+    """Half the period, LR pixels, of the finest sinusoid of which the footprint still passes the fraction `passed`."""
     low, high = 0.0, 1 / width  # transfer falls from 1 to 0 between them
     while high - low > 1e-6:
         middle = (low + high) / 2
@@ -61,9 +61,9 @@ class PSF:
     """The Gaussian part of the point-spread function, per band.
 
     sigma: one number for all bands or one per band name, in pixels of the band's own grid.
-    learn: let stages whose blocks name `psf` fit it.
+    learn: let stages with `psf` among their blocks fit it.
 
-    Raises InputError for a sigma that is not positive or wider than any sensor's (one in metres), and if `learn` is
+    Raises InputError for a sigma that is not positive or implausibly wide (such as one in metres), and if `learn` is
     neither true nor false.
     """
 

@@ -1,7 +1,7 @@
 """Gain and offset of every observation and band.
 
-Gauge, per band: the gains have mean 1 and the offsets mean 0 over the observations; else the product's reflectance
-would be arbitrary.
+Gauge, per band: over the observations, the gains have mean 1 and the offsets mean 0; otherwise the product's
+reflectance would be arbitrary.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Radiometry(nn.Module):
-    """gain [t, b] and offset [t, b] (reflectance); either is fixed at 1 or 0 unless it is asked for."""
+    """gain [t, b] and offset [t, b] (reflectance), fixed at 1 and 0 unless fitted."""
 
     def __init__(self, observations: int, bands: int, *, gain: bool = False, offset: bool = False) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Radiometry(nn.Module):
     @torch.no_grad()
     def initialise(self, frames: Tensor, valid: Tensor, reference: Tensor) -> None:
         """Regress every frame [t, b, y, x] on the reference [b, y, x], on its valid samples, twice: the second time
-        without the samples that are further off than 3 robust standard deviations.
+        without residuals beyond 3 robust standard deviations.
         """
         if not (self.fits_gain or self.fits_offset):
             return
@@ -53,7 +53,7 @@ class Radiometry(nn.Module):
                     self.raw_gain[t, b], self.raw_offset[t, b] = gain, offset
 
     def _line(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Least squares of y on x with the coefficients that are asked for."""
+        """Least squares of y on x with the fitted coefficients only."""
         if not self.fits_gain:
             return x.new_tensor(1.0), (y - x).mean()
         if not self.fits_offset:

@@ -1,8 +1,8 @@
-"""Which LR pixels of a band are measurements: all, or one of every block that a file fills with one sample.
+"""Which LR pixels of a band are measurements: all, or one per block if the file repeats each sample over a block.
 
-A 20 m band on the 10 m grid may repeat each of its samples in a block of B x B LR pixels, B the detector's width. That
-is one measurement, and its detector's centre is the block's: (B - 1) / 2 LR pixels beside that of the block's first LR
-pixel. A band that was interpolated to 10 m is taken to have a measurement in every LR pixel.
+A file may repeat each sample of a 20 m band over a block of B x B LR pixels, with B the detector's width. The block is
+one measurement, whose detector is centred on it: (B - 1) / 2 LR pixels from the centre of the block's first LR pixel. A
+band that was interpolated to 10 m is treated as having a measurement in every LR pixel.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from s2sr.model.psf import detector_widths
 
-MOST = 0.9  # a composite may change from one date to another within a block: 1.5 to 3.5 % of a real one's do
+MOST = 0.9  # in composites, 1.5 to 3.5 % of the blocks mix dates
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The measurements of a band: every `pitch`-th LR pixel along both axes from the first whole block on."""
+    """The measurements of a band: every `pitch`-th LR pixel along both axes, from the first whole block."""
 
     pitch: int = 1
     row: int = 0  # the first
@@ -28,7 +28,7 @@ class Sampling:
 
     @property
     def beside(self) -> float:
-        """From the centre of a measurement's LR pixel to that of its detector, along both axes, LR pixels."""
+        """Offset of the detector's centre from that of the measurement's LR pixel, along both axes, LR pixels."""
         return (self.pitch - 1) / 2
 
     def slices(self) -> tuple[slice, slice]:
@@ -36,13 +36,13 @@ class Sampling:
         return slice(self.row, None, self.pitch), slice(self.column, None, self.pitch)
 
     def measured(self, shape: tuple[int, int]) -> Tensor:
-        """[y, x] bool: which LR pixels stand for a measurement."""
+        """[y, x] bool: the LR pixels that are measurements."""
         found = torch.zeros(shape, dtype=torch.bool)
         found[self.slices()] = True
         return found
 
     def repeat(self, frames: Tensor) -> Tensor:
-        """[t, y, x] with every measurement in all of its block; one that the first row or column cuts is not known."""
+        """[t, y, x] with every measurement repeated over its block; blocks cut by the first row or column are void."""
         if self.pitch == 1:
             return frames
         for axis, start in ((1, self.row), (2, self.column)):
@@ -53,7 +53,7 @@ class Sampling:
 
 
 def samplings(frames: Tensor, valid: Tensor, bands: Sequence[str]) -> tuple[Sampling, ...]:
-    """[b] of frames [t, b, y, x]: one that repeats its samples does so in `MOST` of the blocks that are valid."""
+    """[b] for frames [t, b, y, x]: samples count as repeated if the share `MOST` of valid blocks is constant."""
     found = []
     for b, width in enumerate(detector_widths(bands).int().tolist()):
         fits = 1 < width <= min(frames.shape[2:]) // 2

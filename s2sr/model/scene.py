@@ -19,7 +19,7 @@ from s2sr.model.sampling import Sampling, samplings
 
 
 def iso(when: datetime) -> str:
-    """ISO 8601 in UTC, so that the text sorts like the time; a time without a zone is taken as UTC."""
+    """ISO 8601 in UTC, so that texts sort like times; a time without a zone is taken as UTC."""
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     return when.isoformat(timespec="seconds").replace("+00:00", "Z")
 
@@ -36,7 +36,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a simulated scene was made from."""
+    """What a simulated scene was made from: the sharp image and the parameters of the simulation."""
 
     reflectance: Tensor  # [b, y * scale, x * scale] over the footprint of the scene's grid
     scale: int  # truth pixels per LR pixel and axis
@@ -46,7 +46,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Scene:
-    """Frames, their validity and where they lie. Invalid samples never enter a fit; masked ones hold 0 in `frames`."""
+    """Frames, their validity and their grid. Invalid samples never enter a fit; masked ones are 0 in `frames`."""
 
     frames: Tensor  # [t, b, y, x] float32 reflectance
     valid: Tensor  # [t, b, y, x] bool: what a fit sees
@@ -74,12 +74,12 @@ class Scene:
         frames: np.ndarray | Tensor,  # [t, b, y, x] reflectance, NaN where there is none
         *,
         bands: Sequence[str],
-        dates: Sequence[Any],  # [t] ISO 8601, or what prints so: of datetime, numpy or pandas
+        dates: Sequence[Any],  # [t] ISO 8601, as text or dates of datetime, numpy or pandas
         crs: str | None = None,
-        transform: Sequence[float] = (10.0, 0.0, 0.0, 0.0, -10.0, 0.0),  # of the 10 m pixels, as Grid's; an Affine, too
-        valid: np.ndarray | Tensor | None = None,  # bool, what broadcasts to frames; default: what is finite
+        transform: Sequence[float] = (10.0, 0.0, 0.0, 0.0, -10.0, 0.0),  # of the 10 m pixels, as in Grid; or an Affine
+        valid: np.ndarray | Tensor | None = None,  # bool, broadcasts to frames; default: what is finite
     ) -> Scene:
-        """A scene of arrays. Raises InputError where they do not go together, or are no reflectance."""
+        """A scene from arrays. Raises InputError if their shapes do not match or the values cannot be reflectance."""
         values = torch.tensor(np.asarray(frames), dtype=torch.float32)
         if values.ndim != 4 or tuple(values.shape[:2]) != (len(dates), len(bands)):
             raise InputError(
@@ -106,12 +106,12 @@ class Scene:
 
     @cached_property
     def samplings(self) -> tuple[Sampling, ...]:
-        """[b] which LR pixels of a band are measurements."""
+        """[b] which LR pixels of each band are measurements."""
         return samplings(self.frames, self.valid | self.judged | self.validation, self.bands)
 
     @property
     def measured(self) -> Tensor:
-        """[b, y, x] bool: the samples that are no repetition of another."""
+        """[b, y, x] bool: the samples that are measurements, not repetitions of one."""
         return torch.stack([s.measured(self.grid.shape) for s in self.samplings]).to(self.valid.device)
 
     def __len__(self) -> int:
@@ -161,7 +161,7 @@ class Scene:
 
     @cached_property
     def temporal_mean(self) -> Tensor:
-        """[b, y, x] mean of the valid samples; where there is none, the band's median over all."""
+        """[b, y, x] mean over the dates of the valid samples; where there is none, the band's overall median."""
         count = self.valid.sum(0)
         mean = (self.frames * self.valid).sum(0) / count.clamp(min=1)
         for b in range(len(self.bands)):
@@ -170,11 +170,11 @@ class Scene:
         return mean
 
     def to(self, device: torch.device | str) -> Scene:
-        """The scene with its samples there; the truth stays where it is."""
+        """The scene with its samples on a device; the truth is not moved."""
         return replace(self, **self._samples(lambda samples: samples.to(device)))
 
     def _samples(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Everything that is [t, b, y, x], changed alike."""
+        """All fields of shape [t, b, y, x], after applying `change` to each."""
         return {name: change(getattr(self, name)) for name in ("frames", "valid", "judged", "validation")}
 
     def whole(self) -> Scene:

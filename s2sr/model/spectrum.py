@@ -1,12 +1,12 @@
-"""How much detail a scene has at every scale: its power spectrum, isotropic, per band.
+"""The power spectrum of a scene: isotropic, per band.
 
     log P_b(f) = log A_b - p_b l - q_b l^2 + sum_k r_bk h_k(l),   l = 1/2 log((f0^2 + |f|^2) / (f0^2 + 1/4))
 
-f in cycles per LR pixel. A power law of slope p_b that may bend by q_b, with ripples: h_k is a raised cosine at one of
+f in cycles per LR pixel. A power law of slope p_b and bend q_b, with ripples: h_k is a raised cosine centred at one of
 `RIPPLES`. P is the expected |X|^2 of a unitary DFT over samples one LR pixel apart. A_b, reflectance squared, is the
-power at the LR pixels' Nyquist frequency: at a frequency that is seen, so that slope and power can be found
-independently. Bands differ in all: a slope that is not the band's own biases its PSF (by 9 to 12 % in the green of
-aerial images). So do rows of trees or crops, whose period no power law has: without ripples sigma passes for too sure.
+power at the LR pixels' Nyquist frequency, which is visible, so that slope and power are nearly independent estimates.
+All are per band: another band's slope biases the PSF (by 9 to 12 % in the green of aerial images). So do rows of trees
+or crops, whose periods no power law has: without ripples the standard error of sigma is too small.
 """
 
 from __future__ import annotations
@@ -16,21 +16,28 @@ import math
 import torch
 from torch import Tensor, nn
 
-CORNER = 0.02  # f0, cycles per LR pixel: larger than any frame shows; it keeps P finite
-RIPPLES = (0.15, 0.22, 0.32, 0.47, 0.69, 1.01)  # cycles per LR pixel; frames show few finer, and count no coarser ones
+CORNER = 0.02  # f0, cycles per LR pixel: below what frames show; keeps P finite
+RIPPLES = (
+    0.15,
+    0.22,
+    0.32,
+    0.47,
+    0.69,
+    1.01,
+)  # cycles per LR pixel; frames show hardly any beyond, and lower ones do not count
 TABLE = 4096  # frequencies
-BLOCK = 2**17  # frequencies looked up at a time
-BEND, RIPPLE = 0.2, 0.15  # standard deviations of q and r over scenes, about 0
+BLOCK = 2**17  # frequencies looked up at a time, to stay in the cache
+BEND, RIPPLE = 0.2, 0.15  # prior standard deviations of q and r over scenes; means 0
 
 
 class Spectrum(nn.Module):
     """`coefficients` [b, 3 + k]: log A, p, q and r."""
 
     coefficients: nn.Parameter
-    precision: Tensor  # [3 + k] of the coefficients over scenes: few are far from a power law
+    precision: Tensor  # [3 + k] prior precision: most scenes are near a power law
 
     def __init__(self, variance: Tensor, *, slope: float | Tensor = 2.5) -> None:
-        """A first guess; slope: one or [b]; variance: [b] of the scene in LR pixels, P's integral over |f| < 1/2."""
+        """Initial values; slope: one or [b]; variance: [b] of the scene in LR pixels, P's integral over |f| < 1/2."""
         super().__init__()
         zero = torch.zeros_like(variance)
         self.coefficients = nn.Parameter(torch.stack((zero, slope + zero, zero, *[zero] * len(RIPPLES)), -1))
@@ -41,7 +48,7 @@ class Spectrum(nn.Module):
 
     @property
     def slope(self) -> Tensor:
-        """[b] at the LR pixels' Nyquist frequency, but for the ripples."""
+        """[b] p at the LR pixels' Nyquist frequency, without the ripples."""
         return self.coefficients[:, 1]
 
     def variance(self) -> Tensor:
@@ -52,13 +59,13 @@ class Spectrum(nn.Module):
         return torch.trapezoid(rings, f.log(), dim=0).to(self.coefficients)
 
     def basis(self, squared: Tensor) -> Tensor:
-        """[..., 3 + k] what the coefficients multiply in log P, at frequencies whose |f|^2 is `squared` [...]."""
+        """[..., 3 + k] factors of the coefficients in log P, at frequencies whose |f|^2 is `squared` [...]."""
         return _basis(_level(squared))
 
     def forward(self, band: int, squared: Tensor) -> Tensor:
         """P_b at frequencies whose |f|^2 is `squared`, in their precision.
 
-        Where they are many, between those of a table, to 1e-5 of it.
+        Many frequencies are interpolated from a table, to a relative 1e-5.
         """
         coefficients = self.coefficients[band].to(squared.dtype)
         if squared.numel() < TABLE:
@@ -72,11 +79,11 @@ class Spectrum(nn.Module):
             below = at.long().clamp_(max=TABLE - 2)
             return torch.lerp(table[below], table[below + 1], at.sub_(below)).exp_()
 
-        # some at a time: they stay in the cache
+        # in blocks that stay in the cache
         return torch.cat([between(some) for some in squared.flatten().split(BLOCK)]).view_as(squared)
 
     def prior(self) -> Tensor:
-        """-log p of bend and ripples but for a constant, nats."""
+        """-log p of bend and ripples up to a constant, nats."""
         return (self.coefficients.square() @ self.precision).sum() / 2
 
 

@@ -1,7 +1,7 @@
-"""What the numbers of metrics.json and the files of a folder mean: one table each, for reports and documentation.
+"""The meaning of every number in metrics.json and of every file: one table each, for reports and documentation.
 
-A key of metrics.json is a key of `METRICS`, then what it is about if not the product of all bands: a baseline or the
-product with each date's change, a band, `std` for its standard error; `holdout_rmse_wiener_B02`, `psf_sigma_B04_std`.
+A key of metrics.json is a key of `METRICS`, with suffixes for a baseline (or the product with each date's change), a
+band, and `std` for a standard error: `holdout_rmse_wiener_B02`, `psf_sigma_B04_std`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Metric:
     better: str = ""  # "higher" or "lower", where one is better for certain
 
     def text(self, value: Any) -> str:
-        """The value as it is shown, without its unit; a dash where there is none."""
+        """The value as displayed, without its unit; a dash if there is none."""
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             return "–"
         return format(value, self.digits) if isinstance(value, int | float) else str(value)
@@ -74,8 +74,8 @@ METRICS = {
         "heldout",
         "held-out error",
         "reflectance",
-        "Root mean square difference between withheld observations, which the fit never saw, and what the model "
-        "predicts for them. The judge where no truth is known: invented detail raises it.",
+        "Root mean square difference between withheld samples, which the fit never saw, and the model's prediction. "
+        "Judges a fit without a truth: invented detail raises it.",
         ".5f",
         "lower",
     ),
@@ -83,7 +83,7 @@ METRICS = {
         "heldout",
         "median held-out error",
         "reflectance",
-        "Median absolute difference there: not ruled by the few samples that changed or that a cloud's edge spoilt.",
+        "Median absolute difference there: insensitive to the few samples that changed or lie at a cloud's edge.",
         ".5f",
         "lower",
     ),
@@ -91,7 +91,7 @@ METRICS = {
         "heldout",
         "error on held-out dates",
         "reflectance",
-        "The same of whole dates that the fit never saw, placed by half of their pixels and judged by the others.",
+        "The same for whole dates that the fit never saw, registered on half of their pixels and judged on the rest.",
         ".5f",
         "lower",
     ),
@@ -102,41 +102,43 @@ METRICS = {
         "fidelity",
         "PSNR",
         "dB",
-        "Peak signal over error against the truth, at 4x or the product's scale if lower, after a fit of brightness.",
+        "Peak signal-to-noise ratio against the truth, at 4x or the product's scale if lower, brightness fitted.",
         ".2f",
         "higher",
     ),
-    "ssim": Metric(
-        "fidelity", "SSIM", "", "Structural similarity with the truth, 1 for the same picture.", ".3f", "higher"
-    ),
+    "ssim": Metric("fidelity", "SSIM", "", "Structural similarity with the truth; 1 if identical.", ".3f", "higher"),
     "edge_contrast": Metric(
         "sharpness",
         "edge contrast",
         "1/px",
-        "Slope of the steepest edges over the scene's contrast, per LR pixel. Ringing raises it as well as detail: "
-        "read it beside the held-out error.",
+        "Gradient of the steepest edges relative to the scene's contrast, per LR pixel. Ringing raises it as detail "
+        "does: read it beside the held-out error.",
         ".3f",
     ),
     "gradient_energy": Metric(
-        "sharpness", "gradient energy", "1/px²", "Mean squared slope over the squared contrast.", ".3f"
+        "sharpness", "gradient energy", "1/px²", "Mean squared gradient over the squared contrast.", ".3f"
     ),
     "laplacian_var": Metric(
-        "sharpness", "Laplacian variance", "1/px⁴", "Variance of the curvature; noise and ringing raise it most.", ".3f"
+        "sharpness",
+        "Laplacian variance",
+        "1/px⁴",
+        "Variance of the Laplacian over the squared contrast; noise and ringing raise it most.",
+        ".3f",
     ),
     "detail_limit_px": Metric(
         "resolution",
         "detail limit",
         "px",
-        "Half a period of the finest pattern of which the sensor passes 5 % of the contrast. What is finer in the "
-        "product is interpolation and prior.",
+        "Half the period of the finest pattern of which the sensor still passes 5 % of the contrast. Finer detail in "
+        "the product is interpolation and prior.",
         ".2f",
     ),
     "frc_resolution_m": Metric(
         "resolution",
         "resolved detail",
         "m",
-        "Half a period of the finest pattern in which product and truth correlate by more than 1/2, as two halves of "
-        "the dates tell, each held against the dates of the other.",
+        "Half the period of the finest pattern in which product and truth correlate by more than 1/2, estimated from "
+        "two halves of the dates, each compared with the other's observations.",
         ".1f",
         "lower",
     ),
@@ -147,7 +149,7 @@ METRICS = {
         "resolution",
         "resolved detail by the truth",
         "m",
-        "Half a period of the finest pattern in which product and truth correlate by more than 1/2.",
+        "Half the period of the finest pattern in which product and truth correlate by more than 1/2.",
         ".1f",
         "lower",
     ),
@@ -167,7 +169,7 @@ METRICS = {
         ".3f",
     ),
     "forecast_resolution_m": Metric(
-        "resolution", "forecast detail", "m", "Half a period at the forecast frequency.", ".1f", "lower"
+        "resolution", "forecast detail", "m", "Half the period at the forecast frequency.", ".1f", "lower"
     ),
     "residual_rms": Metric(
         "consistency",
@@ -187,21 +189,25 @@ METRICS = {
         "consistency",
         "normalised residual",
         "noise std",
-        "Root mean square residual over the noise: 1 is noise alone, more is change or a wrong model.",
+        "Root mean square residual over the noise: 1 for noise alone, more for change or a wrong model.",
         ".2f",
     ),
     "mean_bias": Metric(
         "consistency",
         "brightness",
         "reflectance",
-        "Mean reflectance of the product less that of the temporal mean.",
+        "Mean reflectance of the product minus that of the temporal mean.",
         "+.5f",
     ),
     "ndvi_bias": Metric(
-        "consistency", "NDVI bias", "", "Mean NDVI of the product less that of the observations.", "+.4f"
+        "consistency", "NDVI bias", "", "Mean NDVI predicted from the product minus that of the observations.", "+.4f"
     ),
     "ndvi_rmse": Metric(
-        "consistency", "NDVI error", "", "Root mean square of the same difference; noise of both bands is in it.", ".4f"
+        "consistency",
+        "NDVI error",
+        "",
+        "Root mean square of the same difference, which includes the noise of both bands.",
+        ".4f",
     ),
     "std_mean": Metric(
         "uncertainty", "mean standard deviation", "reflectance", "Mean of sr_std.tif over pixels and bands."
@@ -211,11 +217,10 @@ METRICS = {
             "uncertainty",
             f"{percent} % interval{where}",
             "",
-            f"Fraction of the truth within {k} predicted standard deviations of the product{of}; .{percent} if all is "
-            "right.",
+            f"Fraction of the truth within {k} of the product{of}; nominally 0.{percent}.",
             ".3f",
         )
-        for percent, k in ((68, "one"), (95, "1.96"))
+        for percent, k in ((68, "one standard deviation"), (95, "1.96 standard deviations"))
         for suffix, where, of in (
             ("", "", ""),
             *(
@@ -235,41 +240,45 @@ METRICS = {
         "shifts", "shift error", "px", "Root mean square error of the estimated shifts.", ".4f", "lower"
     ),
     "forecast_shift_px": Metric(
-        "shifts", "forecast shift error", "px", "Standard error that these observations allow at best.", ".4f"
+        "shifts",
+        "forecast shift error",
+        "px",
+        "Lowest standard error that these observations allow (Cramér-Rao bound).",
+        ".4f",
     ),
     "n_obs": Metric("run", "observations", "", "Acquisitions that were fitted.", "d"),
     "scale": Metric("run", "scale", "", "Product pixels per LR pixel (10 m) and axis.", "d"),
-    "strategy": Metric("run", "strategy", "", "How it was solved: conf/strategy."),
-    "evals": Metric("run", "evaluations", "", "Of the objective and its gradient.", "d"),
+    "strategy": Metric("run", "strategy", "", "The solver, see conf/strategy."),
+    "evals": Metric("run", "evaluations", "", "Evaluations of the objective and its gradient.", "d"),
     "runtime_s": Metric("run", "time", "s", "From reading the observations to writing the product.", ".1f"),
-    "peak_memory_mb": Metric("run", "peak memory", "MB", "Of the whole process.", ".0f"),
+    "peak_memory_mb": Metric("run", "peak memory", "MB", "Peak memory of the whole process.", ".0f"),
 }
 
 FILES = {  # by name or pattern
     "report.html": "this page",
-    "README.md": "the sweep in words: the command and the table",
-    "sweep.csv": "the jobs' overrides and all their metrics",
+    "README.md": "summary of the sweep: the command and the table",
+    "sweep.csv": "overrides and metrics of all jobs",
     "sr.tif": "the product: Cloud-Optimized GeoTIFF, float32 reflectance",
     "sr_std.tif": "its standard deviation, reflectance",
-    "sr_count.tif": "how many clear observations each pixel has",
+    "sr_count.tif": "number of clear observations per pixel",
     "sr_[0-9]*.tif": "the product with the reflectance of that date",
-    "sr.png": "the product to look at",
-    "comparison.png": "the pictures side by side",
+    "sr.png": "the product as a picture",
+    "comparison.png": "the product beside other pictures",
     "sweep.png": "scores against the swept value",
     "pictures": "the product of every job, under one stretch",
-    "uncertainty.png": "how sure the product is, place by place",
-    "frc.png": "which frequencies are real, as two halves of the dates tell",
-    "consistency.png": "the product, seen by the sensor, against the observations",
-    "metrics.json": "all numbers",
-    "metrics.csv": "the numbers as they went, against evaluations",
+    "uncertainty.png": "how certain the product is, pixel by pixel",
+    "frc.png": "which frequencies are real, from two halves of the dates",
+    "consistency.png": "the product, put through the sensor model, against the observations",
+    "metrics.json": "all scores",
+    "metrics.csv": "scores during the fit, against evaluations",
     "shifts.csv": "per observation: shift, gain, offset, noise, weight, used or why not",
     "observation.tif": "the clearest observation, on the LR grid",
     "mean.tif": "the temporal mean, on the LR grid",
     "truth.tif": "the truth, averaged to the product's pixels",
-    "train.log": "what the run said",
-    "checkpoints": "one per stage and level, and the last: what a resumed run goes on from",
+    "train.log": "the run's messages",
+    "checkpoints": "one per stage and level, and the last, where a resumed run continues",
     "wandb": "the dashboard's run: `wandb leet wandb` shows it, `wandb sync` uploads it",
-    ".hydra": "the configuration as it was composed",
+    ".hydra": "the composed configuration",
 }
 
 
@@ -285,7 +294,7 @@ class Row:
 
 
 def rows(metrics: Mapping[str, Any], bands: Sequence[str]) -> list[Row]:
-    """What is known of `METRICS`, in its order; other keys are passed over."""
+    """The metrics that are in `METRICS`, in its order; other keys are skipped."""
     found = {key: Row(key, metric) for key, metric in METRICS.items()}
     for name, value in metrics.items():
         parts = parse(name, bands)
@@ -302,7 +311,7 @@ def rows(metrics: Mapping[str, Any], bands: Sequence[str]) -> list[Row]:
 
 
 def parse(name: str, bands: Sequence[str] = ()) -> tuple[str, str, str, bool] | None:
-    """(key of METRICS, baseline, band, whether it is a standard error) of a key of metrics.json; None: not known."""
+    """(key of METRICS, baseline, band, whether it is a standard error) of a key of metrics.json; None if unknown."""
     key, baseline, band = ("|".join(map(re.escape, names)) for names in (METRICS, BASELINES, bands))
     match = re.fullmatch(f"({key})(?:_({baseline}))?(?:_({band or '(?!)'}))?(_std)?", name)
     return (match[1], match[2] or "", match[3] or "", bool(match[4])) if match else None

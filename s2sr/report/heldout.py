@@ -65,15 +65,15 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
         log.info("held-out %s: %.4f%s", error, found[f"holdout_{error}"], beside)
     if all(found[f"holdout_{error}"] > WORSE * found[f"holdout_{error}_bicubic"] for error in ("median", "rmse")):
         log.warning(
-            "the fit predicts the withheld samples worse than the bicubic mean: do not believe its detail. Are there "
-            "clouds that no mask covers (data.exclude), do the dates differ too much, is psf.sigma or noise far off?"
+            "the fit predicts the withheld samples worse than the bicubic mean: do not trust its detail. Check for "
+            "unmasked clouds (data.exclude), for strong change between dates, and for a wrong psf.sigma or noise"
         )
     if dates is not None:
         dates = dates.to(field.weights.device)
         own = located(field, dates)
         inside = (own.abs() < field.reach).all(1)
         for t in (~inside).nonzero()[:, 0].tolist():
-            log.warning("%s lies further off than all dates of the fit: it does not judge", dates.observations[t].name)
+            log.warning("%s: its shift exceeds all those of the fit; it does not judge", dates.observations[t].name)
         keep = inside.nonzero()[:, 0].tolist()
         dates, own = dates.select(keep, "too far off"), own[keep]
         if keep:

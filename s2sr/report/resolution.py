@@ -267,7 +267,7 @@ def curves(
     axes.legend(loc="lower left", fontsize=TEXT - 2, frameon=False)
     style: dict[str, Any] = {"color": FAINT, "size": TEXT - 2, "va": "top"}
     figure.text(0.08, 0.97, "Which detail is real", **style | {"color": INK, "size": TEXT, "weight": "bold"})
-    lines = "solid: product and truth, as two halves of the dates tell" + (", dashed: by the truth" if truth else "")
+    lines = "solid: product with truth, estimated from two halves" + (", dashed: measured" if truth else "")
     figure.text(0.08, 0.925, lines, **style)
-    figure.text(0.08, 0.885, "dotted: how far the halves agree, also on what their common prior made up", **style)
+    figure.text(0.08, 0.885, "dotted: one half with the other, including what their common prior made up", **style)
     return figure

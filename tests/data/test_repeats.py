@@ -53,4 +53,4 @@ def test_it_is_named(tmp_path):
     (folder / "again_2023-05-02.tif").write_bytes(first.read_bytes())
     found = observe(configuration("data=geotiff", f"data.root={folder}"))
     assert len(found) == 4
-    assert [o.rejected for o in found.rejected] == ["it is another one over again"]
+    assert [o.rejected for o in found.rejected] == ["it duplicates another observation"]

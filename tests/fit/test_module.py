@@ -265,7 +265,7 @@ def test_an_objective_that_stays_nan_leaves_everything_where_it_was_and_says_so(
     with caplog.at_level(logging.WARNING, "s2sr.fit.module"):
         solve(module)
     assert_same(state(module), before)
-    assert "stage0 x1: a step was not finite and was taken back" in caplog.text
+    assert "stage0 x1: a step was not finite and was undone" in caplog.text
 
 
 @pytest.mark.parametrize("start", range(2, 12))
@@ -294,4 +294,4 @@ def test_a_line_search_that_raises_is_taken_back(scene, caplog):
     with caplog.at_level(logging.WARNING, "s2sr.fit.module"):
         solve(module)
     assert_same(state(module), before)
-    assert "was taken back" in caplog.text
+    assert "was undone" in caplog.text

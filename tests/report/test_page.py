@@ -159,7 +159,7 @@ def test_known_figures_are_shown_and_others_passed_over(folder):
     write_json(folder / "metrics.json", METRICS | {"number_of_the_beast": 666.6})
     write_run_page(folder)
     page = assert_self_contained(folder)
-    assert "How sure the product is, place by place." in page.prose
+    assert "How certain the product is, pixel by pixel." in page.prose
     assert "holiday" not in page.prose
     assert "666.6" not in page.prose
 

@@ -88,7 +88,7 @@ class Catalogue:
             self._check_disk(len(missing))
             self._fetcher.fetch(missing, scl)
         else:
-            log.info("%s: all %d observations are there already", self.folder, len(chosen))
+            log.info("%s: all %d observations are already there", self.folder, len(chosen))
         if self.basemap:
             scale = self.basemap_scale or max(self.levels)
             fetch(

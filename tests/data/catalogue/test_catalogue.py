@@ -67,7 +67,7 @@ def test_the_second_time_says_that_all_is_there(make, caplog):
     make().prepare()
     assert caplog.messages[-1].endswith("3 observations downloaded")
     make().prepare()
-    assert caplog.messages[-1].endswith("all 3 observations are there already")
+    assert caplog.messages[-1].endswith("all 3 observations are already there")
 
 
 def test_another_area_does_not_go_into_the_same_folder(make):
