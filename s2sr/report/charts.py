@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from s2sr.report.figures import COLOURS, DPI, FAINT, INK, TEXT, figure_of
 from s2sr.report.glossary import METRICS
-from s2sr.report.jobs import SIGMA, Job, best, lines
+from s2sr.report.jobs import SIGMA, Job, alike, best, judging, lines
 
 MARKERS = "osD^v"  # where there are more lines than colours
 WIDTH, LEFT, RIGHT = 1100, 110, 120  # screen pixels
@@ -67,7 +67,8 @@ def progress(history: Sequence[Mapping[str, str]]) -> Figure:
 def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     """The scores of `MARKED` against the swept value, one line per value of the other keys.
 
-    Their optima are marked through all panels, as is sigma with its standard error if a run estimated it.
+    The least held-out error and the sharpest product, among runs judged by the same samples, are marked through all
+    panels, as is sigma with its standard error if a run estimated it by the evidence.
     """
     axis, numeric, by_line = lines(jobs, keys)
     values = list(dict.fromkeys(job.overrides.get(axis, job.folder.name) for job in jobs))
@@ -94,16 +95,20 @@ def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
                 "color": COLOURS[colour],
             }
             axes.plot(x, y, **look, label=name, clip_on=False, zorder=3)
-        x, y = _points(jobs, f"{key}_bicubic", place)
-        at = np.unique(x)
-        _baseline(axes, at, np.array([y[x == each].mean() for each in at]), "bicubic")
+        for k, members in enumerate(alike(jobs, keys)):
+            x, y = _points(members, f"{key}_bicubic", place)
+            once = np.unique(x)
+            _baseline(axes, once, np.array([y[x == each].mean() for each in once]), "" if k else "bicubic")
         word, better = MARKED[key]
-        if chosen := best(jobs, key, better):
+        marked = [chosen for members in alike(jobs, keys) if (chosen := best(members, key, better))]
+        for chosen in marked:
             note = f"{word} {METRICS[key].text(chosen.metrics[key])} at {chosen.label(keys, 50)}"
-            axes.set_title(note, size=TEXT - 2, color=FAINT, loc="right")
+            apart = f"{word} for each {', '.join(judging(keys))}"
+            axes.set_title(note if len(marked) == 1 else apart, size=TEXT - 2, color=FAINT, loc="right")
             axes.plot(place(chosen), chosen.metrics[key], marker="*", ms=20, color="none", mec=INK, mew=1.3, zorder=4)
+        for at in {place(chosen) for chosen in marked}:
             for other in panels:
-                other.axvline(place(chosen), color=INK, lw=0.9, ls="--", zorder=1)
+                other.axvline(at, color=INK, lw=0.9, ls="--", zorder=1)
         if axis in SIGMA:
             _evidence(axes, jobs, labelled=axes is panels[0])
     places = {value: place(job) for job in jobs for value in [job.overrides.get(axis, job.folder.name)]}
@@ -148,13 +153,13 @@ def _baseline(axes: Axes, x: np.ndarray, y: np.ndarray, name: str) -> None:
 
 def _evidence(axes: Axes, jobs: Sequence[Job], *, labelled: bool) -> None:
     """Bands of one standard error around sigma, for runs that estimated it by the evidence."""
-    for sigma, error in dict.fromkeys(found for job in jobs if (found := job.evidence())):
+    for k, (sigma, error) in enumerate(dict.fromkeys(found for job in jobs if (found := job.evidence()))):
         axes.axvspan(sigma - error, sigma + error, color=COLOURS[3], alpha=0.35, lw=0, zorder=0)
         axes.axvline(sigma, color=COLOURS[3], lw=1.4, zorder=1)
         if labelled:
             note = f"by the evidence {sigma:.3f} ± {error:.3f}"
             place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(note, (sigma, 1), (4, -10), size=TEXT - 3, color=FAINT, **place)
+            axes.annotate(note, (sigma, 1), (4, -10 - 14 * k), size=TEXT - 3, color=FAINT, **place)
 
 
 def _ticks(axes: Axes, places: Mapping[str, float], numeric: bool, rotated: bool, *, labelled: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 SIGMA = ("psf.sigma", "psf")  # keys that set sigma: its value is in the metrics
+OBSERVED = ("data", "crop", "n_obs", "seed", "holdout")  # keys that decide which samples judge a run
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,26 @@ def lines(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[str, bool, dict[str
         found = [job.value(key) for job in jobs]
         return None not in found and (len(found) < 2 or len(set(found)) > 1)
 
-    # a numeric key makes the better axis
-    axis, *others = sorted(keys, key=lambda key: not numeric(key)) or [""]
+    # a numeric key makes the better axis, and best one along which scores can be compared
+    axis, *others = sorted(keys, key=lambda key: (not numeric(key), key in judging(keys))) or [""]
     found: dict[str, list[Job]] = {}
     for job in jobs:
         found.setdefault(job.label(others) if others else "", []).append(job)
     return axis, bool(axis) and numeric(axis), found
+
+
+def judging(keys: Sequence[str]) -> list[str]:
+    """Those of the swept keys that decide which samples judge a run."""
+    return [key for key in keys if key.partition(".")[0] in OBSERVED and not key.startswith("holdout.refit")]
+
+
+def alike(jobs: Sequence[Job], keys: Sequence[str]) -> list[list[Job]]:
+    """The jobs that the same samples judge, together: scores can be compared between them alone."""
+    found: dict[str, list[Job]] = {}
+    own = judging(keys)
+    for job in jobs:
+        found.setdefault(job.label(own) if own else "", []).append(job)
+    return list(found.values())
 
 
 def table(jobs: Sequence[Job], keys: Sequence[str]) -> list[dict[str, Any]]:

@@ -49,14 +49,17 @@ def wandb_logger(
     """Besides metrics.csv a run in `folder`/wandb, in the mode asked for, else online if logged in, else offline.
 
     Never asks for anything, and goes offline where there is no key or the server does not answer in 15 s.
-    Raises InputError for an unknown mode.
+    Raises InputError for an unknown mode, or an environment that Weights & Biases cannot read.
     """
     import wandb
 
     if mode not in (None, *MODES):
         raise InputError(f"logger.mode={mode}; choose from {', '.join(MODES)}")
-    settings = wandb.Settings(init_timeout=15, finish_timeout=60, silent=True, console="off")
-    wandb.setup(settings)
+    try:
+        settings = wandb.Settings(init_timeout=15, finish_timeout=60, silent=True, console="off")
+        wandb.setup(settings)
+    except ValueError as error:  # it reads the environment, too
+        raise InputError(f"a setting of Weights & Biases (WANDB_...): {' '.join(str(error).split())}") from error
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
     if mode == "online" and not _logged_in():
         log.warning("dashboard: no key for Weights & Biases, so the run is logged offline; log in with `wandb login`")
