@@ -33,7 +33,7 @@ def csv_logger(*, folder: Path, group: str | None, job_type: str, config: Mappin
     logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is not empty")
-        logger.experiment.metrics += earlier  # Lightning has removed the file
+        logger.experiment.metrics += earlier  # Lightning has deleted the file
     return [logger]
 
 
@@ -77,9 +77,9 @@ def wandb_logger(
         "settings": settings,
     }
     try:
-        # only a server can say what it has of an earlier run
+        # only a server can resume a run
         run = wandb.init(mode=mode, resume="allow" if own and mode == "online" else None, **common)  # type: ignore[arg-type]
-    except Exception as error:  # whatever a network or a server can think of must not cost the fit
+    except Exception as error:  # no failure of network or server may cost the fit
         log.warning(
             "dashboard: Weights & Biases cannot be reached, so the run is logged offline (%s)",
             str(error).splitlines()[0],
@@ -112,13 +112,13 @@ def _logged_in() -> bool:
 
     try:
         return wandb.login(prompt=False, verify=False)
-    except Exception as error:  # a key that is none
+    except Exception as error:  # such as an invalid key
         log.warning("dashboard: %s", str(error).splitlines()[0])
         return False
 
 
 def _run_id(folder: Path) -> str | None:
-    """Of the wandb run that the folder has already: a resumed run goes on in its own."""
+    """The id of the wandb run in the folder, if any: a resumed run continues it."""
     if not (folder / "checkpoints" / "last.ckpt").exists():
         return None
     earlier = sorted(path.name.removeprefix("offline-") for path in (folder / "wandb").glob("*run-*-*"))
@@ -126,7 +126,7 @@ def _run_id(folder: Path) -> str | None:
 
 
 def wandb_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A table whose numbers are numbers, to be sorted and plotted."""
+    """A table with numeric columns, for sorting and plotting."""
     import wandb
 
     def number(value: Any) -> Any:
@@ -136,7 +136,7 @@ def wandb_table(rows: Sequence[Mapping[str, Any]]) -> Any:
             return value if value or value == 0 else None
 
     columns: list[str | int] = list(dict.fromkeys(key for row in rows for key in row))
-    # mixed: a rejected observation has no numbers, a failed run none of the others' metrics
+    # mixed: rejected observations and failed runs lack numbers
     return wandb.Table(
         columns=columns, data=[[number(row.get(str(c))) for c in columns] for row in rows], allow_mixed_types=True
     )

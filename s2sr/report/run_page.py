@@ -1,4 +1,4 @@
-"""report.html of a run, from what lies in its folder. What an interrupted run lacks is named, the rest is shown."""
+"""report.html of a run, from the files in its folder. What an interrupted run lacks is named, the rest shown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHOWN = ("edge_contrast", "psnr", "ssim", "holdout_rmse")
 
 
 def write_run_page(folder: Path) -> list[str]:
-    """Writes report.html; returns the files of a finished run that are not there."""
+    """Write report.html; returns the names of missing files."""
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     metrics = json.loads(_text(folder / "metrics.json") or "{}")
     history, observations = (_table(folder / name) for name in ("metrics.csv", "shifts.csv"))
@@ -101,7 +101,7 @@ def _summary(observations: Sequence[Mapping[str, str]], metrics: Mapping[str, An
 
 
 def _pictures(folder: Path, metrics: Mapping[str, Any]) -> list[Picture]:
-    """The layers that can be had, under the product's stretch; without a product, the mean's."""
+    """The available layers, under the product's stretch; without a product, the mean's."""
     names = ("sr", "mean", "observation", "truth")
     found = {name: Raster.read(folder / f"{name}.tif") for name in names if (folder / f"{name}.tif").is_file()}
     if not found:
