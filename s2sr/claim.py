@@ -13,7 +13,7 @@ _held: list[int] = []  # until the program ends, however it does
 def claimed(folder: Path) -> bool:
     """Makes the folder and holds it; False if another program does.
 
-    Where it cannot be made, or the file system has no locks, it passes for free: who writes there will say what is wrong.
+    Where it cannot be made, or the file system has no locks, it passes for free: who writes there will say why.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
