@@ -11,9 +11,15 @@ _held: list[int] = []  # until the program ends, however it does
 
 
 def claimed(folder: Path) -> bool:
-    """Makes the folder and holds it; False if another program does. Where a file system has no locks, it is free."""
-    folder.mkdir(parents=True, exist_ok=True)
-    place = os.open(folder, os.O_RDONLY)
+    """Makes the folder and holds it; False if another program does.
+
+    Where it cannot be made, or the file system has no locks, it passes for free: who writes there will say why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True
     try:
         fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

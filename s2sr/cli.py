@@ -61,10 +61,8 @@ def main(config_name: str) -> None:
         sys.exit(f"error: {error}")
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(partial(job, resume=resume))()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"error: {in_a_line(error)}")
-    except OSError as error:
-        sys.exit("; ".join(filter(None, (f"error: {error}", ctrl_c.then))))
 
 
 def in_a_line(error: Exception) -> str:
