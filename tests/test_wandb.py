@@ -233,6 +233,14 @@ def test_online_without_a_key_on_a_terminal_does_not_ask(tmp_path):
     assert len(offline_runs(tmp_path / "out")) == 1
 
 
+def test_an_environment_that_wandb_cannot_read_is_one_line(tmp_path):
+    done = run(*TINY, "hydra.run.dir=out", cwd=tmp_path, WANDB_MODE="ofline")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a setting of Weights & Biases (WANDB_...)")
+    assert done.stderr.count("\n") == 1
+    assert "'ofline'" in done.stderr
+
+
 def test_an_unknown_mode_is_refused(tmp_path):
     from s2sr.errors import InputError
     from s2sr.report.loggers import wandb_logger
