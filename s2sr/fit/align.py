@@ -1,10 +1,11 @@
-"""Shifts and radiometry on the exact model, the scene integrated out.
+"""Shifts on the exact model, the scene integrated out.
 
     1/2 sum valid * rho(r^2 / v)  +  1/2 sum_k |W(k)|^2 S(k)^2 / (s^2 P(k))  +  1/2 sum_f log det B
 
 For a quadratic rho the minimum over the weights is -log evidence of the frames as they are, with borders, masks and
 offsets: what `evidence` fades at the border, filters and leaves out counts here. Without the last term, which is that
-of the blocks of `likelihood`, shifts would go where the weights explain most noise.
+of the blocks of `likelihood`, shifts would go where the weights explain most noise. Gain and offset are regressed anew
+at the start of every round: see `regression`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
 from s2sr.fit.posterior import FourierMetric, local_noise, posterior
+from s2sr.fit.regression import regress
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:
@@ -30,17 +32,17 @@ STEP = 0.01  # LR pixels, of the differences along the shifts
 
 
 def alignment(module: Problem) -> Objective:
-    """Misfit, Gaussian prior and determinant, of weights, shifts and radiometry.
+    """Misfit, Gaussian prior and determinant, of weights and shifts; the radiometry is regressed before.
 
     What moves a place as a whole must not move its frame: the noise there is local, about zero.
     """
     local_noise(module, about_mean=False)
+    regress(module)
     conditional, field = posterior(module), module.field
     frames, known = _unseen(module)
 
     def parts() -> dict[str, Tensor]:
-        shifts, gain = field.shifts.double(), field.radiometry.gain.double()
-        return {**conditional(), "volume": negative_log_evidence(frames, replace(known, shifts=shifts, gain=gain))}
+        return {**conditional(), "volume": negative_log_evidence(frames, replace(known, shifts=field.shifts.double()))}
 
     return parts
 
@@ -63,55 +65,39 @@ def _unseen(module: Problem) -> tuple[Frames, Model]:
 
 
 class AlignmentMetric:
-    """Nearly the inverse of the curvature: of the weights for given shifts, of all else for given weights.
+    """Nearly the inverse of the curvature: of the weights for given shifts, of the shifts for given weights.
 
-    Along (dy, dx, gain of every band, offset of every band) of an observation the curvature is that of least squares.
+    The latter is that of least squares, of every observation by itself.
     """
 
     @torch.no_grad()
     def __init__(self, module: Problem) -> None:
-        field, radiometry = module.field, module.field.radiometry
-        self.weights = FourierMetric(module)
+        field = module.field
+        self.weights, self.shifts = FourierMetric(module), field.raw_shifts
         seen, *moved = (
             field.observed(field.shifts + STEP * axis) for axis in torch.eye(3, 2).roll(1, 0).to(field.shifts)
         )
-        gram = torch.stack([self._gram(module, t, seen[t], [each[t] for each in moved]) for t in range(len(seen))])
-        bands = gram.shape[1]
-        columns = 2 + torch.arange(bands, device=gram.device)
-        place = gram.new_zeros(bands, 4, 2 + 2 * bands)  # of a band's (dy, dx, gain, offset) in those of all
-        place[:, (0, 1), (0, 1)] = 1
-        place[range(bands), 2, columns] = place[range(bands), 3, columns + bands] = 1
-        self.curvature = torch.einsum("tbpq,bpi,bqj->tij", gram, place, place)
-        self.parts = {
-            id(field.raw_shifts): columns.new_tensor([0, 1]),
-            id(radiometry.raw_gain): columns,
-            id(radiometry.raw_offset): columns + bands,
-        }
-        self.none = columns[:0]
+        self.curvature = torch.stack([self._gram(module, t, seen[t], [m[t] for m in moved]) for t in range(len(seen))])
+        self.curvature.diagonal(dim1=1, dim2=2).mul_(1 + 1e-6).add_(1)  # a nat bounds what nothing shows
 
     @staticmethod
     def _gram(module: Problem, t: int, seen: Tensor, moved: Sequence[Tensor]) -> Tensor:
-        """[b, 4, 4] of an observation t's slopes along its dy, dx, gain and offset, of some rows for all.
+        """[2, 2] of an observation t's slopes along its dy and dx, of some rows for all.
 
         seen: [b, y, x] with gain 1 and offset 0; moved: the same with `STEP` more along both axes.
         """
         every = -(-seen[0].numel() // ENOUGH)
         rows = slice(every // 2, None, every)
-        gain, seen = module.field.radiometry.gain[t, :, None, None] / STEP, seen[:, rows]
-        slopes = torch.stack([*(gain * (each[:, rows] - seen) for each in moved), seen, torch.ones_like(seen)], 1)
-        rate = module.valid[t, :, rows] / module.excess[t, :, rows]
-        slopes *= (rate.sqrt() / module.noise[t, :, None, None])[:, None]
-        flat = slopes.flatten(2)
-        return (flat @ flat.mT).double() * every
+        rate = (module.valid[t, :, rows] / module.excess[t, :, rows]).sqrt()
+        rate *= (module.field.radiometry.gain[t] / module.noise[t] / STEP)[:, None, None]
+        slopes = torch.stack([rate * (each[:, rows] - seen[:, rows]) for each in moved]).flatten(1)
+        return (slopes @ slopes.mT).double() * every
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
-        """Steps for vectors along the weights and some or all of the rest."""
-        own = [self.parts.get(id(p), self.none) for p in parameters]
-        index = torch.cat(own)
-        inner = self.curvature[:, index][:, :, index]
-        inner = inner + torch.diag_embed(1e-6 * inner.diagonal(dim1=1, dim2=2) + 1)  # a nat bounds what nothing shows
-        nothing = inner.new_empty(len(inner), 0)  # where all but the weights is held fixed
-        right = torch.cat([nothing, *(v.double() for v, part in zip(vectors, own, strict=True) if len(part))], 1)
-        steps = torch.linalg.solve_ex(inner, right).result.split([len(part) for part in own], 1)
-        each = zip(vectors, own, steps, strict=True)
-        return [step.to(v) if len(part) else self.weights(v) for v, part, step in each]
+        """Steps for vectors along the weights, the shifts or both."""
+        return [
+            self._shifted(v) if p is self.shifts else self.weights(v) for p, v in zip(parameters, vectors, strict=True)
+        ]
+
+    def _shifted(self, gradient: Tensor) -> Tensor:
+        return torch.linalg.solve_ex(self.curvature, gradient.double()).result.to(gradient)

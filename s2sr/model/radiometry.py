@@ -2,6 +2,9 @@
 
 Gauge, per band: over the observations, the gains have mean 1 and the offsets mean 0; otherwise the product's
 reflectance would be arbitrary.
+
+Where both are fitted, the gain pivots about the scene's level L: y = raw offset + L + gain (x - L). A stage that sees
+only detail, and changes the gain by it, leaves the level of every frame as it was.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from torch import Tensor, nn
 class Radiometry(nn.Module):
     """gain [t, b] and offset [t, b] (reflectance), fixed at 1 and 0 unless fitted."""
 
+    level: Tensor  # [b] L, reflectance; 0 unless `initialise` fits gain and offset
+
     def __init__(self, observations: int, bands: int, *, gain: bool = False, offset: bool = False) -> None:
         super().__init__()
         self.fits_gain, self.fits_offset = gain, offset
         self.raw_gain = nn.Parameter(torch.ones(observations, bands))
         self.raw_offset = nn.Parameter(torch.zeros(observations, bands))
+        self.register_buffer("level", torch.zeros(bands))
 
     @property
     def gain(self) -> Tensor:
@@ -27,7 +33,7 @@ class Radiometry(nn.Module):
     @property
     def offset(self) -> Tensor:
         """[t, b] reflectance, mean 0 over the observations."""
-        return self.raw_offset - self.raw_offset.mean(0)
+        return self.raw_offset - self.raw_offset.mean(0) + self.level * (1 - self.gain)
 
     def forward(self, frames: Tensor) -> Tensor:
         """offset + gain * frames for frames [t, b, y, x]."""
@@ -51,6 +57,10 @@ class Radiometry(nn.Module):
                     residual = (frames[t, b] - gain * reference[b] - offset).abs()
                     keep = valid[t, b] & (residual <= 3 * 1.4826 * residual[valid[t, b]].median() + 1e-9)
                     self.raw_gain[t, b], self.raw_offset[t, b] = gain, offset
+        if self.fits_gain and self.fits_offset:
+            seen = valid.any(0)
+            self.level.copy_((reference * seen).sum((1, 2)) / seen.sum((1, 2)).clamp(min=1))
+            self.raw_offset.add_(self.level * (self.raw_gain - 1))
 
     def _line(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Least squares of y on x with the fitted coefficients only."""

@@ -59,3 +59,16 @@ def test_where_there_is_nothing_to_regress_on_it_stays_neutral(what):
     radiometry.initialise(frames, valid, reference)
     torch.testing.assert_close(radiometry.gain, torch.ones(3, 1), rtol=0, atol=1e-5)
     torch.testing.assert_close(radiometry.offset, torch.zeros(3, 1), rtol=0, atol=1e-5)
+
+
+def test_the_gain_pivots_about_the_scene_s_level():
+    """Where only detail told the gain, as in `register`, offsets did not follow, and levels came to be .1 off."""
+    reference = 0.2 + 0.05 * torch.rand(1, 9, 9, generator=generator())
+    frames, valid = reference.expand(3, 1, 9, 9).clone(), torch.ones(3, 1, 9, 9, dtype=torch.bool)
+    radiometry = Radiometry(3, 1, gain=True, offset=True)
+    radiometry.initialise(frames, valid, reference)
+    with torch.no_grad():
+        radiometry.raw_gain.copy_(torch.tensor([[0.4], [1.2], [1.4]]))
+    predicted = radiometry(reference.expand(3, 1, 9, 9)).detach()
+    torch.testing.assert_close(predicted.mean((2, 3)), frames.mean((2, 3)), rtol=0, atol=1e-6)
+    assert float((predicted - frames).abs().max()) > 0.01
