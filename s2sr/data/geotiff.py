@@ -195,17 +195,6 @@ class SceneFolder:
         )
 
 
-def clearest(scene: Scene, n: int) -> Scene:
-    """The `n` observations with the largest clear fraction, by date; all if there are no more than `n`.
-
-    Raises InputError if n < 2.
-    """
-    if n < 2:
-        raise InputError(f"n_obs={n}: at least 2 observations are needed")
-    ranked = sorted(range(len(scene)), key=lambda t: -scene.observations[t].clear)
-    return scene.select(sorted(ranked[:n]), f"not among the {n} clearest")
-
-
 @dataclass(frozen=True)
 class _File:
     """A file's metadata."""

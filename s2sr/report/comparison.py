@@ -23,7 +23,7 @@ from s2sr.report.products import clearest_frame
 log = logging.getLogger(__name__)
 
 
-def scores(metrics: Mapping[str, Any], keys: Sequence[str], suffix: str = "") -> str:
+def score_line(metrics: Mapping[str, Any], keys: Sequence[str], suffix: str = "") -> str:
     """One short line with those of `keys` that are known, for a panel."""
     texts = {
         "edge_contrast": "edge {:.3f}",
@@ -85,11 +85,11 @@ def _images(
     shown = ("edge_contrast", "psnr", "ssim")
     t, observed = clearest_frame(scene)
     dates = sorted(o.datetime[:10] for o in scene.observations)
-    facts = scores(metrics, shown, "_bicubic") or f"{len(dates)} observations"
+    facts = score_line(metrics, shown, "_bicubic") or f"{len(dates)} observations"
     images: list[tuple[Array, int, str, str]] = [
         (observed, 1, "One observation", scene.observations[t].datetime[:10]),
         (bicubic(mean, scale), scale, "Bicubic of the mean", facts),
-        (product, scale, f"Reconstruction, {scale}x", scores(metrics, shown) or f"{dates[0]} to {dates[-1]}"),
+        (product, scale, f"Reconstruction, {scale}x", score_line(metrics, shown) or f"{dates[0]} to {dates[-1]}"),
     ]
     if scene.truth is not None:
         level = min(scale, scene.truth.scale)

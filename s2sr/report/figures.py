@@ -53,14 +53,14 @@ class Stretch:
     high: tuple[float, ...]
 
     @classmethod
-    def of(cls, image: Array, bands: Sequence[str], percentiles: tuple[float, float] = (0.5, 99.5)) -> Stretch:
-        """The percentiles of an image [b, y, x]."""
+    def of(cls, image: Array, bands: Sequence[str]) -> Stretch:
+        """The 0.5 and 99.5 percentiles of an image [b, y, x]."""
         limits = []
         for k in channels(bands):
             band = as_numpy(image)[k]
             finite = np.isfinite(band)
             known = band if finite.all() else band[finite]
-            limits.append([percentile(known, p) for p in percentiles] if known.size else (0.0, 1.0))
+            limits.append([percentile(known, p) for p in (0.5, 99.5)] if known.size else (0.0, 1.0))
         low, high = zip(*limits, strict=True)
         return cls(low, high)
 

@@ -40,17 +40,16 @@ SHARPNESS = ("edge_contrast", "laplacian_var", "gradient_energy")
 Array = Tensor | np.ndarray
 
 
-def sharpness(image: Array, scale: int, valid: Array | None = None) -> dict[str, float]:
+def sharpness(image: Array, scale: int) -> dict[str, float]:
     """`edge_contrast`, `laplacian_var` and `gradient_energy` of an image, means over bands, by this module's formulas.
 
     image: [b, y, x] at `scale` pixels per LR pixel, each the mean over its pixel; gain and offset do not matter.
-    valid: [y, x] or [b, y, x] bool, the pixels that count; those within 1.5 LR pixels of an invalid one do not either.
-    A band without contrast has no sharpness and makes the scores NaN.
+    Pixels that are NaN, or within 1.5 LR pixels of one, do not count. A band without contrast has no sharpness and
+    makes the scores NaN.
     """
     bands = as_numpy(image)
-    mask = np.isfinite(bands) if valid is None else np.isfinite(bands) & as_numpy(valid)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        scores = list(pool.map(_band_sharpness, bands, mask, [scale] * len(bands)))
+        scores = list(pool.map(_band_sharpness, bands, [scale] * len(bands)))
     return {name: float(np.mean([score[name] for score in scores])) for name in SHARPNESS}
 
 
@@ -137,7 +136,8 @@ def _coverage(size: int, scale: int, to: int, moved: float) -> sparse.csr_array:
     return sparse.csr_array(np.maximum(overlap, 0) * (to / scale))
 
 
-def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str, float]:
+def _band_sharpness(band: np.ndarray, scale: int) -> dict[str, float]:
+    valid = np.isfinite(band)
     if not valid.any():
         return dict.fromkeys(SHARPNESS, math.nan)
     everywhere = bool(valid.all())

@@ -75,11 +75,10 @@ def write_geotiff(
     bands: Sequence[str],
     *,
     tags: Mapping[str, Any] | None = None,
-    nodata: float | None = None,
 ) -> None:
     """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain.
 
-    float32, in which NaN is nodata, or the image's own type if that is an integer. nodata: another value.
+    float32, in which NaN is nodata, or the image's own type if that is an integer, without nodata.
     Raises OSError if it cannot be written, such as on a full disk.
     """
     import rasterio
@@ -99,7 +98,7 @@ def write_geotiff(
         "dtype": dtype.name,
         "count": len(bands),
         **placed(grid),
-        "nodata": math.nan if nodata is None and not counts else nodata,
+        "nodata": None if counts else math.nan,
         "tiled": True,
         "interleave": "band",
         "bigtiff": "if_safer",
@@ -146,16 +145,13 @@ def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:
         return file.read(out_dtype=np.float32), tuple(name or "" for name in file.descriptions), grid_of(file)
 
 
-def clearest(scene: Scene) -> int:
-    """The observation to show as a single image: the clearest; of equally clear ones, the nearest to the mean."""
-    difference = (scene.frames - scene.temporal_mean).abs() * scene.valid
-    distance = difference.mean((1, 2, 3))
-    return min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
-
-
 def clearest_frame(scene: Scene) -> tuple[int, Tensor]:
-    """(index, frame [b, y, x], NaN where masked) of the clearest observation; withheld samples are not masked."""
-    t = clearest(scene)
+    """(index, frame [b, y, x], NaN where masked) of the observation to show as a single image.
+
+    The clearest; of equally clear ones, the nearest to the temporal mean. Withheld samples are not masked.
+    """
+    distance = ((scene.frames - scene.temporal_mean).abs() * scene.valid).mean((1, 2, 3))
+    t = min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
     return t, scene.frames[t].where(scene.whole().valid[t], math.nan)
 
 

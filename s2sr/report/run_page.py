@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from s2sr.report import page
 from s2sr.report.charts import progress
-from s2sr.report.comparison import scores
+from s2sr.report.comparison import score_line
 from s2sr.report.diagnostics import shift_plot
 from s2sr.report.glossary import BASELINES, FILES, GROUPS, rows
 from s2sr.report.page import Picture, Raster
@@ -112,10 +112,10 @@ def _pictures(folder: Path, metrics: Mapping[str, Any]) -> list[Picture]:
         date = page.tags(folder / "observation.tif")[0].get("datetime", "")[:10]
         layers.append(found["observation"].drawn("observation", "One observation", date, stretch))
     if "mean" in found:
-        smooth, facts = found["mean"].smooth(finest.image.shape[1:]), scores(metrics, SHOWN, "_bicubic")
+        smooth, facts = found["mean"].smooth(finest.image.shape[1:]), score_line(metrics, SHOWN, "_bicubic")
         layers.append(smooth.drawn("bicubic", "Bicubic of the mean", facts, stretch))
     if "sr" in found:
-        layers.append(found["sr"].drawn("reconstruction", "Reconstruction", scores(metrics, SHOWN), stretch))
+        layers.append(found["sr"].drawn("reconstruction", "Reconstruction", score_line(metrics, SHOWN), stretch))
     if "truth" in found:
         layers.append(found["truth"].drawn("truth", "Truth", "", stretch))
     return layers
