@@ -13,6 +13,7 @@ from s2sr.fit.stages import Phase
 
 BASE = 0.7e9  # bytes of the interpreter and its libraries
 KEPT = 1.3  # freed memory stays with the process (cli.keep_memory), fragmented
+PICTURES = 4e6  # bytes of dashboard, pictures and page of a small scene
 AROUND = 10.0  # seconds for dashboard, pictures and files of a small scene
 
 
@@ -53,6 +54,8 @@ class Budget:
         splats = [4 * field.weights.numel() * (scale // field.scale) ** 2 for scale in scales]  # bytes
         frames = 4 * field.raw_shifts.shape[0] * bands * pixels
         product = 4 * bands * pixels * product_scale**2
+        # of each stage and level: weights, and what is known of the samples
+        kept = {(phase.name, phase.scale): size + 2.5 * frames for phase, size in zip(phases, splats, strict=True)}
         for _ in range(2):  # the first one also warms up
             start = time.perf_counter()
             loss = module.objective()
@@ -68,9 +71,8 @@ class Budget:
                 for phase in phases
             ),
             memory=BASE + KEPT * (_copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product),
-            disk=1.5 * product
-            + sum({phase.scale: size for phase, size in zip(phases, splats, strict=True)}.values())
-            + 3 * max(splats),
+            # the product, how sure it is, one of a date or the truth, and what is drawn of them
+            disk=PICTURES + 4 * product + sum(kept.values()) + max(kept.values()),  # a checkpoint is written beside
         )
 
     def __str__(self) -> str:
