@@ -11,8 +11,8 @@
 # %% [markdown]
 # # A first reconstruction
 #
-# A simulated place of which we know the truth, seen twelve times at 10 m, each time a fraction of a pixel beside the
-# others. We reconstruct one image at 2.5 m and look at everything that comes out.
+# A simulated place with known truth is observed twelve times at 10 m, each time shifted by a fraction of a pixel. We
+# reconstruct one image at 2.5 m and look at everything that comes out.
 
 # %%
 import csv
@@ -30,8 +30,8 @@ from s2sr.report.figures import Stretch, rgb
 # %% [markdown]
 # ## What was observed
 #
-# A `Scene` holds frames `[t, b, y, x]` in reflectance and which of their samples are valid: `data=demo` has clouds on
-# a quarter of its dates, and a mask for them. One pixel is 10 m.
+# A `Scene` holds frames `[t, b, y, x]` in reflectance and a mask of valid samples: `data=demo` has clouds on a quarter
+# of its dates, and masks them. One pixel is 10 m.
 
 # %%
 scene = s2sr.Demo(size=40).load()
@@ -45,7 +45,7 @@ for t, ax in zip((0, 4, 8, cloudiest), axes, strict=True):
     ax.set(title=scene.observations[t].datetime[:10], xticks=[], yticks=[])
 
 # %% [markdown]
-# Grey is masked (the last one is the cloudiest): a cloud or its shadow, grown by two pixels.
+# Grey is masked: clouds and their shadows. The last picture is the cloudiest.
 #
 # ## Reconstruct
 #
@@ -59,7 +59,7 @@ Image(folder / "comparison.png")
 
 # %% [markdown]
 # From left to right: one observation; the mean of all, interpolated (what you would have without s2sr); the
-# reconstruction; the truth, which only a simulation has. All under one stretch.
+# reconstruction; the truth, which only a simulation has. All share one stretch.
 #
 # ## The product
 #
@@ -72,7 +72,7 @@ with rasterio.open(folder / "sr.tif") as product:
 # %% [markdown]
 # ## The numbers
 #
-# `metrics.json` has each score of the product, and with the suffix `_bicubic` that of the interpolated mean.
+# `metrics.json` has each score of the product and, with the suffix `_bicubic`, that of the interpolated mean.
 
 # %%
 shown = [
@@ -89,12 +89,13 @@ for key, label in shown:
 Markdown("\n".join(["| | s2sr | bicubic |", "|---|---|---|", *rows]))
 
 # %% [markdown]
-# Of these, only the first two know the truth. Sharpness can be had by ringing; a later notebook shows how to tell.
+# Only PSNR, SSIM and the shift error compare with the truth. Ringing also looks sharp; the next notebook shows how to
+# tell.
 #
 # ## The observations
 #
-# `shifts.csv`: where each date lay, in pixels; gain, offset and noise of every band, here the red one's; and how much
-# of it was clear.
+# `shifts.csv`: the shift of each date, in pixels; gain, offset and noise of every band, here of the red one; and the
+# clear fraction.
 
 # %%
 with (folder / "shifts.csv").open() as file:

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Choosing sigma
 #
-# How wide is the point-spread function? The tempting way is to try some widths and take the one that looks sharpest.
-# This notebook shows why that goes wrong, and what can be asked instead: the evidence, and with more caution the
-# error on samples that the fit has not seen.
+# How wide is the point-spread function? It is tempting to try some widths and take the one that looks sharpest. This
+# notebook shows why that fails, and what to use instead: the evidence and, with more caution, the error on samples
+# withheld from the fit.
 
 # %%
 import csv
@@ -33,7 +33,7 @@ SCENE = ["data.size=48", f"data.sigma_psf={TRUE}", "data.cloudy=0", "data.changi
 # %% [markdown]
 # ## A sweep
 #
-# The scene is simulated with a width of 0.45 pixels in all bands; the fits are told 0.3 to 0.6.
+# The scene is simulated with a width of 0.45 pixels in all bands; the fits assume 0.3 to 0.6.
 
 # %%
 told = "0.3,0.375,0.45,0.525,0.6"
@@ -55,16 +55,15 @@ lines = ["| " + " | ".join(f"{float(row[key]):.4g}" for key in columns) + " |" f
 Markdown("\n".join(["| " + " | ".join(columns.values()) + " |", "|---" * len(columns) + "|", *lines]))
 
 # %% [markdown]
-# Edge contrast goes on rising past the true width: a fit that is told too wide a PSF deconvolves too much, and what
-# it adds is ringing. The held-out error has its least value at the true width, without knowing the truth. It is a
-# flat minimum, for the samples are seen through the footprint, and where the scene changes or the prior is chosen
-# badly it can lie elsewhere (docs/log.md has the numbers). Read it as a warning where a fit is plainly wrong, not as
-# a measurement of sigma.
+# Edge contrast keeps rising past the true width: a fit that assumes too wide a PSF deconvolves too much and adds
+# ringing. Here the held-out error is lowest at the true width, without knowing the truth. But the minimum is flat: the
+# footprint hides part of the error, and it moves if the scene changes or the prior is badly chosen (numbers in
+# docs/log.md). Read it as a warning that a fit is plainly wrong, not as a measurement of sigma.
 #
 # ## The evidence
 #
-# `strategy=bayes psf=auto` asks which width makes the frames most probable, with the scene integrated out. No sweep
-# is needed, and the curvature of the same function gives a standard error.
+# `strategy=bayes psf=auto` finds the width that makes the frames most probable, with the scene integrated out. It needs
+# no sweep, and the curvature of the same function gives a standard error.
 
 # %%
 scene = s2sr.Demo(size=48, sigma_psf=TRUE, cloudy=0, changing=0).load()

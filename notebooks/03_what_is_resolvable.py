@@ -11,8 +11,8 @@
 # %% [markdown]
 # # What is resolvable: why 8x is not 8x
 #
-# A product at 8x has pixels of 1.25 m. Does it show things of 1.25 m? This notebook asks three times: before the fit,
-# by the instrument and the noise; after it, by comparing what two halves of the dates say; and pixel by pixel.
+# A product at 8x has pixels of 1.25 m. Does it resolve 1.25 m? This notebook answers three times: before the fit, from
+# the instrument and the noise; after it, from two halves of the dates; and pixel by pixel.
 
 # %%
 import json
@@ -32,8 +32,8 @@ from s2sr.report.products import read_geotiff
 # %% [markdown]
 # ## The instrument
 #
-# What is left of a sinusoid after the detector (a box of one pixel) and the optics (a Gaussian). At one cycle per
-# pixel it is nothing, whatever comes after. Eight splats per pixel reach to four cycles.
+# The fraction of a sinusoid that the detector (a box of one pixel) and the optics (a Gaussian) pass. At one cycle per
+# pixel nothing is left, whatever comes after. Eight splats per pixel reach four cycles.
 
 # %%
 f = np.linspace(0, 4, 400)
@@ -49,8 +49,8 @@ _ = ax.legend()
 # %% [markdown]
 # ## Before the fit
 #
-# From shifts, noise and spectrum follows the error at every frequency. Detail counts as recovered as long as the
-# error is less than half of the signal. This is what `python -m s2sr.forecast` prints, and every run at its start:
+# Shifts, noise and spectrum determine the error at every frequency. Detail counts as recovered while the error is below
+# half the signal. `python -m s2sr.forecast` prints this, and every run at its start:
 
 # %%
 command = [sys.executable, "-m", "s2sr.forecast", "n_obs=12", "jitter=0.15", "noise=0.003"]
@@ -61,8 +61,8 @@ print(subprocess.run(command, check=True, capture_output=True, text=True).stdout
 #
 # ## After the fit
 #
-# `report.frc=true` solves for the weights twice more, from either half of the dates, and holds each half against the
-# dates of the other. On a simulated scene we can draw the truth's own answer beside it.
+# `report.frc=true` solves for the weights twice more, from each half of the dates, and compares each with the dates of
+# the other. For a simulated scene, the resolution measured against the truth is drawn beside it.
 
 # %%
 folder = Path("outputs/resolvable")
@@ -77,21 +77,20 @@ for key in ("forecast_resolution_m", "frc_resolution_m", "truth_resolution_m"):
 print("pixels of the product   1.25 m")
 
 # %% [markdown]
-# The forecast asks for more (an error under half of the signal) than the ring correlation (a correlation of a half),
-# so its metres are larger. All are far from 1.25.
+# The forecast's criterion (an error below half the signal) is stricter than that of the ring correlation (a correlation
+# of 0.5), so its metres are larger. All are far from 1.25.
 #
 # ## Pixel by pixel
 #
-# `sr_std.tif` is the standard deviation of the product: small in a field, large at edges, where what is not resolved
-# is large too. It is calibrated on simulated scenes; the fractions here are of the truth within one and within 1.96
-# of it.
+# `sr_std.tif` is the standard deviation of the product: small within a field, large at edges, where unresolved detail
+# is large. It is calibrated on simulated scenes. The fractions of the truth within one and within 1.96 of it:
 
 # %%
 print({key: round(metrics[key], 3) for key in ("coverage_68", "coverage_95")})
 Image(folder / "uncertainty.png")
 
 # %% [markdown]
-# A row through the product: the band of 95 % widens where things are smaller than what can be resolved.
+# A row through the product: the 95 % band widens where structures are too small to be resolved.
 
 # %%
 image, bands, _ = read_geotiff(folder / "sr.tif")

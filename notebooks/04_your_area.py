@@ -16,8 +16,8 @@
 #     python train.py data=planetary_computer data.bbox=[-122.186,47.629,-122.056,47.719] \
 #         data.start=2025-04-01 data.end=2025-10-31
 #
-# Here we do the same without one: the notebook first writes a small STAC catalogue of a simulated season, as an
-# archive keeps it (one file per band and date, digital numbers, an offset), and then asks for an area within it.
+# Here we do the same offline: the notebook first writes a small STAC catalogue of a simulated season in the form of an
+# archive (one file per band and date, digital numbers, an offset), and then requests an area within it.
 
 # %%
 import json
@@ -85,8 +85,8 @@ print(len(features), "items;", "assets", *features[0]["assets"])
 # %% [markdown]
 # ## The area
 #
-# A box in degrees, here somewhat smaller than the tile. From it follow the UTM zone, the grid (Sentinel-2's own, so
-# that pixels are copied and not resampled) and what has to be read.
+# A box in degrees, here slightly smaller than the tile. It determines the UTM zone, the grid (Sentinel-2's own, so that
+# pixels are copied, not resampled) and what must be read.
 
 # %%
 inset = 0.0010
@@ -97,16 +97,16 @@ folder = Path("data/my_area")
 arguments = ["data=planetary_computer", *where, f"data.root={folder}", "data.max_aoi_cloud=30", "data.min_scenes=4"]
 
 # %% [markdown]
-# `python -m s2sr.download ...` looks at the clouds over the area itself and reads only what is used. The same command
-# again reads nothing: what is there and whole is kept.
+# `python -m s2sr.download ...` measures the cloud over the area itself and reads only what is used. Repeating the
+# command reads nothing: intact files are kept.
 
 # %%
 command = [sys.executable, "-m", "s2sr.download", *arguments]
 print(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 # %% [markdown]
-# One GeoTIFF per date, all on one grid, and `scene.json` with the query and what was chosen. Any other stack that
-# looks like this will do: `data=geotiff data.root=FOLDER`.
+# One GeoTIFF per date, all on one grid, and `scene.json` with the query and the selection. Any other stack in this form
+# works as well: `data=geotiff data.root=FOLDER`.
 
 # %%
 print(*sorted(path.name for path in folder.iterdir()), sep="\n")
@@ -124,7 +124,7 @@ Image(out / "comparison.png")
 # ## Into QGIS
 #
 # Drag `sr.tif` and `observation.tif` into QGIS: they lie on top of each other, in the area's UTM zone. The band
-# descriptions name the bands, true colour comes by itself; values are reflectance, so NDVI is
+# descriptions name the bands, and true colour is preset; values are reflectance, so NDVI is
 # `("sr@4" - "sr@3") / ("sr@4" + "sr@3")` in the raster calculator, without any scaling.
 
 # %%

@@ -12,8 +12,8 @@
 # # Write a strategy
 #
 # A strategy is a list of stages, and a stage is data: which parameters, which optimizer, how many steps, at which
-# levels, under which total variation. No code knows a strategy's name. So a new one is ten lines of YAML, and a new
-# optimizer any `torch.optim.Optimizer` whose `step` takes a closure.
+# levels, with which total variation. No code depends on a strategy's name. So a new one is ten lines of YAML, and a new
+# optimizer is any `torch.optim.Optimizer` whose `step` takes a closure.
 
 # %%
 import matplotlib.pyplot as plt
@@ -41,8 +41,8 @@ def fit(strategy=None, *overrides):
 # %% [markdown]
 # ## Ten lines of YAML
 #
-# Weights and shifts in turn at the coarsest level only, where shifts are cheap; then the weights alone, finer. Saved
-# as `conf/strategy/mine.yaml` below a key `strategy:` it is `python train.py strategy=mine`.
+# Weights and shifts in turn at the coarsest level, where shifts are cheap; then the weights alone at the finest. Saved
+# as `conf/strategy/mine.yaml`, under a key `strategy:`, it runs as `python train.py strategy=mine`.
 
 # %%
 LBFGS = "{_target_: torch.optim.LBFGS, _partial_: true, max_iter: 20, history_size: 10, line_search_fn: strong_wolfe}"
@@ -69,9 +69,9 @@ found = {"lbfgs": fit(), "mine": fit(mine)}
 # %% [markdown]
 # ## An optimizer in twenty lines
 #
-# Gradient descent with the step of Barzilai and Borwein (1988): no line search, one evaluation a step, and it beats
-# plain descent by far. s2sr takes it as it takes LBFGS. In a project it would live in a module of yours; here Hydra
-# finds it in `__main__`.
+# Gradient descent with the step length of Barzilai and Borwein (1988): no line search, one evaluation per step, and far
+# faster than plain descent. s2sr uses it like LBFGS. In a project it would live in a module of yours; here Hydra finds
+# it in `__main__`.
 
 
 # %%
@@ -104,7 +104,7 @@ found["Adam, then Barzilai-Borwein"] = fit(bb)
 # %% [markdown]
 # ## Compare
 #
-# Evaluations of model and gradient are the honest unit of work.
+# Work is best measured in evaluations of the model and its gradient.
 
 # %%
 truth, scale = scene.truth.reflectance, scene.truth.scale
@@ -120,5 +120,5 @@ fig.tight_layout()
 
 # %% [markdown]
 # On the command line every number of a stage is a key: `strategy.refine.steps=4`, `strategy.refine.tv.value=1,2` in a
-# sweep, `~strategy.refine` to leave it out, `+strategy.refine.stop_on=validation` to stop where withheld samples are
-# predicted best. The keys are in [docs/configuration.md](../docs/configuration.md).
+# sweep, `~strategy.refine` to remove the stage, `+strategy.refine.stop_on=validation` to stop where validation samples
+# are predicted best. The keys are in [docs/configuration.md](../docs/configuration.md).

@@ -23,9 +23,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from s2sr.claim import claimed, first_free
 from s2sr.errors import InputError
 from s2sr.interruption import ctrl_c, heed, interrupted, interruptible
 from s2sr.overrides import CONF, quoted
@@ -60,10 +61,8 @@ def main(config_name: str) -> None:
         sys.exit(f"error: {error}")
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(partial(job, resume=resume))()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"error: {in_a_line(error)}")
-    except OSError as error:
-        sys.exit("; ".join(filter(None, (f"error: {error}", ctrl_c.then))))
 
 
 def in_a_line(error: Exception) -> str:
@@ -175,11 +174,31 @@ def close_dashboard() -> None:
         wandb.finish()
 
 
-class CarryOn(Callback):
-    """Hydra callback for `hydra.callbacks`: an interrupted sweep says how to continue, whatever runs its jobs."""
+class Start(Callback):
+    """Hydra callback for `hydra.callbacks`: a run or a sweep has its folder to itself, and says how to carry on in it.
+
+    Of programs that start in the same second all but one go to a folder beside it; a folder that was asked for and is
+    in use ends the program.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        ctrl_c.then = carry_on("train.py", own_folder(config, "run"))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        ctrl_c.then = carry_on("sweep.py", Path(config.hydra.sweep.dir).absolute())
+        ctrl_c.then = carry_on("sweep.py", own_folder(config, "sweep"))
+
+
+def own_folder(config: DictConfig, kind: str) -> Path:
+    """hydra.run.dir or hydra.sweep.dir, moved aside where that is in use. Ends the program if it was asked for."""
+    node, given, folder = config.hydra[kind], config.hydra.overrides.hydra, Path(config.hydra[kind].dir)
+    if any(override.startswith(f"hydra.{kind}.dir=") for override in given):
+        if not claimed(folder):
+            sys.exit(f"error: {folder}: another program is at work there; wait, or choose another hydra.{kind}.dir")
+    elif (free := first_free(folder)) != folder:
+        with read_write(config):
+            node.dir = str(free)
+            given.append(f"hydra.{kind}.dir={free}")  # of which the jobs of a sweep are composed
+    return Path(node.dir).absolute()
 
 
 def carry_on(script: str, folder: Path) -> str:

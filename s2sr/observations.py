@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from torch import Tensor
 
-from s2sr.data.geotiff import clearest
 from s2sr.data.registration import estimate_shifts
 from s2sr.data.repeats import first_of_each
 from s2sr.errors import InputError
@@ -104,7 +103,7 @@ def usable(scene: Scene, cfg: DictConfig) -> Scene:
     if len(own) < len(scene):
         scene = scene.select(own, "it duplicates another observation")
     if cfg.n_obs is not None:
-        scene = clearest(scene, cfg.n_obs)
+        scene = scene.clearest(cfg.n_obs)
     for b, band in enumerate(scene.bands):
         samples = scene.frames[:, b][scene.valid[:, b]]
         if not len(samples) or samples.min() == samples.max():

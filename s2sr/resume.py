@@ -70,6 +70,7 @@ def _run(folder: Path, given: str, others: Sequence[str]) -> list[str]:
         f"--config-dir={folder / '.hydra'}",
         "--config-name=config",
         "hydra/job_logging=plain",
+        "+hydra.callbacks.start._target_=s2sr.cli.Start",
         "hydra.job.name=train",
         f"hydra.run.dir={_quoted(folder)}",
         "hydra.output_subdir=null",

@@ -31,8 +31,9 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "experiment": {"raster", "model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"overrides", "cli"},
     "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
+    "claim": set(),
     "resume": {"errors"},
-    "cli": {"errors", "interruption", "overrides", "report", "experiment", "resume"},
+    "cli": {"claim", "errors", "interruption", "overrides", "report", "experiment", "resume"},
 }
 HYDRA = {"s2sr/overrides.py", "s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
 OMEGACONF = {

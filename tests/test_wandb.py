@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pty
+import re
 import subprocess
 import time
 
@@ -56,6 +57,13 @@ def test_without_a_key_it_is_offline_and_says_how_to_look_and_to_upload(logged):
     assert f"`wandb sync {folder / 'wandb'}/offline-run-*`" in line
     assert done.stderr == ""
     assert "wandb:" not in done.stdout
+
+
+def test_it_takes_no_more_of_the_disk_than_it_says(logged):
+    done, folder = logged
+    (said,) = re.findall(r"and (\d+) MB of disk", done.stdout)
+    files = {path.stat().st_ino: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    assert sum(files.values()) < 1e6 * int(said)
 
 
 def test_no_settings_are_written_for_the_user(logged):
@@ -231,6 +239,14 @@ def test_online_without_a_key_on_a_terminal_does_not_ask(tmp_path):
     assert "evals" in text
     assert "coarse_to_fine x2" in text
     assert len(offline_runs(tmp_path / "out")) == 1
+
+
+def test_an_environment_that_wandb_cannot_read_is_one_line(tmp_path):
+    done = run(*TINY, "hydra.run.dir=out", cwd=tmp_path, WANDB_MODE="ofline")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a setting of Weights & Biases (WANDB_...)")
+    assert done.stderr.count("\n") == 1
+    assert "'ofline'" in done.stderr
 
 
 def test_an_unknown_mode_is_refused(tmp_path):

@@ -1,10 +1,9 @@
 """`data=demo`: a season over the procedural landscape, with its truth.
 
-Frame t is observed from R_t = L + p_t * C: the landscape L, the change C of some fields (half of them turn green, the
-others are harvested) and a smooth progress p_t from early to late whose mean over the dates is 0. Then come clouds and
-their shadows, the gain and the haze that the atmospheric correction left in that date, and the noise.
-The shifts and hazes have mean 0 and the gains mean 1 over the dates. So the truth, L, is what the mean of the dates
-refers to in geolocation, radiometry and season.
+Frame t shows R_t = L + p_t * C: the landscape L, the change C of some fields (half of them turn green, the others are
+harvested) and a smooth progress p_t from early to late, with mean 0 over the dates. To this are added clouds and their
+shadows, the gain and haze that atmospheric correction left on that date, and noise. Over the dates, shifts and hazes
+have mean 0 and gains mean 1. So the truth, L, has the mean geolocation, radiometry and season of the dates.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ DN = 1e-4  # reflectance of one digital number
 
 @dataclass(frozen=True)
 class Demo:
-    """A simulated scene. Equal fields give equal scenes."""
+    """A simulated season with known truth. Equal fields give equal scenes."""
 
     size: int | Sequence[int] = 64  # LR pixels: a side, or rows and columns
     n_dates: int = 12
@@ -52,16 +51,16 @@ class Demo:
     change: float = 0.4  # fraction of a field's ground that turns green or bare
     cloudy: float = 0.25  # fraction of the dates
     cloud_cover: float = 0.15  # fraction of the ground under cloud on those dates
-    scl_misses: float = 0.0  # opacity (0 to 1) up to which SCL overlooks a cloud or shadow; 0: it is perfect
+    scl_misses: float = 0.0  # opacity (0 to 1) up to which SCL misses a cloud or shadow; 0: a perfect mask
 
     def prepare(self) -> None:
         """Nothing to fetch."""
 
     def load(self, *, crop: int | None = None) -> Scene:
-        """The scene; samples under a cloud or shadow that the SCL knows are invalid.
+        """The scene; samples under a cloud or shadow in the SCL are invalid.
 
-        crop: side of the central square that is kept, LR pixels. Raises InputError if it does not fit, or a field has
-        an impossible value.
+        crop: side of the central square to keep, LR pixels. Raises InputError if it does not fit, or if a field has an
+        impossible value.
         """
         frames, scl, truth = self._acquire()
         clear = ~np.isin(scl, (SHADOW, CLOUD, THICK_CLOUD))
@@ -82,7 +81,7 @@ class Demo:
         return scene if crop is None else scene.crop(crop)
 
     def write(self, folder: str | Path) -> Path:
-        """Write the scene as a scene folder, one GeoTIFF per date, clouds left in; returns the folder."""
+        """Write the scene as a scene folder, one GeoTIFF per date, including the clouds; returns the folder."""
         import rasterio
 
         from s2sr.raster import name_bands, placed
@@ -117,12 +116,12 @@ class Demo:
     def _acquire(self) -> tuple[np.ndarray, np.ndarray, Truth]:
         """Frames [t, b, y, x] with clouds, SCL [t, y, x], truth."""
         self._check()
-        # one stream each: switching the clouds on does not move the shifts
+        # separate streams: switching the clouds on does not change the shifts
         streams = np.random.default_rng(self.seed).spawn(5)
         shifts = jitter(self.n_dates, self.jitter, streams[0])
         sigma_psf, widths = self._sigma(), detector_widths(self.bands).numpy()
         sigma = sigma_psf * widths
-        # at least 4: the usual jitters and widths all look at the same place, which depends on its extent
+        # at least 4: the place depends on its extent, and should be the same for all usual jitters and widths
         margin = max(4, margin_for(shifts=shifts, sigma=sigma, widths=widths))
         scale, (height, width) = self.pixels_per_lr, self._shape()
         land = landscape(
@@ -239,7 +238,7 @@ def _seasonal_change(land: Landscape, share: float, amount: float, rng: np.rando
     n = len(land.cover)
     fields = rng.permutation(np.unique(land.field[land.material == Material.FIELD]))
     fields = fields[: round(share * len(fields))]
-    # half of the change lies before the truth and half after it, so it starts from a field that has room for it
+    # the truth lies midway through the change, so fields must have room for half of it either way
     greens = land.cover[fields] < np.median(land.cover[fields]) if len(fields) else []
     change = np.zeros(n, np.float32)
     change[fields] = np.where(greens, amount, -amount)

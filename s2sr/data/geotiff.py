@@ -1,9 +1,9 @@
 """A scene folder: one GeoTIFF per observation, all on one grid (CRS, transform, size).
 
 Band descriptions name the bands (B2 and b02 are B02). reflectance = DN * scale + offset by each band's own tags;
-integers whose tags are absent (scale 1, offset 0) take 1e-4 and 0, floats are reflectance already. nodata by the file,
-else 0 for integers. A band SCL masks. The tag `datetime` (ISO 8601), else the date in the file's name, says when. Read:
-*.tif and *.tiff directly in the folder, except `basemap.tif` and hidden files.
+without tags (scale 1, offset 0) integers use 1e-4 and 0, and floats are reflectance. nodata is the file's, or 0 for
+integers. A band SCL masks. The date is the tag `datetime` (ISO 8601), or that in the file's name. Files: *.tif and
+*.tiff directly in the folder, except `basemap.tif` and hidden files.
 """
 
 from __future__ import annotations
@@ -34,32 +34,31 @@ log = logging.getLogger(__name__)
 
 OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")  # 10 m and 20 m
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
-DARK = 0.03  # reflectance that something in any place exceeds
+DARK = 0.03  # reflectance that something in every scene exceeds
 BAND = re.compile(r"B(0?[1-9]|1[0-2]|8A)", re.IGNORECASE)
 DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:T(\d\d):?(\d\d):?(\d\d))?(?!\d)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneFolder:
-    """Where observations lie and which of them, and of their samples, are used."""
+    """A folder of observations, and the choice of observations and samples to use."""
 
     root: str | Path
     bands: Sequence[str] | None = None  # None: the 10 m and 20 m bands that all files have
     exclude: Sequence[str | date] = ()  # dates (2023-07-03; 2023-07 for a month) or file names
     min_clear: float = 0.3  # fraction of an observation's samples that must be valid
-    dilate: int = 2  # LR pixels by which the SCL mask grows
+    dilate: int = 2  # LR pixels by which the SCL mask is dilated
     scl_classes: Sequence[int] = (0, 1, 3, 8, 9, 10)  # masked
-    mask_snow: bool = False  # SCL class 11 as well
+    mask_snow: bool = False  # also mask SCL class 11
 
     def prepare(self) -> None:
         """Nothing to fetch: the files are there."""
 
     def load(self, *, crop: int | None = None) -> Scene:
-        """The usable observations in the order of their dates; the others are its `rejected`, each with the reason.
+        """The usable observations by date; the others are in `rejected`, each with the reason.
 
-        crop: side of the central square that is kept, LR pixels; whole frames decide which observations are usable.
-        Raises InputError if it does not fit, or the folder, a file, the bands or what is left of the observations
-        cannot be used.
+        crop: side of the central square to keep, LR pixels; usability is decided on whole frames. Raises InputError if
+        it does not fit, if the folder, a file or the bands cannot be used, or if fewer than 2 observations are usable.
         """
         self._check_settings()
         files, excluded = self._describe_files()
@@ -79,7 +78,7 @@ class SceneFolder:
         if len(used) < 5:
             log.warning("%s: only %d usable observations; 8 or more are advisable", self.root, len(used))
         if len(values := frames[0][valid[0]]):
-            typical, most = np.median(values), values.max()  # digital numbers as floats; eight bits, of a picture
+            typical, most = np.median(values), values.max()  # digital numbers as floats; or an 8-bit picture
             odd = f"median reflectance of {typical:.4g}" if typical > 2 else f"largest reflectance of {most:.4g}"
             if typical > 2 or most < DARK:
                 log.warning("%s: a %s: are scale and offset tags missing?", used[0].name, odd)
@@ -105,7 +104,7 @@ class SceneFolder:
             raise InputError(f"data.scl_classes={self.scl_classes} is not a list of SCL classes (0 to 11)")
 
     def _describe_files(self) -> tuple[list[_File], list[Observation]]:
-        """The files by date, and what `exclude` names, which is not opened if its name tells the date."""
+        """The files by date, and the observations that `exclude` names, not opened if their names contain the date."""
         exclude = self.exclude or ()
         entries = [str(entry) for entry in (exclude if isinstance(exclude, list | tuple) else [exclude])]
         files, excluded = [], []
@@ -150,7 +149,7 @@ class SceneFolder:
         bands: Sequence[str],
         part: tuple[slice, slice],
     ) -> tuple[list[Observation], list[Observation]]:
-        """Reads the usable observations into the first places of both; (these, and those that are too cloudy)."""
+        """Read the usable observations into `frames` and `valid`; returns (these, those that are too cloudy)."""
         used: list[Observation] = []
         cloudy: list[Observation] = []
         for file in files:
@@ -167,7 +166,7 @@ class SceneFolder:
     def _read(
         self, file: _File, bands: Sequence[str], part: tuple[slice, slice]
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """[b, y, x] reflectance of a part, 0 where it is not valid, and validity; the fraction of all that is valid."""
+        """([b, y, x] reflectance of a part, 0 where invalid; its validity; the valid fraction of the whole frame)."""
         at = [file.bands.index(band) for band in bands]
         with _opened(file.path) as source:
             stored = source.read([i + 1 for i in at])
@@ -196,20 +195,9 @@ class SceneFolder:
         )
 
 
-def clearest(scene: Scene, n: int) -> Scene:
-    """The `n` observations with the largest clear fraction, in the order of time; all if there are no more than `n`.
-
-    Raises InputError if n < 2.
-    """
-    if n < 2:
-        raise InputError(f"n_obs={n}: at least 2 observations are needed")
-    ranked = sorted(range(len(scene)), key=lambda t: -scene.observations[t].clear)
-    return scene.select(sorted(ranked[:n]), f"not among the {n} clearest")
-
-
 @dataclass(frozen=True)
 class _File:
-    """What a file says about itself."""
+    """A file's metadata."""
 
     path: Path
     datetime: str  # ISO 8601, UTC
@@ -223,7 +211,7 @@ class _File:
 
 
 def _names(entry: str, stem: str, when: str) -> bool:
-    """Whether an entry of `exclude` is this file, or the beginning of its date."""
+    """Whether an entry of `exclude` is this file's name or the beginning of its date."""
     return stem in (entry, Path(entry).stem) or when.replace("-", "").startswith(entry.replace("-", ""))
 
 
@@ -267,7 +255,7 @@ def _describe(path: Path) -> _File:
 
 
 def _canonical(band: str) -> str:
-    """B02 for B2 (Earth Engine's name of it) and b02, SCL for scl; other names as they are."""
+    """B02 for B2 (Earth Engine's name) and b02, SCL for scl; other names unchanged."""
     if found := BAND.fullmatch(band):
         return f"B{found[1].upper():0>2}"
     return "SCL" if band.upper() == "SCL" else band

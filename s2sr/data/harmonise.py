@@ -1,10 +1,11 @@
-"""Reflectance from digital numbers, the same whichever processing baseline made them.
+"""Reflectance from digital numbers, whatever the processing baseline.
 
     reflectance = DN * scale + offset        DN 0: no data
 
 Since processing baseline 04.00 Sen2Cor adds 1000 to the DN, so that dark surfaces may be negative: scale 1e-4, offset
--0.1. Archives are reprocessed and mix both at the same dates: an item's own metadata decide, never its date. All is
-stored as the newer baselines are. That loses nothing: their DN stay as they are, and those of older ones grow by 1000.
+-0.1. Archives are reprocessed, and mix both for the same dates: an item's own metadata decide, never its date.
+Everything is stored like the newer baselines, without loss: their DN are unchanged, and 1000 is added to those of older
+ones.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def by_baseline(item: Item, asset: str) -> tuple[float, float]:
 
 
 def by_raster_bands(item: Item, asset: str) -> tuple[float, float]:
-    """(scale, offset) as the asset declares them, by `raster:bands` or, since STAC 1.1, by `bands`.
+    """(scale, offset) as declared by the asset, in `raster:bands` or, since STAC 1.1, in `bands`.
 
-    An archive that has removed the offset from its pixels says so by `earthsearch:boa_offset_applied`.
+    An archive that has already applied the offset to its pixels says so by `earthsearch:boa_offset_applied`.
     Raises InputError if nothing is declared.
     """
     described = item["assets"][asset]
@@ -61,7 +62,7 @@ def baseline(item: Item) -> float:
 
 
 def harmonised(dn: np.ndarray, *, scale: float, offset: float) -> np.ndarray:
-    """uint16 numbers that mean the same at every baseline (SCALE, OFFSET); 0, no data, stays 0 and nothing else is."""
+    """uint16 DN with (SCALE, OFFSET), whatever the baseline; 0, no data, stays 0, and no other value becomes 0."""
     if (scale, offset) == (SCALE, OFFSET):
         return dn.astype(np.uint16, copy=False)
     stored = np.rint(dn * (scale / SCALE) + (offset - OFFSET) / SCALE).clip(1, 65535)

@@ -1,8 +1,8 @@
-"""Samples that a fit never sees: some judge it, others, disjoint, may choose when it stops.
+"""Samples withheld from a fit: some judge it; others, disjoint, may decide when it stops.
 
-Blocks of LR pixels, drawn for every frame anew, so that what one frame does not show the others do. A block is larger
-than the footprint's core: its middle is not given away by the samples around it. And whole dates, of which one half of
-the blocks, as on a chessboard, tells where they lie and how bright they are, and the other half judges.
+They are blocks of LR pixels, drawn separately for every frame, so that other frames show what one withholds. A block is
+larger than the footprint's core, so that its surroundings do not reveal its middle. Whole dates may be withheld as
+well: in a chessboard of blocks, one half determines their shift and radiometry, the other half judges.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from s2sr.model.scene import Scene
 class Holdout:
     """judged, validation: fractions of every frame; side: of the blocks, LR pixels; seed: of their layout.
 
-    dates: how many whole dates judge; they stay out of the product. refit: the stage that lets all other samples enter
-    the fit once it is judged; none or false: they stay out.
+    dates: number of whole dates to withhold, for good. refit: the stage that adds all other withheld samples once the
+    fit is judged; none or false: they stay out.
 
-    Raises InputError unless both fractions lie in 0 ... 1, exclusive, and leave something to fit.
+    Raises InputError unless both fractions lie strictly between 0 and 1 and leave something to fit.
     """
 
     judged: float = 0.1
@@ -52,9 +52,9 @@ class Holdout:
             )
 
     def split(self, scene: Scene, *, validation: bool) -> Scene:
-        """The scene without the samples that judge, and if asked for those that validate.
+        """Withhold the judging samples and, if requested, the validation samples.
 
-        A frame that is masked so much that less than half of the usual share would be left is not touched.
+        Nothing is withheld from a frame of which less than half of the usual fraction would remain.
         """
         generator = torch.Generator().manual_seed(self.seed)
         judged, held = torch.zeros(2, len(scene), 1, *scene.grid.shape, dtype=torch.bool)
@@ -72,10 +72,10 @@ class Holdout:
         )
 
     def without_dates(self, scene: Scene) -> tuple[Scene, Scene | None]:
-        """The scene without the dates that judge, and these, if any: `valid` places them, `judged` is the other half.
+        """The scene without the judging dates, and these, if any: `valid` registers them, `judged` judges.
 
-        One from each of `dates` equal stretches of time, of the observations that are clear by half at least.
-        Raises InputError if there are not so many, or less than 2 are left to fit.
+        One date from each of `dates` equal groups in time, among observations that are at least half clear. Raises
+        InputError if there are too few of these, or fewer than 2 are left to fit.
         """
         if not self.dates:
             return scene, None
@@ -110,9 +110,10 @@ class Holdout:
 
 
 def halves(scene: Scene) -> tuple[Scene, Scene]:
-    """The scene with the samples of every other date only, and with those of the others; all dates stay listed.
+    """The scene with only the samples of every other date valid, and with only those of the rest; all dates stay
+    listed.
 
-    Raises InputError where either would have less than 2 dates.
+    Raises InputError if either half would have fewer than 2 dates.
     """
     if len(scene) < 4:
         raise InputError(f"report.frc=true splits the dates in two halves: {len(scene)} are too few, it needs 4")

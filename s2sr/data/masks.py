@@ -1,4 +1,4 @@
-"""Which samples may enter a fit: those that hold a measurement and are not near a masked class of the SCL band.
+"""Which samples may enter a fit: valid measurements that are not near a masked class of the SCL band.
 
 SCL, Sen2Cor's scene classification (Sentinel-2 L2A product specification): 0 no data, 1 saturated or defective, 2 dark
 area or terrain shadow, 3 cloud shadow, 4 vegetation, 5 bare, 6 water, 7 unclassified, 8 and 9 cloud of medium and high
@@ -19,7 +19,7 @@ def scl_mask(scl: np.ndarray, *, classes: Collection[int], dilate: int) -> np.nd
 
 
 def measured(values: np.ndarray, *, nodata: float | None) -> np.ndarray:
-    """[...] bool, True where `values`, as stored, are finite and not `nodata` (None: 0 for integers, else nothing)."""
+    """[...] bool, True where stored `values` are finite and not `nodata` (None: 0 for integers, none for floats)."""
     if np.issubdtype(values.dtype, np.integer):
         return values != (0 if nodata is None else nodata)
     return np.isfinite(values) & (values != nodata)

@@ -1,16 +1,15 @@
-"""How far each observation lies from the others: masked normalised cross-correlation, then Gauss-Newton.
+"""The shift of each observation: masked normalised cross-correlation, then Gauss-Newton.
 
-With f observation t and r the mean of the others, both shifted back by what is known so far,
+With f observation t and r the mean of the others, both shifted back by the current estimate,
 
     rho(u) = sum w (f(x) - <f>) (r(x - u) - <r>) / sqrt(sum w (f(x) - <f>)^2 * sum w (r(x - u) - <r>)^2)
 
-is Pearson's correlation over the samples w that are valid in both at that u, <.> their mean, by FFT (Padfield 2012,
-doi:10.1109/TIP.2011.2181402): masked samples neither pull nor push, nor does the frame's gain or offset. A parabola
-through 3 x 3 values finds the peak between the pixels. It is biased by the peak's shape and, where samples are masked,
-by their borders (rmse .009 px with a quarter of each frame masked), so the last passes are least squares steps on
-f = gain * r(x - d) + offset over the valid samples (.004 px), in which the bias is absent (Lucas & Kanade 1981).
-Only the frequencies that carry the shift enter: what is much smoother than a pixel is haze and growth, what is finer is
-aliasing.
+is Pearson's correlation over the samples w that are valid in both at that u, with <.> their mean, by FFT (Padfield
+2012, doi:10.1109/TIP.2011.2181402): masked samples, gain and offset have no influence. A parabola through 3 x 3 values
+locates the peak between pixels. It is biased by the peak's shape and by the borders of masks (rmse .009 px with a
+quarter of each frame masked), so the last passes are least squares steps on f = gain * r(x - d) + offset over the valid
+samples (.004 px), which have no such bias (Lucas & Kanade 1981). Frames are band-passed: at much lower frequencies haze
+and growth dominate, at higher ones aliasing.
 
 Sign: frame_t(i) = field(i - d_t), content lies at larger rows and columns for a positive shift. Unit: LR pixels.
 Left out: rotation, scale, one shift per band, displacements that vary over the scene.
@@ -29,22 +28,22 @@ from torch.nn import functional
 from s2sr.model.psf import detector_widths
 from s2sr.model.scene import Scene
 
-FINE, SMOOTH = 0.5, 1.5  # LR pixels: standard deviations of the Gaussians whose difference is the band
-TRUST, CHANCE = 0.25, 4.0  # a peak says nothing that lies under TRUST by CHANCE standard deviations: other places do
+FINE, SMOOTH = 0.5, 1.5  # LR pixels: standard deviations of the two Gaussians of the band-pass
+TRUST, CHANCE = 0.25, 4.0  # a peak must exceed the correlation TRUST by CHANCE standard deviations
 
 
 @dataclass(frozen=True)
 class Registration:
-    """Where the observations lie, and which can be told at all."""
+    """The shifts of the observations, and which of them can be trusted."""
 
     shifts: Tensor  # [t, 2] float32 (dy, dx) LR pixels, zero mean over the trusted observations, 0 for the others
     trusted: Tensor  # [t] bool
-    correlation: Tensor  # [t] with the mean of the others at the peak, -1 to 1
-    samples: Tensor  # [t] that it is of, in the band that has most
-    found: Tensor  # [t, 2] as shifts, also of those that are not trusted
+    correlation: Tensor  # [t] with the mean of the others, at the peak, -1 to 1
+    samples: Tensor  # [t] number of samples it is based on, in the band that has most
+    found: Tensor  # [t, 2] like shifts, including those that are not trusted
 
     def evidence(self, t: int) -> str:
-        """What there is for the shift of an observation, in words."""
+        """The evidence for the shift of an observation, in words."""
         dy, dx = self.found[t].tolist()
         return (
             f"correlation {self.correlation[t]:.2f} over {self.samples[t]:.0f} pixels at a shift of {dy:.2f}, {dx:.2f}"
@@ -52,10 +51,10 @@ class Registration:
 
 
 def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
-    """The shift of each observation against the mean of the others that can be trusted.
+    """Estimate the shift of each observation against the mean of the other trusted ones.
 
-    An observation whose correlation is low, or that seems further off than `max_shift` LR pixels along an axis, is not
-    trusted: its shift is 0, and it enters neither the others' reference nor the zero mean.
+    An observation with low correlation, or with a shift of more than `max_shift` LR pixels along an axis, is not
+    trusted: its shift is 0, and it enters neither the reference of the others nor the zero mean.
     """
     t, _, y, x = scene.frames.shape
     shifts, correlation, trusted = torch.zeros(t, 2), torch.zeros(t), torch.ones(t, dtype=torch.bool)

@@ -1,6 +1,6 @@
-"""One acquisition that comes twice: copied, processed again, or cut from two tiles.
+"""Duplicate acquisitions: copied, reprocessed, or cut from two tiles.
 
-Agreeing in their noise, such a pair would pass for free of it and outweigh all other observations.
+As their noise agrees, such a pair would seem free of noise and outweigh all other observations.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from s2sr.model.scene import Scene
 
-SAME = 5e-4  # reflectance, rms: two acquisitions differ by the sensor's noise alone, .0013 or more in each
-ENOUGH = 64  # samples along an axis that tell
-MOST = 0.9  # of its valid samples must be in another, too: two tiles that share a strip do not show the same
+SAME = 5e-4  # reflectance, rms: sensor noise alone makes acquisitions differ more, by at least .0013 each
+ENOUGH = 64  # samples along an axis that are compared
+MOST = 0.9  # fraction of its valid samples that must be valid in the other: two tiles may share only a strip
 
 
 def first_of_each(scene: Scene) -> list[int]:
-    """The observations that differ from all before them by more than a constant per band and `SAME`."""
+    """The observations that are no duplicates of earlier ones, up to a constant per band and `SAME`."""
     rows, columns = (slice(None, None, max(1, n // ENOUGH)) for n in scene.grid.shape)
     frames, valid = scene.frames[..., rows, columns], scene.valid[..., rows, columns]
     kept: list[int] = []
@@ -26,7 +26,7 @@ def first_of_each(scene: Scene) -> list[int]:
 
 
 def _same(difference: Tensor, both: Tensor, *, least: float) -> bool:
-    """Of [b, y, x], where both are valid: in `least` samples or more."""
+    """Whether a difference [b, y, x] is negligible where both are valid, in at least `least` samples."""
     count = both.sum((1, 2), keepdim=True)
     mean = (difference * both).sum((1, 2), keepdim=True) / count.clamp(min=1)
     rms = (((difference - mean) * both).square().sum() / count.sum().clamp(min=1)).sqrt()

@@ -1,14 +1,14 @@
-"""Links that open for a while only. What is saved is never signed; a link is signed each time it is read."""
+"""Signing of links, which expire: saved links are unsigned, and a link is signed each time it is read."""
 
 from __future__ import annotations
 
 from threading import Lock
 
-_one_at_a_time = Lock()  # else each thread fetches its own token
+_one_at_a_time = Lock()  # otherwise each thread would fetch a token
 
 
 def planetary_computer(href: str, *, again: bool = False) -> str:
-    """An Azure link with a token of the Planetary Computer, any other as it is; `again`: the last token was refused.
+    """Sign an Azure link for the Planetary Computer; others pass through. again: the last token was refused.
 
     Tokens are kept by the library until a minute before they expire. Raises requests.RequestException.
     """
@@ -22,6 +22,6 @@ def planetary_computer(href: str, *, again: bool = False) -> str:
     with _one_at_a_time:
         if again:
             sas.TOKEN_CACHE.clear()
-        # the library's own ten tries last two minutes without a network; it then finds the token in its cache
+        # the library's default of ten retries takes two minutes without a network; sign_url then uses the cached token
         sas.get_token(parts.netloc.partition(".")[0], parts.path.split("/")[1], retry_total=2)
         return sign_url(href)

@@ -1,10 +1,10 @@
-"""Observations of a known sharp image, by a route that shares nothing with the model they test.
+"""Observations of a known sharp image, computed independently of the model that they test.
 
     y[t,b,i,j] = o[t,b] + g[t,b] / B_b^2 * integral over the detector of (Gaussian_b * f_b) + noise
 
-f is a raster of `scale` pixels per LR pixel. Its pixels' averages after the Gaussian are a discrete convolution, their
-cumulative sum is the exact integral up to each raster line, and a cubic spline between the lines gives the integral up
-to a detector's edge. No erf, no splats, no torch. Observation t with shift (dy, dx) has the detector of LR pixel (i, j)
+f is a raster of `scale` pixels per LR pixel. The Gaussian is applied as a discrete convolution; the cumulative sum of
+the result is the exact integral up to each raster line, and a cubic spline interpolates it at the detector's edges. No
+erf, no splats, no torch. Observation t with shift (dy, dx) has the detector of LR pixel (i, j)
 centred at (i + 1/2 - dy, j + 1/2 - dx): a positive shift looks at smaller rows and columns.
 """
 
@@ -23,7 +23,7 @@ from s2sr.model.grid import Grid
 from s2sr.model.psf import detector_widths
 from s2sr.model.scene import Observation, Scene, Truth
 
-REACH = 5  # standard deviations at which the Gaussian is cut: what is left out weighs 6e-7
+REACH = 5  # standard deviations at which the Gaussian is truncated: the rest weighs 6e-7
 
 
 def margin_for(*, shifts: np.ndarray, sigma: np.ndarray, widths: np.ndarray) -> int:
@@ -54,7 +54,7 @@ def observe(
     height, width = (n // scale - 2 * margin for n in reflectance.shape[1:])
     frames = np.empty((len(shifts), len(reflectance), height, width))
     for b, sharp in enumerate(reflectance):
-        # 1/6: variance of the two raster boxes, one that a raster pixel is and one that it is averaged over
+        # 1/6: variance of two raster boxes: the pixel itself, and the box it is averaged over
         blurred = gaussian_filter(sharp, math.sqrt((sigma[b] * scale) ** 2 + 1 / 6), mode="nearest", truncate=REACH)
         rows = _integral(blurred, scale)
         for t, (dy, dx) in enumerate(shifts):
@@ -99,7 +99,7 @@ def simulate_scene(
     gains: np.ndarray | None = None,  # [t, b]
     offsets: np.ndarray | None = None,  # [t, b] reflectance
 ) -> Scene:
-    """A clear scene of a sharp image, with its truth; what exceeds whole LR pixels is cut off at the end.
+    """A clear scene of a sharp image, with its truth; incomplete LR pixels at the end are cut off.
 
     Raises InputError if nothing is left inside the margin or `grid` has another shape.
     """

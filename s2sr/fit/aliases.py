@@ -1,12 +1,12 @@
 """The aliases of every LR frequency, and the algebra of the small blocks that couple them.
 
-A frame's DFT at the LR frequency f sees the scene at its aliases f_a alone, observation t with the phase
-exp(-2 pi i f_a . d_t). All aliases make the model exact on a periodic domain; two per axis are where the footprint's
-transfer function G is not negligible, and make blocks of 4 x 4. Real frames make half of the frequencies do, each
+A frame's DFT at the LR frequency f depends only on the scene at the aliases f_a of f, with the phase exp(-2 pi i f_a .
+d_t) in observation t. With all aliases the model is exact on a periodic domain; two per axis, where the footprint's
+transfer function G is not negligible, give blocks of 4 x 4. As frames are real, half of the frequencies suffice, each
 counted twice.
 
-Along an axis aliases go from the highest down, so that f_0 - f_a are the same whole numbers at all frequencies: but for
-the phase of f_0, what couples aliases is then one small matrix, and what it is applied to one large product.
+Along an axis the aliases are in descending order, so that f_0 - f_a are the same integers at all frequencies: up to the
+phase of f_0, one small matrix couples the aliases everywhere, and applying it is one large product.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Aliases:
-    """The aliases of every LR frequency, per axis: what is separable stays so."""
+    """The aliases of every LR frequency, per axis, to keep separable functions separable."""
 
     rows: Tensor  # [a, y] cycles per LR pixel
-    columns: Tensor  # [a, x] of the half that real frames have
-    counts: Tensor  # [x] how many of all frequencies each stands for
+    columns: Tensor  # [a, x] of the half-spectrum of real frames
+    counts: Tensor  # [x] how many frequencies of the full spectrum each stands for: 1 or 2
 
     @classmethod
     def of(cls, shape: tuple[int, int], *, scale: int = 2, device: torch.device | None = None) -> Aliases:
-        """Those of frames of `shape` that a lattice of `scale` samples per LR pixel and axis has."""
+        """The aliases of frames of `shape` on a lattice of `scale` samples per LR pixel and axis."""
         full = torch.fft.fftfreq(shape[0], dtype=torch.float64, device=device)
         half = torch.fft.rfftfreq(shape[1], dtype=torch.float64, device=device)
         counts = torch.full_like(half, 2)
@@ -55,7 +55,7 @@ class Aliases:
         return (self.rows.square()[:, None, :, None] + self.columns.square()[None, :, None]).flatten(0, 1)
 
     def transfer(self, sigma: Tensor, width: Tensor) -> Tensor:
-        """[a, b, y, x] G of Gaussians of `sigma` [b] after boxes of `width` [b], LR pixels."""
+        """[a, b, y, x] G for Gaussians of `sigma` [b] and boxes of `width` [b], LR pixels."""
         y, x = (
             torch.sinc(width[:, None] * f) * torch.exp(-2 * (math.pi * sigma[:, None] * f).square())
             for f in (self.rows[:, None], self.columns[:, None])
@@ -69,25 +69,25 @@ class Aliases:
 
     @property
     def steps(self) -> Tensor:
-        """[2, a] f_a - f_0, whole numbers."""
+        """[2, a] f_a - f_0, integers."""
         rows, columns = (torch.arange(len(f), dtype=f.dtype, device=f.device) for f in (self.rows, self.columns))
         return -torch.cartesian_prod(rows, columns).T
 
     @property
     def apart(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(a, b), a >= b [2, p], row by row; the differences f_a - f_b there are [2, d]; which is a pair's [p]."""
+        """Pairs (a, b), a >= b [2, p], row by row; the distinct differences f_a - f_b [2, d]; each pair's index [p]."""
         lower, apart, which = _differences(len(self.rows), len(self.columns), self.rows.device)
         return lower, apart.to(self.rows), which
 
     def waves(self, shifts: Tensor) -> Tensor:
-        """[2 d, t] cos and sin of 2 pi (f_a - f_b) . d_t, of all differences."""
+        """[2 d, t] cos and sin of 2 pi (f_a - f_b) . d_t for all differences."""
         angles = 2 * math.pi * (self.apart[1].T @ shifts.T)
         return torch.cat((angles.cos(), angles.sin()))
 
 
 @lru_cache
 def _differences(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """See `Aliases.apart`; kept, as what comes from the CPU is waited for."""
+    """See `Aliases.apart`; cached, because a transfer to a device synchronises it."""
     pairs = list(product(range(rows), range(columns)))
     lower = [(a, b) for a in range(len(pairs)) for b in range(a + 1)]
     found = [(pairs[b][0] - pairs[a][0], pairs[b][1] - pairs[a][1]) for a, b in lower]
@@ -98,7 +98,7 @@ def _differences(rows: int, columns: int, device: torch.device) -> tuple[Tensor,
 
 
 def _folded(f: Tensor, scale: int) -> Tensor:
-    """[a, n] the aliases of f [n] in -scale / 2 ... scale / 2, downwards."""
+    """[a, n] the aliases of f [n] in -scale / 2 ... scale / 2, descending."""
     highest = torch.remainder(f - scale / 2, 1) + scale / 2 - 1
     return highest - torch.arange(scale, device=f.device)[:, None]
 
@@ -108,9 +108,9 @@ def _phase(turns: Tensor) -> Tensor:
 
 
 def inverted(matrix: Tensor) -> Tensor:
-    """[...] the log determinant of Hermitian matrices [n, n, ...], which become their inverses in place.
+    """Invert Hermitian matrices [n, n, ...] in place; returns their log determinants [...].
 
-    By Gauss-Jordan elimination, which positive matrices allow without pivots, all fields at once.
+    Gauss-Jordan elimination for all at once; positive definite matrices need no pivoting.
     """
     volume = torch.zeros_like(matrix[0, 0].real)
     for k in range(len(matrix)):
@@ -126,7 +126,7 @@ def inverted(matrix: Tensor) -> Tensor:
 
 
 def applied(matrix: Tensor, vectors: Sequence[Tensor] | Tensor) -> Tensor:
-    """[n, ...] of matrices [n, n, ...] and vectors [n] of [...]."""
+    """[n, ...] products of matrices [n, n, ...] with vectors [n, ...]."""
     found = matrix[:, 0] * vectors[0]
     for k in range(1, len(matrix)):
         found.addcmul_(matrix[:, k], vectors[k])

@@ -1,9 +1,9 @@
-"""What the bands of a scene have in common: an edge of the ground, or the shadow of a tree, is in all of them.
+"""What the bands of a scene have in common: an edge on the ground, or the shadow of a tree, is in all of them.
 
-Detail z_b that is white in the spectrum of its own band has between bands the correlation R, the same at all
-frequencies (in aerial images it hardly changes from .05 to 1 cycles per LR pixel). R = C C^T makes components
-y = C^-1 z white and independent. Observations tell of z, in the mean over frequencies, D = diag(D_b): C is chosen so
-that of the components they tell C^T D C, diagonal too, the maximum noise fractions of Green et al. 1988 (in
+Detail z_b, whitened by the spectrum of its band, has the correlation R between bands, the same at all frequencies (in
+aerial images it hardly changes from 0.05 to 1 cycles per LR pixel). With R = C C^T the components y = C^-1 z are white
+and independent. The observations' information on z, averaged over frequencies, is D = diag(D_b). C is chosen so that
+their information on the components, C^T D C, is diagonal as well: the maximum noise fractions of Green et al. 1988 (in
 restoration: Hunt & Kuebler 1984).
 """
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from s2sr.fit.aliases import inverted
 
-BLOCK = 2**17  # numbers of all bands that are mixed at a time: they stay in the cache
+BLOCK = 2**17  # values mixed at a time, to stay in the cache
 
 
 def mix(matrix: Tensor, spectra: Tensor) -> Tensor:
-    """Complex spectra [b, y, ...], in place, by their real combinations [b, b]."""
+    """Multiply complex spectra [b, y, ...] by a real matrix [b, b] across bands, in place."""
     height = max(1, BLOCK // spectra[:, 0].numel())
     for part in spectra.split(height, 1):
         parts = torch.view_as_real(part)
@@ -27,19 +27,19 @@ def mix(matrix: Tensor, spectra: Tensor) -> Tensor:
 
 
 def seen(information: Tensor) -> Tensor:
-    """[b] D of the information [b, ..., a] on a band's aliases: of each frequency's most the geometric mean."""
+    """[b] D, from the information [b, ..., a] on a band's aliases: the geometric mean of each frequency's maximum."""
     return information.amax(-1).flatten(1).clamp(min=1e-30).log().mean(1).exp()
 
 
 def components(correlation: Tensor, level: Tensor) -> Tensor:
-    """[b, c] C of the correlation R [b, b] and D = level [b]."""
+    """[b, c] C, from the correlation R [b, b] and D = level [b]."""
     root = torch.linalg.cholesky(correlation)
     _, directions = torch.linalg.eigh(root.T * level @ root)
     return root @ directions
 
 
 def covariances(coupling: Tensor, amplitude: Tensor, components: Tensor, dtype: torch.dtype) -> Tensor:
-    """[a, a, c, y, x] the inverse of 1 and what is known of a component, sum_b C_bc^2 U_b Q_b U_b.
+    """[a, a, c, y, x] the posterior covariance of each component, the inverse of 1 + sum_b C_bc^2 U_b Q_b U_b.
 
     coupling: [b, a, a] Q; amplitude: [b, a, y, x] U.
     """

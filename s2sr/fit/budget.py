@@ -1,4 +1,4 @@
-"""What a run will need, said before it starts. What cannot fit in memory is refused, with the crop that would."""
+"""What a run will need, stated before it starts. If it exceeds memory, it is refused, naming a crop that would fit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from s2sr.fit.module import Reconstruction
 from s2sr.fit.stages import Phase
 
 BASE = 0.7e9  # bytes of the interpreter and its libraries
-KEPT = 1.3  # what is freed stays with the process (cli.keep_memory), in pieces that do not fit everything
-AROUND = 10.0  # seconds that dashboard, pictures and files take, of a small scene
+KEPT = 1.3  # freed memory stays with the process (cli.keep_memory), fragmented
+PICTURES = 4e6  # bytes of dashboard, pictures and page of a small scene
+AROUND = 10.0  # seconds for dashboard, pictures and files of a small scene
 
 
 def evaluations(phase: Phase, *, of: str = "") -> int:
-    """The most evaluations of the objective: a line-search optimizer's steps are of `max_iter` each.
+    """The maximum number of evaluations of the objective; line-search optimizers take up to `max_iter` per step.
 
-    of: those alone that fit the parameters of that name.
+    of: count only blocks with the parameters of that name.
     """
     keywords = getattr(phase.stage.optimizer, "keywords", {})
     visits = [b for b in phase.visits if not of or of in phase.stage.blocks[b]]
@@ -27,14 +28,14 @@ def evaluations(phase: Phase, *, of: str = "") -> int:
 
 
 def _copies(phases: Sequence[Phase]) -> int:
-    """Lattices of weights alive at the finest level: weights, gradient, half-way products, TV, and the optimizer's."""
+    """Copies of the weights alive at the finest level: weights, gradient, intermediates, TV, and the optimizer's."""
     keywords = [getattr(phase.stage.optimizer, "keywords", {}) for phase in phases]
     return max(6 + (2 * k["history_size"] + 6 if "history_size" in k else 3) for k in keywords)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """At most what a run takes; it prints as one line."""
+    """Upper bounds on what a run needs; prints as one line."""
 
     grid: tuple[int, int]  # LR pixels
     seconds: float
@@ -43,9 +44,9 @@ class Budget:
 
     @classmethod
     def of(cls, module: Reconstruction, product_scale: int, *, again: int = 0) -> Budget:
-        """Counted from the sizes; the time from one evaluation at the coarsest level, measured here.
+        """Estimated from the sizes, and from the measured time of one evaluation at the coarsest level.
 
-        again: how often the weights alone are solved for once more.
+        again: how many further times the weights alone are solved for.
         """
         field, phases = module.field, module.phases
         scales = [phase.scale for phase in phases]
@@ -53,11 +54,13 @@ class Budget:
         splats = [4 * field.weights.numel() * (scale // field.scale) ** 2 for scale in scales]  # bytes
         frames = 4 * field.raw_shifts.shape[0] * bands * pixels
         product = 4 * bands * pixels * product_scale**2
+        # of each stage and level: weights, and what is known of the samples
+        kept = {(phase.name, phase.scale): size + 2.5 * frames for phase, size in zip(phases, splats, strict=True)}
         for _ in range(2):  # the first one also warms up
             start = time.perf_counter()
             loss = module.objective()
             loss.backward()
-            loss.item()  # waits for a device
+            loss.item()  # synchronises a device
             one = time.perf_counter() - start
         module.zero_grad(set_to_none=True)
         return cls(
@@ -68,9 +71,8 @@ class Budget:
                 for phase in phases
             ),
             memory=BASE + KEPT * (_copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product),
-            disk=1.5 * product
-            + sum({phase.scale: size for phase, size in zip(phases, splats, strict=True)}.values())
-            + 3 * max(splats),
+            # the product, how sure it is, one of a date or the truth, and what is drawn of them
+            disk=PICTURES + 4 * product + sum(kept.values()) + max(kept.values()),  # a checkpoint is written beside
         )
 
     def __str__(self) -> str:

@@ -1,14 +1,14 @@
-"""What one observation shows that no other does, given the scene: fields that have grown, were mown or flooded.
+"""The change on each date, given the scene: fields that have grown, were mown or flooded.
 
     y_t - o_t - g_t H_t w = c_t + n_t,    c_t ~ N(0, S_t),  n_t ~ N(0, v_t),    S_t(f) = change_t sum_a U_a(f)^2
     c_t = S_t (S_t + v_t)^-1 (y_t - o_t - g_t H_t w)
 
-with noise v and change S as `evidence` has found them: the Wiener filter where all samples of a frame are valid; those
-that are not are set to their conditional mean first (together: kriging). A place's change is told by what surrounds it
-in its own frame, not by other dates or bands. The weights are then solved for from what is left, n_t; as S is far above
-v where change is smooth, that moves the product's own reflectance little.
+with noise v and change S as estimated by `evidence`. It is a Wiener filter if all samples of a frame are valid; invalid
+ones are first set to their conditional mean (together: kriging). Change is estimated from the surroundings in the same
+frame and band, not from other dates or bands. The weights are then solved for from the rest, n_t; as S far exceeds v at
+low frequencies, this hardly moves the product's own reflectance.
 
-Frames go on beyond their borders as in a mirror, so S_t is diagonal in cosines (DCT-II).
+Frames are mirrored at their borders, so S_t is diagonal in cosines (DCT-II).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def explain(module: Problem) -> None:
-    """The start of a stage: the field's `changed`, given the scene as it is now; then the noise that is local."""
+    """The start of a stage: estimate the field's `changed`, given the current scene; then the local noise."""
     field = module.field
     residual = module.frames - field() + field.changed
     field.changed.copy_(change(module, residual))
@@ -71,8 +71,8 @@ def conditional_mean(
     iterations: int = 20,
     accuracy: float = 0.05,
 ) -> Tensor:  # [b, y, x]
-    """The change; samples that are not valid are filled in by conjugate gradients, until `accuracy` of their first
-    gradient is left.
+    """The change; invalid samples are filled in by conjugate gradients, until their gradient has fallen to `accuracy`
+    of the first.
     """
     rows, columns = (cosines(n).to(residual) for n in residual.shape[1:])
     missing = (~valid).to(residual)
@@ -100,7 +100,7 @@ def conditional_mean(
 
 
 def cosines(n: int) -> Tensor:
-    """[n, n] the orthonormal DCT-II: row k is that of k / 2n cycles per sample."""
+    """[n, n] the orthonormal DCT-II: row k has k / 2n cycles per sample."""
     k = torch.arange(n, dtype=torch.float64)
     basis = torch.cos(math.pi / n * k[:, None] * (k + 0.5)) * math.sqrt(2 / n)
     basis[0] /= math.sqrt(2)

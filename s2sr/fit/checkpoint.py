@@ -1,4 +1,4 @@
-"""A checkpoint at the end of every phase: `last.ckpt`, and one that stays per stage and level."""
+"""Checkpoints: `last.ckpt` at the end of every phase, and one per stage and level that is kept."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lightning.pytorch.callbacks import Checkpoint
 
 
 class StraightToDisk(TorchCheckpointIO):
-    """Without a copy of it all in memory: what is half written goes by another name until it is whole."""
+    """Write without a copy in memory; `LevelCheckpoint` renames the file once it is complete."""
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
         torch.save(checkpoint, path)
 
 
 class LevelCheckpoint(Checkpoint):
-    """Lightning runs a Checkpoint after all other callbacks, when the epoch counts as done."""
+    """A Checkpoint, because Lightning runs those after all other callbacks, when the epoch counts as done."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

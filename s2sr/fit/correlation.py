@@ -1,9 +1,9 @@
-"""How much the bands of a scene are alike in detail: R of `bands`, from the observations.
+"""The correlation R of the bands' detail (see `bands`), estimated from the observations.
 
-By expectation-maximisation (Dempster, Laird & Rubin 1977): R is the covariance of white detail given the frames, that
-of its mean and what is left of it, in the mean over frequencies; and is scaled to a correlation, as the spectra have
-the power. A frequency counts by the square of what is seen of it: what is not seen says of R what was assumed. Noise is
-independent between bands.
+By expectation-maximisation (Dempster, Laird & Rubin 1977): R is the expected covariance of the whitened detail given
+the frames (of its posterior mean, plus the posterior covariance), averaged over frequencies and scaled to a
+correlation, since the spectra hold the power. A frequency has the square of its visible fraction as weight: unseen
+detail would only repeat the assumed R. Noise is independent between bands.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from s2sr.fit.problem import Problem
 
 STEPS = 8
-OWN = 1e-4  # of a band's detail at least: bands may be mixtures of others, and numbers are rounded
-COARSE = 64  # at most so many LR frequencies per axis: thousands of them are enough for a few numbers
+OWN = 1e-4  # least share of detail of a band's own: bands may be mixtures of others, up to rounding
+COARSE = 64  # LR frequencies per axis at most: thousands suffice for a few numbers
 
 
 def coupled_form(module: Problem) -> None:
-    """The start of a stage: the closed form of bands that are as alike as the observations say."""
+    """The start of a stage: estimate the correlation, and set the weights to the closed form with it."""
     module.correlation.copy_(torch.eye(len(module.correlation)))
     closed_form(module)
     if len(module.correlation) > 1:
@@ -36,7 +36,7 @@ def coupled_form(module: Problem) -> None:
 
 @torch.no_grad()
 def correlation(module: Problem) -> Tensor:
-    """[b, b] R, from weights that are the posterior mean of bands that have nothing in common."""
+    """[b, b] R; the weights must be the posterior mean for uncorrelated bands."""
     field, modes = module.field, Modes(module.field)
     rows, columns = (slice(None, None, -(-n // COARSE)) for n in modes.places[0].shape[1:])
     roots = stiffness(module, field.lattice, modes.aliases.squared()).sqrt()
@@ -50,8 +50,8 @@ def correlation(module: Problem) -> Tensor:
 
 
 def most_probable(information: Tensor, mean: Tensor, *, observed: float = 1.0) -> Tensor:
-    """[b, b] R of white detail whose posterior, were bands independent, has the mean [b, f, a] and the precision
-    1 + information [b, f, a, a]; of modes only the fraction `observed` of whose area has a mean.
+    """[b, b] R of whitened detail whose posterior, for uncorrelated bands, has the mean [b, f, a] and the precision
+    1 + information [b, f, a, a]. observed: the fraction of the lattice's area that frames cover.
     """
     one = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     right = ((one + information) @ mean[..., None])[..., 0]

@@ -1,19 +1,19 @@
-"""An edge-preserving prior, common to the bands; none of its numbers is chosen by eye.
+"""An edge-preserving prior, common to the bands; its parameters are estimated, not chosen by eye.
 
     lambda integral n rho(g) dA,    n g^2 = sum over bands of (grad w_b / U_b) . (R^(-q/2))_bc (grad w_c / U_c)
     rho(g) = ((g^2 + delta^2)^(q/2) - delta^q) / (q c)
 
-An edge of the ground is in all bands, so where one band has one another may have one. Where there are few edges it is
-the bands' correlation R that tells. q = 1 is total variation; where gradients are normally distributed q is 2 and the
-prior Gaussian; where a few edges stand out from much that is flat it is less than 1 (Krishnan & Fergus 2009).
+An edge on the ground is in all bands, so an edge in one makes one in another more likely; where edges are few, the
+bands are coupled by their correlation R. q = 1 is total variation; for normally distributed gradients q is 2 and the
+prior Gaussian; where few edges stand out from flat surroundings q is less than 1 (Krishnan & Fergus 2009).
 
-Weight: U_b = 2 pi f sqrt(P_b(f)) at the finest detail that the observations tell more of than the Gaussian prior does,
-G^2 P sum_t g_t^2 / v_t = 1. What is coarser they decide, what is finer they do not show. With c the mean of
-(g^2 + delta^2)^(q/2 - 1), the two priors are there equally stiff in the mean, when lambda, the stage's `tv`, is 1.
+Weight: U_b = 2 pi f sqrt(P_b(f)) at the finest detail on which the observations are more informative than the Gaussian
+prior, G^2 P sum_t g_t^2 / v_t = 1: they determine coarser detail, and do not show finer. With c the mean of
+(g^2 + delta^2)^(q/2 - 1), the two priors are on average equally stiff there if lambda, the stage's `tv`, is 1.
 
-Shape: that of the posterior mean. q is the exponent of the generalised Gaussian that has its E g^2 / (E g)^2 (Mallat
-1989), in as many dimensions as its gradients vary in, (tr C)^2 / tr C^2 of their covariance C; delta is a fraction of
-the mean g.
+Shape: from the posterior mean. q is the exponent of the generalised Gaussian with the same E g^2 / (E g)^2 (Mallat
+1989), in the effective number of dimensions of the gradients, (tr C)^2 / tr C^2 with their covariance C; delta is a
+fraction of the mean g.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EdgePrior:
-    """The objective misfit + tv * prior. delta: of the mean gradient; least: exponent, of the least convex prior."""
+    """The objective misfit + tv * prior. delta: fraction of the mean gradient; least: lower bound on the exponent q."""
 
     delta: float = 0.2
     least: float = 0.7
@@ -57,13 +57,13 @@ class EdgePrior:
         def parts() -> dict[str, Tensor]:
             shape = {"exponent": exponent, "delta": delta, "factor": module.tv / stiffness}
             edges = edge_energy(field.weights, field.scale, form=form, **shape)
-            return {"misfit": module.fidelity(), "edges": edges}  # in this order gradients are summed in place
+            return {"misfit": module.fidelity(), "edges": edges}  # gradients are summed in place
 
         return parts
 
 
 def visible_gradients(module: Problem) -> Tensor:
-    """[b] U: the spectral density of the gradient, reflectance per LR pixel, at the finest detail that is seen."""
+    """[b] U: the spectral density of the gradient, reflectance per LR pixel, at the finest visible detail."""
     field, found = module.field, []
     with torch.no_grad():
         clear = module.valid.double().mean((-2, -1))
@@ -79,8 +79,8 @@ def visible_gradients(module: Problem) -> Tensor:
 
 @torch.no_grad()
 def gradients_of_mean(module: Problem) -> Tensor:
-    """[2, b, y, x] `differences` of the posterior mean inside the frames, per LR pixel, at two splats per LR pixel and
-    axis at most: it has no finer detail, and means are all that is asked for.
+    """[2, b, y, x] `differences` of the posterior mean inside the frames, per LR pixel, at no more than two splats per
+    LR pixel and axis: it has no finer detail, and only averages are needed.
     """
     field, (modes, mean) = module.field, posterior_mean(module)
     scale = min(field.scale, 2)
@@ -94,13 +94,13 @@ def gradients_of_mean(module: Problem) -> Tensor:
 
 
 def likeness(correlation: Tensor, power: float) -> Tensor:
-    """[b, b] R to a power."""
+    """[b, b] a power of the matrix R."""
     values, directions = torch.linalg.eigh(correlation)
     return directions * values.pow(power) @ directions.T
 
 
 def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
-    """[y, x] g of gradients [2, b, y, x], by the quadratic form [b, b]."""
+    """[y, x] g of gradients [2, b, y, x], with the quadratic form [b, b]."""
     other = torch.matmul(form, gradients.flatten(2)).view(gradients.shape)
     return other.mul_(gradients).sum((0, 1)).div_(len(form)).clamp_(min=0).sqrt_()  # rounding
 
@@ -108,7 +108,7 @@ def mean_size(gradients: Tensor, form: Tensor) -> Tensor:
 def edge_energy(
     weights: Tensor, scale: int, *, form: Tensor, exponent: float, delta: float, factor: float = 1.0
 ) -> Tensor:
-    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; n g^2 is gradients' form [b, b]."""
+    """factor s^-2 sum n ((g^2 + delta^2)^(q/2) - delta^q) / q of weights [b, y, x]; form: [b, b] of n g^2."""
     area = scale**-2
 
     def rho(d: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,13 +122,13 @@ def edge_energy(
 
 
 def dimensions(samples: Tensor) -> float:
-    """In how many directions samples [d, n] vary: d of white ones, 1 of d that are alike."""
+    """The effective number of dimensions of samples [d, n]: d if white, 1 if all d are proportional."""
     covariance = samples @ samples.T
     return float(covariance.trace().square() / covariance.square().sum().clamp(min=1e-30))
 
 
 def tail_exponent(size: Tensor, n: float) -> float:
-    """q of the density exp(-|x|^q) in n dimensions of which |x| is like `size`: from 0.3 to 2, the Gaussian."""
+    """q of the density exp(-|x|^q) in n dimensions, from samples `size` of |x|; between 0.3 and 2, the Gaussian."""
     ratio = math.log(max(1.0, float(size.square().mean() / size.mean().square().clamp(min=1e-30))))
 
     def excess(q: float) -> float:
@@ -140,10 +140,10 @@ def tail_exponent(size: Tensor, n: float) -> float:
 
 
 def edge_metric(module: Problem) -> Metric:
-    """Nearly the inverse of the objective's curvature: FourierMetric, with the prior's as it is in the mean."""
+    """Nearly the inverse of the objective's curvature: FourierMetric with the mean curvature of the prior."""
     lattice, units = module.field.lattice, visible_gradients(module)
     rows, columns = (2 - 2 * torch.cos(2 * math.pi / lattice.scale * f) for f in lattice.frequencies(units.device))
-    # 2: the fit is flatter than the posterior mean, and its prior stiffer; 0.1: the mean is free, but for a little
+    # 2: the fit is flatter than the posterior mean, its prior stiffer; 0.1: the mean must not be singular
     stiffness = 2 * (rows + columns + (0.1 / lattice.scale) ** 2)
     alike = likeness(module.correlation, 0.5) * units * units[:, None]  # 1/2: of q from 0.7 to 2
     return fourier_metric(module, GaussianPrior(stiffness[None], alike))

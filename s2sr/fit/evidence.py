@@ -1,16 +1,16 @@
-"""Shifts, gain, PSF, noise, change and spectrum from the frames alone: what a stage without weights minimises.
+"""Shifts, gain, PSF, noise, change and spectrum from the frames alone: the evidence as the objective of a stage.
 
-Frames are not periodic: a high-pass filter goes before a window that fades them out, and its transfer function is
-divided out after; else what is smoothest, and strongest, would leak. The window moves with the scene (as the shifts
-are when a round begins), so that all frames fade the same ground.
+Frames are not periodic: they are high-pass filtered, then faded out by a window, and the filter's transfer function is
+divided out; otherwise the low frequencies, which are strongest, would leak. The window moves with the shifts (as they
+are when a round begins), so that all frames fade out the same ground.
 
-A band is seen on the grid of its own measurements: where a file repeats each 20 m sample, on that of 20 m.
+A band is treated on the grid of its own measurements: of 20 m, if a file repeats each 20 m sample.
 
-Places change. An observation differs from the scene by noise, and by a share c_t of the scene's own power spectrum that
-is in no other: v_t(f) = noise_t^2 + c_t sum_a U_a^2. Without it change would pass for noise of all frequencies.
+The ground changes. An observation differs from the scene by noise, and by change whose power is a fraction c_t of the
+scene's: v_t(f) = noise_t^2 + c_t sum_a U_a^2. Without the latter, change would pass for white noise.
 
-What tells sigma from the scene's spectrum is what is known of both beforehand: spectra are nearly power laws, and a
-sensor's PSF is nearly what was published of it.
+Sigma and the scene's spectrum can be told apart only by prior knowledge: spectra are nearly power laws, and a sensor's
+PSF is nearly the published one.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ CHANGE_SLOPE = 1.0  # standard deviation of the exponent by which change falls f
 
 
 class Fit(Protocol):
-    """What has an evidence: a Problem, or a sample of a scene before there is one."""
+    """What the evidence is computed of: a Problem, or a sample of a scene before there is one."""
 
     field: SplatField
     frames: Tensor  # [t, b, y, x] reflectance
     valid: Tensor  # [t, b, y, x] bool
-    trusted: Tensor  # [t, b, y, x] bool, of the valid samples those that agree with the others
-    filled: dict[Sampling, Tensor]  # [t, b, y, x] of each part that the evidence sees, untrusted samples as predicted
+    trusted: Tensor  # [t, b, y, x] bool: the valid samples that agree with other observations
+    filled: dict[Sampling, Tensor]  # [t, b, y, x] the part that is used, untrusted samples as predicted
     spectrum: Spectrum
 
     @property
     def noise(self) -> Tensor: ...  # [t, b] standard deviation, reflectance
 
     @property
-    def change(self) -> Tensor: ...  # [t, b] of the scene's power
+    def change(self) -> Tensor: ...  # [t, b] fraction of the scene's power
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The objective of a stage that knows no weights: its blocks are of shifts, radiometry, psf, noise and spectrum.
+    """The objective of a stage without weights, with blocks of shifts, radiometry, psf, noise and spectrum.
 
     The border fades over `taper` LR pixels; frequencies below `lowest` (cycles per LR pixel) do not count. Of frames
-    larger than `side` LR pixels the clearest part of that side is taken. At every round anew, samples that are masked,
-    or further than `outlier` standard deviations from what all others predict, are set to that prediction, by up to
-    `fill` conjugate gradients from the one before (expectation-maximisation). `spread` is the standard deviation of
-    log sigma, over sensors, about where it starts.
+    larger than `side` LR pixels only the clearest square of that side is used. At every round, samples that are masked,
+    or more than `outlier` standard deviations from what all others predict, are set to that prediction, by up to `fill`
+    conjugate gradient steps from the last one (expectation-maximisation). `spread` is the prior standard deviation of
+    log sigma about its start.
     """
 
     taper: float = 5.0
@@ -72,7 +72,7 @@ class Evidence:
     spread: float = 0.2
 
     def __call__(self, module: Fit) -> Callable[[], dict[str, Tensor]]:
-        """The objective on the frames as they are filled now."""
+        """The objective, on newly filled-in frames."""
         moments = self.moments(module)
         frames = [each.completed() for each in moments]
 
@@ -85,15 +85,15 @@ class Evidence:
         return parts
 
     def moments(self, module: Fit) -> list[Moments]:
-        """Of the bands that are measured on one grid together."""
+        """One for each group of bands that are measured on the same grid."""
         grids = module.field.bands_by_sampling
         return [Moments(self, module, bands, sampling) for sampling, bands in grids.items()]
 
 
 class Moments:
-    """What the hyper-parameters of a module make of its frames, in the window that they had when a round began.
+    """Frames of some bands in a window that is fixed for a round, and their second moments.
 
-    Of the bands of those `numbers`, which have one sampling.
+    numbers: indices of the bands, which share one sampling.
     """
 
     def __init__(self, evidence: Evidence, module: Fit, numbers: list[int], sampling: Sampling) -> None:
@@ -113,11 +113,11 @@ class Moments:
         along = [fade(n, d, evidence.taper / pitch) for n, d in zip((height, width), shifts.T, strict=True)]
         self.window = (along[0][:, :, None] * along[1][:, None])[:, None]  # [t, 1, y, x]
         power = self.window.square()
-        self.worth = self.counts / power[0].square().mean()  # a window counts samples in full that it has faded
+        self.worth = self.counts / power[0].square().mean()  # corrects for the fading of the window
         self.clear = (module.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))
 
     def model(self) -> Model:
-        """At the present parameters, in double precision and pixels of the own grid."""
+        """The second moments at the current parameters, in double precision and pixels of the bands' own grid."""
         module, field, bands = self.module, self.module.field, self.bands
         gain, noise, change = (x[:, bands].double() for x in (field.radiometry.gain, module.noise, module.change))
         shifts, sigma, widths = (
@@ -129,17 +129,17 @@ class Moments:
         return Model(self.aliases, shifts, gain, noise.square(), change, amplitude)
 
     def spectra(self, frames: Tensor) -> Tensor:
-        """[t, b, y, x] of frames, 0 where they do not count."""
+        """[t, b, y, x] spectra of frames, 0 at frequencies that do not count."""
         return filtered_spectra(frames, self.window.to(frames)).mul_(self.response.to(frames))
 
     def adjoint(self, spectra: Tensor) -> Tensor:
-        """The transpose of the same: [t, b, y, x] of what is not changed by it, the mean of complex conjugates."""
+        """The transpose of `spectra`: [t, b, y, x], from spectra with the symmetry of a real image."""
         windowed = torch.fft.irfft2(spectra * self.response.to(spectra.real), s=self.shape, norm="ortho")
         return high_passed(windowed.mul_(self.window.to(windowed)))
 
     @torch.no_grad()
     def completed(self) -> Frames:
-        """The frames' spectra: samples that are masked, or contradict the others, at their conditional mean."""
+        """The frames' spectra, with samples that are masked or contradict the others at their conditional mean."""
         module, model = self.module, self.model()
         trusted, seen = module.trusted[self.part], module.frames[self.part]
         whole = bool(trusted.all())
@@ -163,7 +163,7 @@ class Moments:
         """
         scale = self.module.noise[:, self.bands].square()[..., None, None] * missing
         left, direction, last = -precision(frames), torch.zeros_like(frames), torch.ones_like(frames[0, 0, 0, 0])
-        enough = 1e-5 * missing.sum()  # nats by the scale; of samples that are missing together far more may be left
+        enough = 1e-5 * missing.sum()  # nats, by `scale`; where neighbours are missing together, far more may remain
         for _ in range(self.evidence.fill):
             step = left * scale
             size = (left * step).sum()
@@ -176,9 +176,10 @@ class Moments:
             left -= length * bent
 
     def _credible(self, model: Model, innovation: Tensor, difference: Tensor) -> Tensor:
-        """[t, b, y, x] which valid samples all others predict, but for noise; `difference` is observed less filled.
+        """[t, b, y, x] which valid samples agree with what all others predict; `difference` is observed minus filled.
 
-        With z = C^-1 y a sample is z / (C^-1)_ii from what all others predict, give or take (C^-1)_ii^(-1/2).
+        With z = C^-1 y a sample differs by z / (C^-1)_ii from that prediction, with standard deviation
+        (C^-1)_ii^(-1/2).
         """
         leverage = model.leverage(model.posterior(self.clear))
         share = self.counts / self.counts.sum()
@@ -186,11 +187,11 @@ class Moments:
         away = torch.where(difference == 0, innovation * (self.window > 0.5) / precision, difference)
         size = away.abs() * precision.sqrt() / self.evidence.outlier
         valid = self.module.valid[self.part]
-        beside = functional.max_pool2d((valid & (size > 1)).double(), 3, 1, 1) > 0  # an outlier's neighbours need less
+        beside = functional.max_pool2d((valid & (size > 1)).double(), 3, 1, 1) > 0  # stricter beside an outlier
         return valid & (size < torch.where(beside, 0.5, 1.0))
 
     def information(self, covariance: Tensor) -> Tensor:
-        """[b, p, p] Fisher information on log sigma and the spectrum's coefficients, with what is known of scenes.
+        """[b, p, p] Fisher information on log sigma and the spectrum's coefficients, including their priors.
 
         covariance: [a, a, b, y, x] B^-1.
         """
@@ -199,17 +200,17 @@ class Moments:
         found = slopes.new_zeros(bands, slopes.shape[2], slopes.shape[2])
         for a in range(size):
             for c in range(size):
-                both = _squared(int(a == c) - covariance[a, c]) * self.worth  # what is found of two aliases at once
+                both = _squared(int(a == c) - covariance[a, c]) * self.worth  # the information on two aliases together
                 found += 2 * (slopes[a].T * both.flatten(1)[:, None]) @ slopes[c]
         precision = self.module.spectrum.precision.to(slopes)
         known = torch.cat((precision.new_tensor([self.evidence.spread**-2]), precision)).diag()
         return self._on_log_sigma(found) + known
 
     def information_of_change(self, model: Model, posterior: Posterior) -> Tensor:
-        """[b, p + 1, p + 1] what change adds to that, as far as its spectrum is the scene's, and how fast it falls.
+        """[b, p + 1, p + 1] what change adds to that if its spectrum is the scene's times a power of |f|.
 
-        The latter is the exponent by which it falls faster than the scene. What an observation's noise and amount of
-        change explain, as unknown as those, is left out.
+        The last parameter is the exponent by which it falls faster than the scene. Noise and amount of change of every
+        observation are marginalised.
         """
         faster = -self.squared.clamp(min=self.evidence.lowest**2).log()[..., None] / 4
         slopes = torch.cat((self.slopes, faster), -1)
@@ -223,21 +224,21 @@ class Moments:
 
     @property
     def slopes(self) -> Tensor:
-        """[a, y, x, p] of log U along sigma^2 / 2 and the spectrum's coefficients."""
+        """[a, y, x, p] derivatives of log U by sigma^2 / 2 and the spectrum's coefficients."""
         return torch.cat((-4 * math.pi**2 * self.squared[..., None], self.basis / 2), -1)
 
     def _on_log_sigma(self, information: Tensor) -> Tensor:
-        """[b, p, p] of an information whose first parameter is sigma^2 / 2."""
+        """[b, p, p] convert an information from sigma^2 / 2 as first parameter to log sigma."""
         unit = torch.ones_like(information[..., 0])
         unit[:, 0] = self.module.field.sigma_psf[self.bands].detach().double().square()
         return unit[:, :, None] * information * unit[:, None]
 
 
 class Information:
-    """A metric for hyper-parameters: the inverse of their Fisher information, what couples them least left out.
+    """A metric for hyper-parameters: the inverse of their Fisher information, without its weakest couplings.
 
-    With C the frames' covariance at f it is 1/2 sum_f tr(C^-1 dC C^-1 dC). Left out is what shift, gain and noise of an
-    observation say of each other, of another's and of the scene.
+    With C the frames' covariance at f it is 1/2 sum_f tr(C^-1 dC C^-1 dC). Neglected are the couplings of an
+    observation's shift, gain and noise with each other, with other observations and with the scene.
     """
 
     @torch.no_grad()
@@ -265,7 +266,7 @@ class Information:
             weight = moments.clear * model.gain.square()
             shifts += torch.einsum("tb,tbyx,cbyx->tc", weight, alone, turned)
             of_scene[bands] = moments.information(posterior.covariance)
-        self.groups: list[tuple[list[Tensor], Tensor]] = [  # what is solved for together, and its [..., p, p]
+        self.groups: list[tuple[list[Tensor], Tensor]] = [  # parameters solved for jointly, and their [..., p, p]
             ([field.raw_shifts], shifts[..., None, None]),
             ([field.radiometry.raw_gain], gain[..., None, None]),
             ([field.log_sigma, coefficients], of_scene),
@@ -281,7 +282,7 @@ class Information:
             members = [id(p) for p in group if id(p) in given]
             if members:
                 free = [k for k, p in enumerate(p for p in group for _ in range(size[id(p)])) if id(p) in given]
-                part = slice(free[0], free[-1] + 1)  # of two parameters: whatever is free is next to each other
+                part = slice(free[0], free[-1] + 1)  # at most two parameters: the free ones are adjacent
                 inner = matrix[..., part, part]
                 inner = inner + torch.diag_embed(0.01 * inner.diagonal(dim1=-2, dim2=-1) + 1)  # a nat bounds the rest
                 right = torch.cat([given[p].double().view(*inner.shape[:-2], -1) for p in members], -1)
@@ -294,9 +295,9 @@ class Information:
 def sigma_errors(module: Problem, evidence: Evidence | None = None) -> Tensor:
     """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
 
-    The scene's spectrum is as unknown as sigma; noise and shifts, known far better, stay as they are. That change has
-    the scene's spectrum is but assumed: how far sigma would move, had it another slope, is part of the error. No fit
-    knows less than was known before it.
+    Marginalises the scene's spectrum; noise and shifts, which are known far better, are held fixed. That change has the
+    scene's spectrum is an assumption: how far sigma would move if its slope differed is part of the error. Never larger
+    than the prior's standard deviation.
     """
     evidence = evidence or Evidence()
     variance = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)
@@ -312,7 +313,7 @@ def sigma_errors(module: Problem, evidence: Evidence | None = None) -> Tensor:
 
 
 def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:
-    """The part of [t, b, y, x], at most `side` along y and x, that has most valid samples; the first of equals."""
+    """The part of [t, b, y, x], at most `side` along y and x, with the most valid samples; of equals, the first."""
     starts = []
     for n in valid.shape[2:]:
         whole = min(n, side)
@@ -322,17 +323,17 @@ def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:
 
 
 def _every(grid: slice, part: slice) -> slice:
-    """A part of the pixels that a slice takes, as one slice."""
+    """A contiguous part of the pixels selected by a slice, as one slice."""
     return slice(grid.start + part.start * grid.step, grid.start + part.stop * grid.step, grid.step)
 
 
 def filtered_spectra(frames: Tensor, window: Tensor) -> Tensor:
-    """[..., y, x / 2 + 1] unitary rfft2 of frames [t, b, y, x] less their binomial filter, times the window."""
+    """[..., y, x / 2 + 1] unitary rfft2 of frames [t, b, y, x], high-passed, times the window."""
     return torch.fft.rfft2(high_passed(frames).mul_(window), norm="ortho")
 
 
 def high_passed(frames: Tensor) -> Tensor:
-    """Frames [t, b, y, x] less their binomial filter, 1 2 1 along both axes: a symmetric matrix."""
+    """Frames [t, b, y, x] minus their binomial average (1 2 1 along both axes): a symmetric operator."""
     padded = functional.pad(frames, (1, 1, 1, 1), mode="replicate")
     pairs = padded[..., 1:, :] + padded[..., :-1, :]
     rows = pairs[..., 1:, :] + pairs[..., :-1, :]
@@ -341,16 +342,17 @@ def high_passed(frames: Tensor) -> Tensor:
 
 
 def high_pass(aliases: Aliases) -> Tensor:
-    """[y, x] what one less the binomial filter 1 2 1 along both axes transmits; 1 where that is nothing."""
+    """[y, x] transfer function of `high_passed`; 1 where that is 0."""
     y, x = (torch.cos(math.pi * f[0]).square() for f in (aliases.rows, aliases.columns))
     found = 1 - y[:, None] * x
     return torch.where(found > 0, found, 1)
 
 
 def fade(n: int, shifts: Tensor, taper: float) -> Tensor:
-    """[t, n] windows of power 1 that rise as a squared sine over `taper` pixels (at most half of all) at both borders.
+    """[t, n] windows of unit power that rise as a squared sine over `taper` pixels (at most half of all) at both
+    borders.
 
-    They move with the shifts [t] and end where the largest would leave the frame.
+    They move with the shifts [t], inside the part that the largest shift leaves in the frame.
     """
     reach = shifts.abs().max()
     x = torch.arange(n, dtype=shifts.dtype, device=shifts.device) + 0.5 - shifts[:, None]

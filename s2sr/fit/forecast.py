@@ -1,13 +1,13 @@
 """What a fit will recover, before there is one.
 
-With B of `evidence` the posterior's variance of X at the frequency f_a is P(f_a) (B^-1)_aa, so e(f) = (B^-1)_aa is the
-expected error as a fraction of the signal's power: 0 where the frames say all, 1 where they say nothing. Detail counts
-as recovered up to the lowest frequency at which the error's amplitude reaches half of the signal's, e = 1/4. Along an
-axis that is e's own profile there; over all directions that of its mean on rings |f|, the ratio of the error's power
-spectrum to the scene's. The shifts enter through the aliases: those that all dates see alike cannot be told apart.
+With B as in `likelihood`, the posterior variance of X at the frequency f_a is P(f_a) (B^-1)_aa, so e(f) = (B^-1)_aa is
+the expected error as a fraction of the signal's power: 0 where the frames determine it, 1 where they say nothing.
+Detail counts as recovered up to the lowest frequency at which the error's amplitude reaches half the signal's, e = 1/4:
+along an axis by the profile of e, over all directions by its mean on rings |f|. The shifts enter through the aliases,
+which cannot be told apart if all dates see them alike.
 
-How well shifts can be known at all is the Cramer-Rao bound. Both suppose the model: Gaussian scenes with the power law
-of `Spectrum`, one shift per date, and (for e) shifts that are known. What changes between dates counts as noise.
+How well the shifts can be known is the Cramer-Rao bound. Both assume the model: Gaussian scenes with the power law of
+`Spectrum`, one shift per date, and (for e) known shifts. Change between dates counts as noise.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from s2sr.model.scene import Scene
 from s2sr.model.spectrum import Spectrum
 
 PIXEL = 10.0  # metres, an LR pixel
-HALF = 0.25  # of the signal's power: an error of half its amplitude
+HALF = 0.25  # of the signal's power: an error of half the amplitude
 FINE = 64  # frequencies per axis on which e is sampled
-COARSE = 16  # at most so many for the shifts' information, a smooth sum: 1.2 % above that of 96
+COARSE = 16  # at most, for the shifts' information, a smooth sum: 1.2 % more than with 96
 EXACT = 1e-5  # reflectance: a lower noise makes covariances singular
 EVALS = 12  # of the evidence
-FAR = 2.5  # from its start, in log noise, log power, slope and bend: nothing is further off
+FAR = 2.5  # bound on the search, in log noise, log power, slope and bend
 SAMPLE = 40  # LR pixels per side, and
-CLEAREST = 12  # observations that noise and spectrum are estimated from
+CLEAREST = 12  # observations from which noise and spectrum are estimated
 
 
 class Reach(NamedTuple):
@@ -54,15 +54,15 @@ class Reach(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a fit will recover; it prints as one line."""
+    """What a fit will recover; prints as one line."""
 
-    shift: float  # least root mean square error, LR pixels
-    frequency: float  # the highest that is recovered, cycles per LR pixel: the mean over bands
+    shift: float  # lowest possible root mean square error, LR pixels
+    frequency: float  # the highest recovered, cycles per LR pixel, mean over bands
     bands: dict[str, Reach]
 
     @property
     def resolution(self) -> float:
-        """Half the period of the finest recovered detail, metres: the pixels that would just hold it."""
+        """Half the period of the finest recovered detail, metres: the pixel size that just resolves it."""
         return half_period(self.frequency)
 
     @property
@@ -93,19 +93,19 @@ def half_period(frequency: float) -> float:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a scene is observed under: all that decides how much of it can be recovered. Tensors are float64."""
+    """The conditions that determine how much of a scene can be recovered. Tensors are float64."""
 
     bands: tuple[str, ...]
     shape: tuple[int, int]  # LR pixels
     shifts: Tensor  # [t, 2] LR pixels
-    noise: Tensor  # [t, b] reflectance, of a measurement, were all valid, independent and of gain 1
+    noise: Tensor  # [t, b] reflectance, per measurement, as if all were valid, independent and of gain 1
     sigma: Tensor  # [b] of the PSF, LR pixels
     widths: Tensor  # [b] of the detector, LR pixels
     spectrum: Spectrum
 
     @classmethod
     def of(cls, fit: Fit) -> Conditions:
-        """Those that a fit has found."""
+        """The conditions estimated by a fit."""
         field = fit.field
         noise = fit.noise / field.radiometry.gain
         shifts, noise, sigma, widths = (
@@ -128,7 +128,7 @@ class Conditions:
     def seen(self, bands: Sequence[int], shape: tuple[int, int]) -> Model:
         """Second moments of frames of `shape` measurements, in bands of one width and in pixels of their own grid.
 
-        That is as wide as their detector, whatever a file has made of its samples.
+        The pitch of that grid is the detector's width, however the file stores the samples.
         """
         pitch, aliases = self.widths[bands[0]], Aliases.of(shape, device=self.shifts.device)
         power = torch.stack([self.spectrum(b, aliases.squared() / pitch**2) for b in bands], 1)
@@ -139,7 +139,7 @@ class Conditions:
 
     @torch.no_grad()
     def shift_error(self) -> float:
-        """The least root mean square error of the shifts, LR pixels: the Cramer-Rao bound in the gauge of zero mean."""
+        """The lowest root mean square error of the shifts, LR pixels: the Cramer-Rao bound for zero-mean shifts."""
         total = torch.zeros(())
         for pitch in self.widths.unique().tolist():
             rows, columns = (min(max(1, int(n / pitch)), COARSE) for n in self.shape)
@@ -151,7 +151,7 @@ class Conditions:
 
     @torch.no_grad()
     def reach(self, band: int) -> Reach:
-        """Up to which frequencies a band is recovered."""
+        """The frequencies up to which a band is recovered."""
         model, pitch = self.seen([band], (FINE, FINE)), float(self.widths[band])
         aliases, shares = model.aliases, 1 - model.posterior().found[:, 0]  # e
         rings = (aliases.squared().sqrt() * FINE / 2).round().long()  # of two frequencies' width
@@ -184,7 +184,7 @@ class Conditions:
 def crossing(frequency: Tensor, share: Tensor) -> float:
     """The lowest frequency at which the error's share [n] of the signal's power reaches 1/4; at most 1.
 
-    Between two frequencies [n], in any order, the share is taken as linear.
+    The share is interpolated linearly between frequencies [n], given in any order.
     """
     order = frequency.argsort()
     f, e = frequency[order], share[order]
@@ -196,10 +196,10 @@ def crossing(frequency: Tensor, share: Tensor) -> float:
 
 
 class Sample:
-    """What noise and spectrum are estimated from before a fit: the evidence of a small scene at given shifts."""
+    """Estimates noise and spectrum before a fit: the evidence of a small scene at given shifts."""
 
     def __init__(self, scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = None) -> None:
-        mean = scene.temporal_mean.nan_to_num()  # nothing is clear here: then nothing is known
+        mean = scene.temporal_mean.nan_to_num()  # NaN if nothing is clear
         self.field = SplatField(
             scene.grid,
             scene.bands,
@@ -226,7 +226,7 @@ class Sample:
         self._maximise([*([self.log_noise] if noise is None else []), self.spectrum.coefficients])
 
     def _maximise(self, unknown: list[Tensor]) -> None:
-        """The evidence over what is unknown: after 12 evaluations noise is final to 1 %, power to 5 %."""
+        """Maximise the evidence over the unknown; after 12 evaluations noise has converged to 1 %, power to 5 %."""
         objective = Evidence()(self)
 
         def value_and_slope(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -250,15 +250,15 @@ class Sample:
 
     @property
     def change(self) -> Tensor:
-        """[t, b] none: what changes between dates counts as noise."""
+        """[t, b] zero: change between dates counts as noise."""
         return torch.zeros_like(self.log_noise)
 
 
 def observed(scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = None) -> Conditions:
-    """The conditions that a scene shows; shifts [t, 2] are taken as they are.
+    """The conditions of a scene with given shifts [t, 2].
 
-    Noise (unless it is given) and spectrum are those of the clearest observations in its centre; another observation's
-    noise is the typical one. Masked samples are missing everywhere alike: they count as more noise.
+    Noise (unless given) and spectrum are estimated from the centre of the clearest observations; the others get the
+    typical noise. Masked samples count as higher noise, as if they were missing evenly.
     """
     centre = scene.crop(min(SAMPLE, *scene.grid.shape))
     clear = torch.tensor([o.clear for o in centre.observations])

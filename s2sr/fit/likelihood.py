@@ -1,7 +1,7 @@
-"""The probability of the observations with the scene integrated out, and the scene given the observations.
+"""The evidence: the probability of the observations with the scene integrated out; and the scene's posterior.
 
-For given shifts the model is linear in the scene and on a periodic domain each LR frequency f couples its aliases f_a
-alone. With G the footprint's transfer function (the PSF without splats), P the scene's power spectrum, v_t the
+For given shifts the model is linear in the scene, and on a periodic domain each LR frequency f couples only its aliases
+f_a. With G the footprint's transfer function (the PSF without splats), P the scene's power spectrum, v_t the
 variance of what the scene does not explain (noise, and change with its own spectrum), g_t the gain and Y the unitary
 DFT of the frames
 
@@ -13,9 +13,9 @@ DFT of the frames
 (Tipping & Bishop 2003 in the block form of Elad & Hel-Or 2001.) The derivative along any dC is
 1/2 tr[(C^-1 - C^-1 Y Y^H C^-1) dC]: all of them come from m, B^-1 and C^-1 Y.
 
-Of masked samples that were set to their conditional mean the first term counts nothing, and that is exact. The
-determinant then has to be that of the samples that are there: with a fraction c_t of them clear, B = I + H^H c V^-1 H
-and sum_t c_t log v_t, which is exact for masks that fall on all alike.
+Masked samples that were set to their conditional mean add nothing to the first term, exactly. The determinant must then
+be that of the remaining samples: with a fraction c_t of them clear, B = I + H^H c V^-1 H and sum_t c_t log v_t, which
+is exact for masks that are evenly spread.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from torch.autograd.function import once_differentiable
 
 from s2sr.fit.aliases import Aliases, applied, inverted
 
-BLOCK = 2**17  # numbers of all observations and bands at a time: what is between stays in the cache
+BLOCK = 2**17  # values of all observations and bands at a time, to stay in the cache
 
 
 @dataclass(frozen=True)
 class Frames:
-    """What was seen: `spectra` [t, b, y, x], the unitary rfft2, and how much of it counts."""
+    """The observations: `spectra` [t, b, y, x], their unitary rfft2, and how much of it counts."""
 
     spectra: Tensor
     counts: Tensor  # [y, x] how often each frequency counts
     clear: Tensor  # [t, b] fraction of the samples that were observed, not filled in
-    whole: bool = False  # that it is known to be 1 everywhere
+    whole: bool = False  # whether `clear` is known to be 1 everywhere
 
 
 @dataclass(frozen=True)
 class Model:
     """Second moments of the frames at every frequency.
 
-    But for the phases of the first aliases, one matrix [t, a] leads from the scene to what all frequencies see of it.
-    Where many observations have complex numbers these are two real ones, [2, ...]: products of those are faster.
+    Up to the phases of the first aliases, one matrix [t, a] maps the scene to the frames at all frequencies. Complex
+    numbers are stored as two real ones, [2, ...], where that makes products faster.
     """
 
     aliases: Aliases
     shifts: Tensor  # [t, 2] LR pixels
     gain: Tensor  # [t, b]
     noise: Tensor  # [t, b] its variance, reflectance squared
-    change: Tensor  # [t, b] variance of what is in one observation alone, of the scene's sum_a U_a^2
+    change: Tensor  # [t, b] variance of the change, as a fraction of the scene's sum_a U_a^2
     amplitude: Tensor  # [a, b, y, x] U
 
     @property
@@ -92,11 +92,11 @@ class Model:
 
     @property
     def turn(self) -> Tensor:
-        """[t, b, y, x] what frames are multiplied by, to be as if the first aliases had no shifts, and gains were 1."""
+        """[t, b, y, x] factors that remove from frames their gain and the phase of the first aliases."""
         return self.aliases.phases(-self.shifts)[:, None] / _field(self.gain)
 
     def posterior(self, clear: Tensor | None = None) -> Posterior:
-        """Given samples of which the fraction `clear` [t, b] is there; default: all."""
+        """The posterior of the scene if the fraction `clear` [t, b] of the samples is valid; default: all."""
         weights = self.weights if clear is None else self.weights * _field(clear)
         (a, b), _, which = self.aliases.apart
         shape = self.amplitude.shape
@@ -131,11 +131,11 @@ class Model:
         return self._leverage(posterior, self._pairs(posterior))
 
     def _pairs(self, posterior: Posterior) -> Tensor:
-        """[2 d, b, y, x] sum of U_a (B^-1)_ab U_b over the aliases that are as far apart, and their conjugates'."""
+        """[2 d, b, y, x] sums of U_a (B^-1)_ab U_b, and their conjugates, over pairs with the same difference."""
         (a, b), apart, which = self.aliases.apart
         power = self.amplitude[a] * self.amplitude[b] * (1 + (a > b)[:, None, None, None])
         each = torch.view_as_real(posterior.covariance[a, b]).movedim(-1, 0) * power
-        # as a product: sums by index come in another order each time on some devices
+        # as a product: sums by index are not reproducible on some devices
         together = (which == torch.arange(apart.shape[1], device=which.device)[:, None]).to(each)
         return (together @ each.flatten(2)).view(-1, *each.shape[2:])
 
@@ -153,7 +153,7 @@ class Model:
         expected = given.expected(seen)
         rest = turned.sub_(expected)
         innovation = rest * given.weights
-        energy = rest.mul_(innovation).sum(0)  # of Y^H C^-1 Y all but |m|^2
+        energy = rest.mul_(innovation).sum(0)  # Y^H C^-1 Y without |m|^2
         agreement = (innovation * expected).sum(0)
         turning = innovation[0] * expected[1] - innovation[1] * expected[0]
         there = given if frames.whole else self.posterior(frames.clear)
@@ -167,7 +167,7 @@ class Model:
         spread = along / self.variance
         power = 2 * self.amplitude.square() * torch.einsum("tbyx,tb->byx", spread, self.change)
 
-        # f_a = f_0 + whole numbers
+        # f_a = f_0 + integers
         each = turning.sum(1) * counts
         first = torch.stack((each.sum(2) @ self.aliases.rows[0], each.sum(1) @ self.aliases.columns[0]), 1)
         both = innovation.flatten(2).flatten(0, 1) @ (seen * counts).flatten(2).flatten(0, 1).T
@@ -189,7 +189,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Posterior:
-    """The scene given frames that were turned: see `Model.turn`."""
+    """The posterior of the scene given turned frames: see `Model.turn`."""
 
     weights: Tensor  # [t, b, y, x] g^2 / v
     phases: Tensor  # [2 t, 2 a] exp(2 pi i (f_0 - f_a) . d_t), as it multiplies real and imaginary parts
@@ -205,20 +205,20 @@ class Posterior:
 
     @property
     def found(self) -> Tensor:
-        """[a, b, y, x] of the aliases' power: 1 less the diagonal of B^-1."""
+        """[a, b, y, x] the fraction of the aliases' power that is recovered: 1 minus the diagonal of B^-1."""
         return 1 - self.covariance.diagonal().movedim(-1, 0).real
 
     def mean(self, turned: Tensor) -> Tensor:
-        """[a, b, y, x] m of what was seen [2, t, b, y, x]."""
+        """[a, b, y, x] m, from turned frames [2, t, b, y, x]."""
         seen = self.phases.T @ (turned * self.weights).flatten(2).flatten(0, 1)
         return applied(self.covariance, torch.complex(*(seen.view(2, *self.amplitude.shape) * self.amplitude)))
 
     def seen(self, mean: Tensor) -> Tensor:
-        """[2, a, b, y, x] G X of the mean m."""
+        """[2, a, b, y, x] G X for the mean m."""
         return torch.view_as_real(mean).movedim(-1, 0) * self.amplitude
 
     def expected(self, seen: Tensor) -> Tensor:
-        """[2, t, b, y, x] of G X, turned as frames are."""
+        """[2, t, b, y, x] predicted turned frames, from G X."""
         return (self.phases @ seen.flatten(2).flatten(0, 1)).view(2, *self.weights.shape)
 
 
@@ -250,7 +250,7 @@ def planes(z: Tensor) -> Tensor:
 
 
 class NegativeLogEvidence(torch.autograd.Function):
-    """Nats of all bands; the gradient comes with the value, for twice its price."""
+    """Sum over bands, nats; the gradient is computed along with the value, at twice its cost."""
 
     @staticmethod
     def forward(ctx, frames: Frames, aliases: Aliases, *parameters: Tensor) -> Tensor:
@@ -271,16 +271,16 @@ class NegativeLogEvidence(torch.autograd.Function):
 
 
 def negative_log_evidence(frames: Frames, model: Model) -> Tensor:
-    """-log p(frames), nats, summed over bands; differentiable once, along all numbers and fields of the model."""
+    """-log p(frames), nats, summed over bands; differentiable once, by all parameters of the model."""
     given = (model.shifts, model.gain, model.noise, model.change, model.amplitude)
     return NegativeLogEvidence.apply(frames, model.aliases, *given)
 
 
 def shift_information(model: Model) -> Tensor:
-    """[2 t, 2 t] Fisher information of the shifts (all dy, then all dx), the scene unknown; of all bands.
+    """[2 t, 2 t] Fisher information of the shifts (all dy, then all dx) for an unknown scene, from all bands.
 
-    1/2 sum_f tr(C^-1 dC C^-1 dC) over all frequencies. The common shift is not determined: what `pinv` gives is the
-    Cramer-Rao bound in the gauge of zero mean.
+    1/2 sum_f tr(C^-1 dC C^-1 dC) over all frequencies. The common shift is not determined: `pinv` gives the Cramer-Rao
+    bound for zero-mean shifts.
     """
     each = model.aliases.each.permute(0, 2, 3, 1)[..., None, :]  # [2, y, x, 1, a]
     phases = torch.exp(-2j * math.pi * torch.einsum("cyxoa,tc->yxta", each, model.shifts))

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from s2sr.errors import InputError
 
 BLOCK = 2**18  # samples at a time
-Rho = Callable[[Tensor], Tensor]  # z, residuals over the standard deviation -> nats
+Rho = Callable[[Tensor], Tensor]  # residuals over their standard deviation -> nats
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Quadratic:
 
 @dataclass(frozen=True)
 class Huber:
-    """rho(z^2) = z^2 up to `threshold` standard deviations, then linear in |z|: changes between dates pull less."""
+    """rho(z^2) = z^2 up to `threshold` standard deviations, then linear in |z|: limits the influence of change."""
 
     threshold: float = 3.0
 
@@ -46,12 +46,12 @@ class Huber:
 
 
 def times(gradient: Tensor, output: Tensor) -> Tensor:
-    """Their product. `output` is mostly 1, and a copy costs a pass over fresh memory, to wait for a device more."""
+    """gradient * output, without a copy if output is 1, as it mostly is; on a device that check would synchronise."""
     return gradient if output.is_cpu and output == 1 else gradient * output
 
 
 class Energy(torch.autograd.Function):
-    """Of its first argument alone; `forward` finds the gradient on the way to the value, and saves it."""
+    """A function of its first argument; `forward` computes the gradient along with the value, and saves it."""
 
     @staticmethod
     @once_differentiable
@@ -73,8 +73,9 @@ class HuberEnergy(Energy):
 class Misfit(torch.autograd.Function):
     """rho of (gain seen + offset + beside - observed) / sqrt(noise^2 excess) at the valid samples, nats in float64.
 
-    seen, beside, observed, valid, excess: [t, b, y, x]; gain, offset and noise: [t, b]. Moves by the first three. Their
-    gradients are found on the way, a few images at a time: what is between stays in the cache.
+    seen, beside, observed, valid, excess: [t, b, y, x]; gain, offset and noise: [t, b]. Differentiable by seen, gain
+    and offset; these gradients are computed with the value, a few images at a time, so that intermediates stay in the
+    cache.
     """
 
     @staticmethod
@@ -91,7 +92,7 @@ class Misfit(torch.autograd.Function):
         rho: Rho,
     ) -> Tensor:
         slope, of_gain, of_offset = torch.empty_like(seen), torch.zeros_like(gain), torch.zeros_like(offset)
-        value = seen.new_zeros((), dtype=torch.float64)  # in float32 a nat of ten millions is lost
+        value = seen.new_zeros((), dtype=torch.float64)  # float32 would lose a nat in ten million
         images = [x.flatten(0, 1).flatten(1) for x in (seen, beside, observed, valid, excess)]
         numbers = [x.flatten()[:, None] for x in (gain, offset, noise.square())]
         for part in torch.arange(noise.numel()).split(max(1, BLOCK // seen[0, 0].numel())):
@@ -118,8 +119,8 @@ class Misfit(torch.autograd.Function):
 class GradientEnergy(Energy):
     """sum rho(d) over the splats of weights [b, y, x], d [2, b, y, x] their `differences`.
 
-    rho: d -> its sum, and its slope along d, which may take d's memory. The gradient by the weights is -div of that;
-    both are made in one pass, a few rows at a time: what is between stays in the cache.
+    rho: d -> its sum, and its slope along d, which may reuse the memory of d. The gradient by the weights is minus the
+    divergence of that slope; both take one pass, a few rows at a time, so that intermediates stay in the cache.
     """
 
     @staticmethod
@@ -127,7 +128,7 @@ class GradientEnergy(Energy):
         bands, rows, columns = weights.shape
         gradient, value = torch.empty_like(weights), weights.new_zeros((), dtype=torch.float64)
         height = max(1, BLOCK // (bands * columns))
-        above: Tensor | float = 0.0  # what flows in from the rows before
+        above: Tensor | float = 0.0  # contribution of the previous rows
         for start in range(0, rows, height):
             energy, slope = rho(differences(weights[:, start : start + height + 1])[:, :, :height])
             value += energy
@@ -149,7 +150,7 @@ def differences(weights: Tensor) -> Tensor:
 
 
 def total_variation(weights: Tensor, scale: int, *, gradients: Tensor, delta: float) -> Tensor:
-    """The TV integral of weights [b, y, x]; gradients: [b] reflectance per LR pixel; delta in those gradients.
+    """The TV integral of weights [b, y, x]; gradients: [b] reflectance per LR pixel; delta in units of these.
 
     Isotropic, Huber_delta(g) = g^2 / (2 delta) below delta and g - delta / 2 above; its slope g / max(g, delta).
     """

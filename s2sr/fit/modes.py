@@ -1,4 +1,4 @@
-"""The modes of a lattice that frames can see: of the weights' rfft2, the four aliases of every LR frequency."""
+"""The visible modes of a lattice: in the rfft2 of the weights, the four aliases of every LR frequency."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Modes:
-    """Those of a field, were its lattice periodic; on any lattice of the same cells that has them."""
+    """The visible modes of a field, as if its lattice were periodic; valid for any lattice over the same cells."""
 
     def __init__(self, field: SplatField) -> None:
         self.field, margin = field, field.lattice.margin
@@ -29,23 +29,23 @@ class Modes:
         self.places = rows, columns.abs().expand(len(aliases.rows), -1, -1, -1).flatten(0, 1)
 
     def of(self, spectra: Tensor) -> Tensor:
-        """[..., a, y, x] at every LR frequency, from what rfft2 gave [..., rows, columns]."""
+        """[..., a, y, x] the modes at every LR frequency, from an rfft2 [..., rows, columns]."""
         found = spectra[(..., *self.places)]
         return torch.where(self.mirrored, found.conj(), found)
 
     def of_images(self, images: Tensor) -> Tensor:
-        """[b, a, y, x] of weights [b, rows, columns]."""
+        """[b, a, y, x] the modes of weights [b, rows, columns]."""
         return torch.stack([self.of(torch.fft.rfft2(image, norm="ortho")) for image in images])
 
     def put(self, modes: Tensor, spectra: Tensor) -> None:
-        """[..., a, y, x] back into what rfft2 gave, in place."""
+        """Write modes [..., a, y, x] back into an rfft2, in place."""
         found = torch.where(self.mirrored, modes.conj(), modes)
-        for alias, place in enumerate(zip(*self.places, strict=True)):  # two of them may be one mode: the last decides
+        for alias, place in enumerate(zip(*self.places, strict=True)):  # two aliases may be one mode: the last wins
             spectra[(..., *place)] = found[..., alias, :, :]
 
     @torch.no_grad()
     def fill(self, images: Tensor, modes: Tensor) -> None:
-        """The images [b, rows, columns] of modes [b, a, y, x] and no others, in place."""
+        """Set images [b, rows, columns] to those of modes [b, a, y, x], all other modes 0."""
         for image, one in zip(images, modes, strict=True):
             spectrum = one.new_zeros(len(image), image.shape[1] // 2 + 1)
             self.put(one, spectrum)
@@ -53,7 +53,7 @@ class Modes:
 
     @torch.no_grad()
     def transfer(self) -> Tensor:
-        """[b, a, y, x] what frames with gain 1 see of a mode, but for its phase, as both are in unitary transforms."""
+        """[b, a, y, x] modulus of the transfer from a mode to frames of gain 1, both in unitary transforms."""
         field, aliases = self.field, self.aliases
         splat = torch.exp(-2 * (math.pi * field.lattice.sigma) ** 2 * aliases.squared())
         seen = aliases.transfer(field.sigma_psf.double(), field.widths.double()).transpose(0, 1)
@@ -61,12 +61,14 @@ class Modes:
 
     @torch.no_grad()
     def coupling(self, module: Problem) -> Tensor:
-        """[b, a, a] the curvature of a quadratic misfit along two aliases, over their transfer: that of all modes."""
+        """[b, a, a] curvature of a quadratic misfit along pairs of aliases over their transfer; the same everywhere."""
         field, scale = self.field, self.field.scale
-        each = zip(module.valid, module.excess, strict=True)  # frame by frame: of all, new pages would take longer
-        clear = torch.stack([(valid / excess).double().mean((-2, -1)) for valid, excess in each])  # what counts
+        each = zip(module.valid, module.excess, strict=True)  # frame by frame, to need no new memory pages
+        clear = torch.stack(
+            [(valid / excess).double().mean((-2, -1)) for valid, excess in each]
+        )  # [t, b] effective fraction of samples
         weights = (field.radiometry.gain / module.noise).double().square() * clear
-        from_first = (scale - 1) / (2 * scale)  # a cell's first splat is that far before its centre
+        from_first = (scale - 1) / (2 * scale)  # distance of a cell's first splat from its centre
         shifts = field.shifts.double()[:, None] - field.beside.double()[:, None] - from_first
         phases = torch.exp(2j * math.pi * (shifts @ self.aliases.steps))
         return torch.einsum("tb,tba,tbc->bac", weights.to(phases), phases, phases.conj())

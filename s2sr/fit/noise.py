@@ -1,4 +1,4 @@
-"""How much an observation differs from what the others predict, per observation and band."""
+"""The noise of each observation and band: how much it differs from what the others predict."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 BLOCK = 64  # pixels of a side that are blurred at a time
 REACH = 2.5  # LR pixels, standard deviation of the Gaussian under which noise is local
-MARGIN = 0.5  # of its variance: three standard errors of what there is under that Gaussian
+MARGIN = 0.5  # of the variance: three standard errors of an estimate under that Gaussian
 OUTLIER = 5.0  # robust standard deviations from the median frame
-FLOOR = 5e-4  # reflectance; DN steps of 1e-4 and an exact fit of a simulated scene must not give infinite weights
+FLOOR = 5e-4  # reflectance; keeps weights finite despite DN steps of 1e-4 and exact fits of simulated scenes
 
 
 def robust_std(residual: Tensor, valid: Tensor) -> Tensor:
@@ -26,9 +26,9 @@ def frame_to_frame_std(
 ) -> Tensor:
     """[t, b] noise standard deviation of frames [t, b, y, x] before any fit.
 
-    The residual against the temporal mean [b, y, x] moved by the observation's shift [t, 2] to second order (its
-    Taylor expansion), scaled by gain and offset [t, b]. Aliased detail that moves differently counts as noise here, so
-    this is an upper bound; the fit re-estimates it from its own residuals.
+    From the residual against the temporal mean [b, y, x], moved by the observation's shift [t, 2] to second order
+    (Taylor expansion) and scaled by gain and offset [t, b]. Aliased detail counts as noise here, so this is an upper
+    bound; the fit re-estimates it from its own residuals.
     """
     padded = F.pad(mean[None], (1, 1, 1, 1), mode="replicate")[0]
     centre, up, down = padded[:, 1:-1, 1:-1], padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]
@@ -47,13 +47,13 @@ def frame_to_frame_std(
 
 
 def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True) -> Tensor:
-    """[t, b, y, x] variance around a place, of the noise's: at least 1, and 1 where there is only noise.
+    """[t, b, y, x] local variance of the residuals over that of the noise: at least 1, and 1 where there is only noise.
 
-    z: [t, b, y, x] residuals over the standard deviation of the noise. Change is local: noise found over a whole frame
-    is that of the ground that stays, and where a field turned green an exact fit of such frames would be streaks. The
-    variance is that about the local mean, both of the valid samples under a Gaussian of `REACH`, less `MARGIN`. The
-    mean itself does not count: what moves a field as a whole is no detail, and as white noise would cost the detail
-    that the observation shows. With `about_mean` false it counts.
+    z: [t, b, y, x] residuals over the standard deviation of the noise. Change is local: noise estimated over a whole
+    frame is that of unchanged ground, and where a field turned green, an exact fit of such frames would make streaks.
+    The variance is taken about the local mean, both over the valid samples under a Gaussian of `REACH`, minus `MARGIN`.
+    The mean itself does not count: a uniform change of a field is no detail, and treating it as white noise would
+    discard the detail that the observation shows. With `about_mean` false it does count.
     """
     rows, columns = (_windows(torch.arange(n, dtype=z.dtype, device=z.device)) for n in z.shape[2:])
 
@@ -62,7 +62,7 @@ def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True) -> Tensor:
         return torch.cat([image[:, :, places] @ window for places, window in columns], 2)
 
     def around(z: Tensor, valid: Tensor) -> Tensor:
-        """Of one observation: [b, y, x]."""
+        """The local variance of one observation, [b, y, x]."""
         count = blurred(valid.to(z)).clamp_(min=1e-6)
         mean = blurred(torch.where(valid, z, 0)).div_(count) if about_mean else 0.0
         return blurred(torch.where(valid, z - mean, 0).square_()).div_(count)
@@ -71,21 +71,21 @@ def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True) -> Tensor:
 
 
 def _windows(places: Tensor) -> list[tuple[slice, Tensor]]:
-    """Gaussians around `BLOCK` places at a time, cut off at 4 reaches: slices of places [m], and from each [m, n]."""
+    """Gaussians around `BLOCK` places at a time, truncated at 4 REACH: slices of m places, and kernels [m, n]."""
     found = []
     for start in range(0, len(places), BLOCK):
         near = slice(max(0, start - math.ceil(4 * REACH)), start + BLOCK + math.ceil(4 * REACH))
         away = ((places[near, None] - places[start : start + BLOCK]) / REACH).abs()
-        found.append((near, torch.exp(-away.square() / 2) * (away <= 4)))  # smaller ones yet slow processors down
+        found.append((near, torch.exp(-away.square() / 2) * (away <= 4)))  # denormal numbers slow CPUs down
     return found
 
 
 def usual(frames: Tensor, valid: Tensor) -> Tensor:
-    """[t, b, y, x] which samples of frames [t, b, y, x] are valid and like those of other dates.
+    """[t, b, y, x] which samples of frames [t, b, y, x] are valid and similar to those of other dates.
 
-    Within `OUTLIER` robust standard deviations, those of the median frame, of the temporal median; a constant between
-    frames does not matter. Clouds that no mask has seen, and floods, are not. Of less than 5 dates no median tells
-    which is the odd one: then all valid samples are.
+    That is, within `OUTLIER` robust standard deviations (of the median frame) of the temporal median, up to a constant
+    per frame: unmasked clouds and floods are not. With fewer than 5 dates no median tells which is the odd one: then
+    all valid samples are.
     """
     if len(frames) < 5:
         return valid

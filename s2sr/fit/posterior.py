@@ -2,10 +2,10 @@
 
     1/2 sum valid * rho(r^2 / v)  +  1/2 sum_k z(k)^H R^-1 z(k),    z_b = W_b S / (s sqrt(P_b))
 
-W is the unitary DFT of the weights, S the splat's transfer function, so that W S is the scene, and R the correlation of
-the bands; the mean is free. With a quadratic rho the minimum is the posterior mean, exact in masks and borders. Without
-those the normal equations of a component of the bands fall into the blocks of `evidence`, whose inverse is the metric
-in which quasi-Newton steps are few.
+W is the unitary DFT of the weights and S the splat's transfer function, so that W S is the scene; R is the correlation
+of the bands; the mean is free. With a quadratic rho the minimum is the posterior mean, exact for masks and borders.
+Without masks and borders, the normal equations of each component of the bands split into the blocks of `likelihood`,
+whose inverse is a metric with which a few quasi-Newton steps suffice.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GaussianPrior:
-    """Of weights [b, y, x]: S^2 / (s^2 P) of every band, and the bands' correlation R."""
+    """The Gaussian prior of weights [b, y, x]: S^2 / (s^2 P) per band, and the bands' correlation R."""
 
-    stiffness: Tensor  # [b, y, x] of every mode of rfft2; [1, y, x]: of all bands
+    stiffness: Tensor  # [b, y, x] per mode of rfft2; [1, y, x]: the same for all bands
     correlation: Tensor  # [b, b]
 
     @classmethod
     def of(cls, module: Problem, field: SplatField | None = None) -> GaussianPrior:
-        """As a module's spectrum and correlation are now, of its field or another."""
+        """From the current spectrum and correlation of a module, for its field or another."""
         lattice = (field or module.field).lattice
         rows, columns = lattice.frequencies(module.frames.device)
         return cls(stiffness(module, lattice, rows.square() + columns.square()), module.correlation)
@@ -56,12 +56,12 @@ class GaussianPrior:
         return inverse(self.correlation)
 
     def __call__(self, weights: Tensor) -> Tensor:
-        """-log p(weights [b, y, x]) but for a constant, nats."""
+        """-log p(weights [b, y, x]) up to a constant, nats."""
         return Deviation.apply(weights, self.roots, self.precision)
 
 
 class Deviation(Energy):
-    """1/2 sum_k z^H R^-1 z, z = roots * rfft2(weights [b, y, x]) but for their means; precision: R^-1 [b, b]."""
+    """1/2 sum_k z^H R^-1 z, z = roots * rfft2(weights [b, y, x]) without the mean; precision: R^-1 [b, b]."""
 
     @staticmethod
     def forward(ctx, weights: Tensor, roots: Tensor, precision: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Deviation(Energy):
 
 
 def inverse(correlation: Tensor) -> Tensor:
-    """[b, b] R^-1: bands may be nearly alike, and numbers are rounded."""
+    """[b, b] R^-1, in double precision, as bands may be nearly alike."""
     return torch.linalg.inv(correlation.double()).to(correlation)
 
 
@@ -96,10 +96,10 @@ def posterior(module: Problem) -> Objective:
 
 @torch.no_grad()
 def posterior_mean(module: Problem) -> tuple[Modes, Tensor]:
-    """The modes that frames see, and those [b, a, y, x] of the posterior mean for a quadratic rho: exact where all is
-    periodic and clear, one step from the weights where not. Its other modes are 0.
+    """The visible modes, and their values [b, a, y, x] in the posterior mean for a quadratic rho: exact for clear
+    periodic frames, otherwise one step from the current weights. All other modes are 0.
 
-    Of the trusted samples: what contradicts all others, a flood, would decide a quadratic misfit.
+    From trusted samples only: one that contradicts all others, such as a flood, would dominate a quadratic misfit.
     """
     field, modes = module.field, Modes(module.field)
     weights = field.weights.requires_grad_(True)
@@ -118,23 +118,23 @@ def posterior_mean(module: Problem) -> tuple[Modes, Tensor]:
 
 @torch.no_grad()
 def closed_form(module: Problem) -> None:
-    """The start of a stage: wherever the weights are, a robust misfit would be far from quadratic."""
+    """The start of a stage: weights near the posterior mean, where a robust misfit is nearly quadratic."""
     modes, mean = posterior_mean(module)
     modes.fill(module.field.weights, mean)
 
 
 @torch.no_grad()
 def local_noise(module: Problem, *, residual: Tensor | None = None, about_mean: bool = True) -> None:
-    """The start of a stage: places that change in an observation count less there, as the residuals now say."""
+    """The start of a stage: give less weight where the current residuals show that an observation has changed."""
     standard = (module.residual() if residual is None else residual) / module.noise[..., None, None]
     module.excess.copy_(excess(standard, module.valid, about_mean=about_mean))
 
 
 class Blocks:
-    """The inverse of the posterior's curvature along the modes that frames see, component by component of the bands.
+    """The inverse of the posterior's curvature along the visible modes, component by component of the bands.
 
-    What observations say of two components at once is left out: it is nothing where the bands are seen alike, but for
-    a factor, and where they have nothing in common. roots: [b, a, y, x] prior standard deviations.
+    Information that couples components is neglected: it is zero if the bands are observed alike, up to a factor, and if
+    they are uncorrelated. roots: [b, a, y, x] prior standard deviations.
     """
 
     @torch.no_grad()
@@ -146,16 +146,16 @@ class Blocks:
         self.components, self.roots = found.to(single), roots.to(single)
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """Modes [b, a, y, x] of a gradient -> of a step."""
+        """Modes [b, a, y, x] of a gradient -> modes of a step."""
         white = mix(self.components.T, gradient * self.roots)
         step = applied(self.covariances, white.transpose(0, 1)).transpose(0, 1)
         return mix(self.components, step.contiguous()).mul_(self.roots)
 
 
 class FourierMetric:
-    """A gradient [b, y, x] -> a step, in its place, by the curvature were the lattice periodic and clear.
+    """A gradient [b, y, x] -> a step, in place, with the curvature of a periodic lattice without masks.
 
-    The four aliases of every LR frequency are solved for together; all other modes are held by the prior alone.
+    The four aliases of every LR frequency are solved for jointly; all other modes see the prior alone.
     prior: default: the module's. field: default: the module's.
     """
 
@@ -179,13 +179,13 @@ class FourierMetric:
         return gradient
 
     def _held(self, spectra: Tensor) -> None:
-        """The inverse of the prior's curvature alone, in place, a few rows at a time: they stay in the cache."""
+        """Apply the inverse of the prior's curvature alone, in place, a few rows at a time, which stay in the cache."""
         height = max(1, BLOCK // spectra[:, 0].numel())
         for z, root in zip(spectra.split(height, 1), self.roots.split(height, 1), strict=True):
             mix(self.correlation, z.mul_(root)).mul_(root)
 
 
 def fourier_metric(module: Problem, prior: GaussianPrior | None = None) -> Metric:
-    """FourierMetric as a quasi-Newton method takes it."""
+    """FourierMetric as the metric of a quasi-Newton method."""
     metric = FourierMetric(module, prior)
     return lambda _, vectors: [metric(vector) for vector in vectors]

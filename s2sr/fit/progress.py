@@ -1,4 +1,4 @@
-"""What the user sees while it runs: one line per level in the log, and on a terminal a bar."""
+"""Progress for the user: one log line per level and, on a terminal, a bar."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LevelLog(Callback):
 
 
 class ProgressBar(Callback):
-    """Stage, level, loss, evaluations and time left; nothing where there is no terminal."""
+    """Stage, level, loss, evaluations and time left; shown on terminals only."""
 
     def __init__(self) -> None:
         self.bar = Progress(

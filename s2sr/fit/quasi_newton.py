@@ -1,8 +1,8 @@
-"""L-BFGS that starts from a metric: for objectives whose curvature is known but for a factor, evaluated at a price.
+"""L-BFGS that starts from a metric: for expensive objectives whose curvature is roughly known.
 
 With a metric M near the inverse of the curvature, the two-loop recursion (Nocedal & Wright 2006, algorithm 7.4)
-corrects M by the steps seen; a step of length 1 is then nearly always right and costs one evaluation, and g . M g / 2
-is the decrease that is left, in the objective's own unit.
+corrects M by past steps. A step of length 1 is then nearly always right and costs one evaluation, and g . M g / 2
+predicts the remaining decrease, in the objective's own unit.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ LONGEST = 1.0  # change of any parameter in one iteration: reflectance, a logari
 
 
 def identity(_: Sequence[Tensor], vectors: Sequence[Tensor]) -> Vector:
-    """The metric where nothing is known."""
+    """The metric if nothing is known of the curvature."""
     return list(vectors)
 
 
 class QuasiNewton(Optimizer):
-    """A step is up to `max_iter` iterations, or until less than `tolerance` per parameter can be gained: where the
-    objective is in nats, a parameter that fits nothing but noise gains half a nat.
+    """One step runs up to `max_iter` iterations, or until the predicted gain is below `tolerance` per parameter. (In
+    nats, a parameter that fits only noise gains half a nat.)
 
-    metric: (parameters, vectors along them) -> vectors, which may take the given ones' memory; default: the identity.
-    history: steps that correct it, each two copies of the parameters. Every step starts afresh from the metric.
+    metric: (parameters, vectors along them) -> vectors, which may reuse the memory of the given ones; default:
+    identity. history: past steps that correct it, each two copies of the parameters. Every step starts from the metric
+    alone.
     """
 
-    stays_finite = True  # no step goes where the objective is not; a run need not remember where it began
+    stays_finite = True  # steps to non-finite values are rejected here: the run need not keep a copy to restore
 
     def __init__(
         self,
@@ -67,12 +68,12 @@ class QuasiNewton(Optimizer):
                 gone, found = length, evaluate()
                 if found <= value - 1e-4 * length * gain:
                     break
-                # the parabola through value, slope and what was found, within bounds; NaN: much shorter
+                # minimum of the parabola through both values and the slope, within bounds; NaN: much shorter
                 length *= float((length * gain / 2 / (found - value + length * gain)).nan_to_num(0.1).clamp(0.1, 0.5))
             else:
                 _move(parameters, direction, gone)
                 break
-            # in the memory of what they are made from: fresh pages cost more than the arithmetic
+            # in place: fresh memory pages cost more than the arithmetic
             change, value, now = [d.mul_(-length) for d in direction], found, _taken(parameters)
             bent = [g.neg_().add_(new) for g, new in zip(slope, now, strict=True)]
             slope, curvature = now, _dot(change, bent)
@@ -82,7 +83,7 @@ class QuasiNewton(Optimizer):
 
 
 def _taken(parameters: Sequence[Tensor]) -> Vector:
-    """The gradients; the next evaluation makes new ones."""
+    """Take the gradients away; the next evaluation makes new ones."""
     found = [p.grad for p in parameters if p.grad is not None]
     for p in parameters:
         p.grad = None
@@ -95,7 +96,7 @@ def _move(parameters: Sequence[Tensor], direction: Vector, length: float) -> Non
 
 
 def _bend(slope: Vector, pairs: Sequence[tuple[Vector, Vector, Tensor]], metric: Callable[[Vector], Vector]) -> Vector:
-    """The inverse curvature times `slope`. Numbers stay where the vectors are: to read one is to wait for a device."""
+    """The inverse curvature times `slope`. Scalars stay on the device: reading one would synchronise it."""
     q, shares = [g.clone() for g in slope], []
     for change, bent, curvature in reversed(pairs):
         shares.append(_dot(change, q) / curvature)
@@ -114,5 +115,5 @@ def _dot(one: Vector, other: Vector) -> Tensor:
 
 
 def _largest(vector: Vector) -> Tensor:
-    """Absolute value."""
+    """The largest absolute value."""
     return torch.stack([x.double() for d in vector for x in d.aminmax()]).abs().max()

@@ -1,15 +1,15 @@
-"""From a fit that has not seen everything to the one that has, at a fraction of its cost.
+"""From a fit without the withheld samples to one with them, at a fraction of its cost.
 
-With w0 the weights that the stages before have found from the samples they saw, F the posterior's objective (misfit and
-Gaussian prior) on these and F' the same on all samples, the weights go to the minimum of
+Let w0 be the weights fitted so far, F the posterior's objective (misfit and Gaussian prior) on the samples they have
+seen, and F' the same on all samples. The new weights minimise
 
     F'(w) - <grad F(w0), w - w0>.
 
-Without new samples that is w0 itself, wherever the strategy stopped: converged or not, polished or not, whatever its
-prior. New samples move the weights as they would move the posterior mean, and for that the metric is known.
+Without new samples the minimum is w0 itself, wherever the strategy stopped: converged or not, polished or not, whatever
+its prior. New samples move the weights as they would move the posterior mean, for which the metric is known.
 
-The prior being quadratic, only the change w - w0 is in it, and of the misfit only what the frames see of the change.
-They see nothing beyond one cycle per LR pixel, so the change is found on a lattice of two splats per pixel.
+As the prior is quadratic, this depends on w0 only through the change w - w0 and its predicted frames. The frames see
+nothing beyond one cycle per LR pixel, so the change is computed on a lattice of two splats per pixel.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refit:
-    """The start of a stage that ends the withholding: see above. Takes up to `max_iter` iterations, or until less than
-    `tolerance` nats per splat can be gained.
+    """The start of a stage that reveals the withheld samples: see above. Runs up to `max_iter` iterations, or until the
+    predicted gain is below `tolerance` nats per splat.
     """
 
     max_iter: int = 4

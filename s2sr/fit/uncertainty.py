@@ -1,31 +1,31 @@
-"""How far the product may be from the truth: a standard deviation per pixel and band, and the count of observations.
+"""The uncertainty of the product: a standard deviation per pixel and band, and the count of observations.
 
-It is that of product - truth, the truth seen at the product's resolution: blurred by the product's splat, S(f) =
-exp(-2 pi^2 sigma_splat^2 f^2), and averaged over its pixels, T(f) = sinc(f / scale) along each axis. The product itself
-shows the scene as sharp as the observations allow: what it has found is not blurred by S. With the scene's power P and
-the posterior of `evidence`, of mean M and B = I + U Q U on the four aliases that a footprint passes, the mean of
+The standard deviation is that of product - truth, the truth seen at the product's resolution: blurred by the product's
+splat, S(f) = exp(-2 pi^2 sigma_splat^2 f^2), and averaged over its pixels, T(f) = sinc(f / scale) along each axis. The
+product itself is as sharp as the observations allow: recovered detail is not blurred by S. With the scene's power P and
+the posterior of `likelihood`, of mean M and B = I + H^H V^-1 H on the four aliases that a footprint passes, the mean of
 |T (M - S X)|^2 is
 
     V = integral of T^2 S^2 P exp(2 D^2) - sum over aliases of T^2 (2 S exp(D^2 / 2) - 1) P (1 - (B^-1)_aa)
 
-the same everywhere, in reflectance squared. D is 0 where the PSF's sigma was told. Where it was fitted, all that is
-known of P is G^2 P: were sigma off by e, P would be off by exp(2 x) and what the product has found by exp(-x), x =
-4 pi^2 f^2 sigma e. V is the mean over such x, of standard deviation D, for e that of `sigma_errors`. Most of V is
-detail that no observation shows, beyond some .6 cycles per pixel: there P falls as that of edges does, whatever bend
-what is seen has, and D is as at .6. Three things make it local and the product's:
+the same everywhere, in reflectance squared. D is 0 if the PSF's sigma was given. If it was fitted, only G^2 P is known:
+an error e of sigma is one of exp(2 x) in P and of exp(-x) in the recovered detail, with x = 4 pi^2 f^2 sigma e. V is
+the mean over such x, of standard deviation D, with e distributed as `sigma_errors` says. Most of V is detail that no
+observation shows, beyond some .6 cycles per pixel: there P is extrapolated with the slope of edges, whatever the bend
+below, and D is kept at its value at .6. Three things make V local and the product's:
 
 * Edges. The scene's power is a(x) P(f), a Gaussian scale mixture (Portilla et al. 2003), with the activity a(x) from
-  the product itself: the energy of its gradient within a pixel. Of the variance of that energy's logarithm, `CHANCE`
-  is no property of the place; by that share it is shrunk towards its mean, so that a forest has nearly one a. Mean 1.
+  the product itself: the energy of its gradient within a pixel, most where it goes in two directions, as a straight
+  edge is found along its whole length. Of the variance of that energy's logarithm, `CHANCE` is no property of the
+  place; by that share it is shrunk towards its mean, so that a forest has nearly one a. Mean 1.
 * Masks, borders and change. Q is that of the observations that are clear at x, each with its noise as it is there:
-  places change, whether a fit has made use of that or not. V is tabulated over a and over the information of the
-  observations, between the least and the most that occur.
-* The estimator. A product that departs by d from the posterior mean has the error of the latter, e, less d. Where an
-  edge-preserving prior made it do so, d is part of e: with r^2 = mean d^2 / V, the variance is V (1 - 2 c r + r^2),
-  c the correlation of d and e. Where sigma was fitted without regard to the evidence, the posterior is that of the most
-  probable one.
+  places change, whether a fit has made use of that or not. V is tabulated over a and over the observations'
+  information, between the lowest and the highest that occur.
+* The estimator. If e is the error of the posterior mean, a product that departs from it by d has the error e - d. With
+  an edge-preserving prior d is correlated with e: with r^2 = mean d^2 / V and the correlation c, the variance is
+  V (1 - 2 c r + r^2). If sigma was fitted without the evidence, the posterior is that of the most probable sigma.
 
-What is uncertain besides (shifts, radiometry) is in the noise that the fit found per observation, or is not covered.
+Other errors (of shifts, radiometry) are part of the noise estimated per observation, or not covered.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
     from s2sr.fit.problem import Problem
 
-REACH = 0.35  # detector pixels, standard deviation of the Gaussian over which activity is measured
-CHANCE = 0.82  # this and the next: benchmarks/uncertainty.py fit
-CORRELATION = 0.28  # of what an edge-preserving prior adds to the posterior mean with what that lacks
+REACH = 0.3  # detector pixels, standard deviation of the Gaussian over which activity is measured
+STRAIGHT = 0.1  # of the gradient's energy at an edge that is straight: it is found along its whole length
+BESIDE = 0.2  # of the mean over the bands, beside a band's own
+CHANCE = 0.5  # this and the next: benchmarks/uncertainty.py fit
+CORRELATION = 0.31  # of what an edge-preserving prior adds to the posterior mean with what that lacks
 SEEN = 0.6  # cycles per detector pixel: what is finer is extrapolated
 TAIL = 3.0  # the exponent by which power falls there: that of edges
 CHANGE = 1e-3  # of the scene's power, where its search starts: from a tenth it is not found in 20 iterations
@@ -66,11 +68,11 @@ FREQUENCIES = 24  # along each axis of one LR Nyquist cell, where V is integrate
 
 
 def clear(valid: Tensor, shift: Tensor, scale: int) -> Tensor:
-    """[b, y * scale, x * scale] of the LR sample at the centre of each product pixel whether, or how much, it is valid.
+    """[b, y * scale, x * scale] the validity, or its weight, of the LR sample at the centre of each product pixel.
 
     valid: [b, y, x] of one observation; shift: [2] (dy, dx), LR pixels: a point p of the field lies at p + shift in it.
     """
-    shape, valid = valid.shape, F.pad(valid, [1] * 4)  # there is nothing beyond the frame
+    shape, valid = valid.shape, F.pad(valid, [1] * 4)  # nothing is valid beyond the frame
     for axis, d in ((2, shift[1]), (1, shift[0])):  # whole rows are copied faster than single samples
         n = shape[axis]
         sample = ((torch.arange(n * scale, device=valid.device) + 0.5) / scale + d).floor().long()
@@ -91,12 +93,12 @@ def clear_count(valid: Tensor, shifts: Tensor, scale: int) -> Tensor:
 
 
 def settle(module: Reconstruction) -> None:
-    """Noise and spectrum of a module as the evidence has them, given all else that was fitted; local noise by them.
+    """Re-estimate noise and spectrum of a module by the evidence, given everything else; then its local noise.
 
-    From first guesses, whatever the stages made of them: without masks' first fillings, and if a stage went astray.
-    A free sigma, too, where no stage has asked the evidence for it; not with the noise: where much changes, what is
-    then most probable is a flat spectrum behind a wide PSF.
-    Change counts as local noise: a scene that was solved for from frames without it is no surer where places change.
+    Starts from initial guesses, whatever the stages found, in case one went astray. A free sigma is re-estimated, too,
+    unless a stage has done so by the evidence; not together with the noise: where much changes, a flat spectrum behind
+    a wide PSF would then be most probable. Change counts as local noise: subtracting it from the frames makes the scene
+    no more certain where the ground changes.
     """
     module.field.changed.zero_()
     with torch.no_grad():
@@ -114,7 +116,7 @@ def settle(module: Reconstruction) -> None:
 
 
 def most_probable(module: Problem, free: list[Parameter]) -> None:
-    """Moves parameters to where the evidence is greatest, or 20 iterations nearer to it."""
+    """Maximise the evidence over some parameters, in up to 20 iterations."""
     for p in module.parameters():
         p.requires_grad_(any(p is q for q in free))
     evidence = Evidence(side=SIDE)
@@ -162,7 +164,7 @@ def frequencies(cells: int = 2, n: int = FREQUENCIES) -> Tensor:
 
 @torch.no_grad()
 def departure(module: Problem, image: Tensor, scale: int) -> Tensor:
-    """[b, y * scale, x * scale] the product `image` less the posterior mean; reflectance."""
+    """[b, y * scale, x * scale] the product `image` minus the posterior mean; reflectance."""
     field = module.field
     own, mean = field.weights.data, torch.empty_like(field.weights)
     modes, found = posterior_mean(module)
@@ -212,12 +214,12 @@ def variances(module: Problem, band: int, weights: Tensor, scale: int, *, sigma_
 
 @dataclass(frozen=True)
 class Errors:
-    """What decides a band's standard deviation, but for the constants that are fitted to scenes with a truth."""
+    """All that determines a band's standard deviation, except the constants calibrated on scenes with known truth."""
 
     table: Tensor  # [k, a] V at the square of k equal steps of information, and at ACTIVITIES
     information: Tensor  # [y, x] of LR pixels, of the most that occurs
     there: Tensor  # [y, x] of LR pixels, 0 where nothing was observed, to 1
-    energy: Tensor  # [y * scale, x * scale] of the product's gradient, within REACH
+    energy: Tensor  # [y * scale, x * scale] of the product's gradient, within REACH, over its mean
     departed: float  # r
 
     def deviation(self, *, chance: float = CHANCE, correlation: float = CORRELATION) -> Tensor:
@@ -235,7 +237,7 @@ class Errors:
 
 
 def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
-    """Those of every band of the product `image` [b, y * scale, x * scale]. Module and image are on the CPU."""
+    """The Errors of every band of the product `image` [b, y * scale, x * scale]. Module and image are on the CPU."""
     field = module.field
     known = (module.log_noise, module.log_change, module.excess, field.changed, field.log_sigma)
     fitted, spectrum = [x.detach().clone() for x in known], module.spectrum
@@ -252,7 +254,7 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
         local = shares[:, b] * weights[:, b, None, None]  # [t, y, x]
         information = local.sum(0)
         most = information.max().clamp(min=1e-9)
-        # V changes fastest where there is least; a node is just so much of a set of observations that occurs
+        # denser where V changes fastest, at low information; each node scales a set of observations that occurs
         wanted = most * torch.linspace(0, 1, NODES, dtype=torch.float64).square()
         nearest = (information.flatten() - wanted[:, None]).abs().argmin(1)
         share = wanted / information.flatten()[nearest].clamp(min=1e-9)
@@ -262,9 +264,9 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
         there = smoothed(information > 0, "nearest")
         seen = enlarged(there, scale)
         share_of_v = (seen * departed[b]).sum() / seen.sum().clamp(min=1e-9) / table[-1, ACTIVITIES == 1]
-        energy = gradient_energy(image[b].float(), REACH * scale * float(field.widths[b]))
-        return Errors(table, blurred, there, energy, math.sqrt(share_of_v))
+        return Errors(table, blurred, there, energy[b], math.sqrt(share_of_v))
 
+    energy = energies(image, REACH * scale * field.widths)
     found = [of_band(b) for b in range(len(image))]
     module.spectrum = spectrum
     for x, value in zip(known, fitted, strict=True):
@@ -290,18 +292,38 @@ def enlarged(values: Tensor, scale: int) -> Tensor:
     return F.interpolate(values[None, None], scale_factor=scale, mode="bilinear", align_corners=False)[0, 0]
 
 
+def energies(image: Tensor, reaches: Tensor) -> list[Tensor]:
+    """[y, x] of every band of an image [b, y, x]: the energy of its gradient over the mean, and `BESIDE` of all bands'.
+
+    reaches: [b] of the Gaussians, pixels. Where one band shows detail, another may only have missed it.
+    """
+    found = [gradient_energy(band.float(), reach) for band, reach in zip(image, reaches.tolist(), strict=True)]
+    for energy in found:
+        energy /= energy.mean().clamp(min=1e-30)
+    common = BESIDE / len(found) * sum(found)
+    return [energy.add_(common) for energy in found]
+
+
 def gradient_energy(band: Tensor, reach: float) -> Tensor:
-    """[y, x] the squared gradient of an image [y, x] under a Gaussian of `reach` pixels, cut off at four of them."""
-    rows, columns = torch.gradient(band)
+    """[y, x] the energy of the gradient of an image [y, x], where it has one direction less than where it has two.
+
+    2 sqrt(det J + (`STRAIGHT` tr J)^2), J the structure tensor (Foerstner & Guelch 1987): the outer product of the
+    gradient with itself under a Gaussian of `reach` pixels, cut off at four of them.
+    """
     height, width = band.shape
-    lattice = Lattice((height, width), scale=1, margin=round(4 * reach))
-    inside = slice(lattice.margin, -lattice.margin)
-    energy = F.pad(rows.square_().add_(columns.square_())[None, None], [lattice.margin] * 4, mode="replicate")[0]
-    for axis in (0, 1):
-        pixels = lattice.centres(axis)[inside]
-        near = partial(gaussian, sigma=reach)
-        energy = lattice.along(axis, energy, pixels, near, lattice.margin + 0.5, normalise=True)
-    return energy[0]
+    lattice = Lattice((height, width), scale=1, margin=0)
+
+    def near(product: Tensor) -> Tensor:
+        averaged, kernel = product[None], partial(gaussian, sigma=reach)
+        for axis in (0, 1):
+            averaged = lattice.along(axis, averaged, lattice.centres(axis), kernel, 4 * reach, normalise=True)
+        return averaged[0]
+
+    rows, columns = torch.gradient(band)
+    determinant = near(rows * columns).square_().neg_()
+    trace, other = near(rows.square_()), near(columns.square_())
+    determinant.addcmul_(trace, other).clamp_(min=0)
+    return trace.add_(other).mul_(STRAIGHT).square_().add_(determinant).sqrt_().mul_(2)
 
 
 def activity(energy: Tensor, there: Tensor, chance: float = CHANCE) -> Tensor:

@@ -168,8 +168,8 @@ class Observe(torch.autograd.Function):
 class Blur(torch.autograd.Function):
     """weights [b, rows, columns] -> [b, y * r, x * r]: every band's footprints at r fixed positions of each cell.
 
-    `firsts` and `kernels` [r, Q, s], one per band, serve both axes; `start` (y, x) is the first cell of the lattice to be
-    evaluated, `cells` (y, x) their number. The kernels are not differentiable.
+    `firsts` and `kernels` [r, Q, s], one per band, serve both axes; `start` (y, x) is the first cell of the lattice
+    to be evaluated, `cells` (y, x) their number. The kernels are not differentiable.
     """
 
     @staticmethod

@@ -138,6 +138,11 @@ class Scene:
             truth=truth,
         )
 
+    def clearest(self, n: int) -> Scene:
+        """The scene of the `n` observations with the largest clear fraction, in their order; all if fewer."""
+        ranked = sorted(range(len(self)), key=lambda t: -self.observations[t].clear)
+        return self.select(sorted(ranked[:n]), f"not among the {n} clearest")
+
     def crop(self, side: int) -> Scene:
         """The central `side` x `side` LR pixels, taken at the floor of the centre.
 

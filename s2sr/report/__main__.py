@@ -1,4 +1,4 @@
-"""python -m s2sr.report FOLDER: writes report.html of a run or of a sweep again, from what lies in the folder."""
+"""python -m s2sr.report FOLDER: rewrite report.html of a run or a sweep from the files in its folder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from s2sr.errors import InputError
 
 
 def main(folder: Path) -> str:
-    """Writes it and says so, with what is missing.
+    """Write the report; returns its path and what is missing.
 
-    Raises InputError for a folder that is of neither run nor sweep, and for a file that cannot be read.
+    Raises InputError for a folder that is neither of a run nor of a sweep, and for a file that cannot be read.
     """
     try:
         return _write(folder)

@@ -1,7 +1,7 @@
 """Scores as curves: against the evaluations of one run, and against the value that a sweep varies.
 
-Panels stand under one another on one x-axis, never two axes in one panel: where scores part company is seen as well,
-and nobody has to find out which curve goes with which axis.
+Panels are stacked on a common x-axis, never two y-axes in one panel: it shows where scores diverge, and nobody has to
+find out which curve belongs to which axis.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from s2sr.report.figures import COLOURS, DPI, FAINT, INK, TEXT, figure_of
 from s2sr.report.glossary import METRICS
-from s2sr.report.jobs import SIGMA, Job, best, lines
+from s2sr.report.jobs import SIGMA, Job, alike, best, judging, lines
 
 MARKERS = "osD^v"  # where there are more lines than colours
 WIDTH, LEFT, RIGHT = 1100, 110, 120  # screen pixels
@@ -27,7 +27,7 @@ CURVES = (
     ("edge contrast, 1/px", "sharpness/edge_contrast", "sharpness/edge_contrast_bicubic", "bicubic"),
     ("PSNR, dB", "fidelity/psnr", "fidelity/psnr_bicubic", "bicubic"),
 )
-# Scores that a sweep is drawn for, what is marked in them, and in which direction that lies
+# Scores drawn for a sweep, the name of their optimum, and its direction
 MARKED = {
     "holdout_rmse": ("least", "lower"),
     "edge_contrast": ("sharpest", "higher"),
@@ -36,9 +36,9 @@ MARKED = {
 
 
 def progress(history: Sequence[Mapping[str, str]]) -> Figure:
-    """The objective and, level by level, the scores of one run; rows as in metrics.csv, `level` where one ended.
+    """The objective and, per level, the scores of one run; rows as in metrics.csv, with `level` where one ends.
 
-    A level has an objective of its own, by its stage and its noise: no line leads from one to the next.
+    Objectives of different levels are not comparable (stage and noise differ), so no line connects them.
     """
     ends = [(float(row["evals"]), row["level"]) for row in history if row.get("level")]
     known = [curve for curve in CURVES if any(row.get(curve[1]) for row in history)]
@@ -56,7 +56,7 @@ def progress(history: Sequence[Mapping[str, str]]) -> Figure:
             axes.axvline(end, color=FAINT, lw=0.8, ls=":", zorder=1)
     for axes in panels:
         axes.set_xlim(0, max(float(row["evals"]) for row in history) * 1.02)
-    for k, (end, level) in enumerate(ends[:12]):  # the names of a long strategy in two rows
+    for k, (end, level) in enumerate(ends[:12]):  # labels alternate between two rows
         where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right"}
         panels[0].annotate(level, (end, 1), (0, 16 + 12 * (k % 2)), size=TEXT - 4, color=FAINT, **where)
     if panels:
@@ -67,8 +67,8 @@ def progress(history: Sequence[Mapping[str, str]]) -> Figure:
 def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     """The scores of `MARKED` against the swept value, one line per value of the other keys.
 
-    The least held-out error and the sharpest product are marked through all panels, as is sigma where a run found it
-    by the evidence, with its standard error.
+    The least held-out error and the sharpest product, among runs judged by the same samples, are marked through all
+    panels, as is sigma with its standard error if a run estimated it by the evidence.
     """
     axis, numeric, by_line = lines(jobs, keys)
     values = list(dict.fromkeys(job.overrides.get(axis, job.folder.name) for job in jobs))
@@ -88,23 +88,27 @@ def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
         for k, (name, members) in enumerate(zip(names, by_line.values(), strict=True)):
             x, y = _points(members, key, place)
             turn, colour = divmod(k, len(COLOURS))
-            # nothing lies between two categories
+            # no line between categories
             look: dict[str, Any] = {
                 "ls": "-" if numeric else "",
                 "marker": MARKERS[turn % len(MARKERS)],
                 "color": COLOURS[colour],
             }
             axes.plot(x, y, **look, label=name, clip_on=False, zorder=3)
-        x, y = _points(jobs, f"{key}_bicubic", place)
-        at = np.unique(x)
-        _baseline(axes, at, np.array([y[x == each].mean() for each in at]), "bicubic")
+        for k, members in enumerate(alike(jobs, keys)):
+            x, y = _points(members, f"{key}_bicubic", place)
+            once = np.unique(x)
+            _baseline(axes, once, np.array([y[x == each].mean() for each in once]), "" if k else "bicubic")
         word, better = MARKED[key]
-        if chosen := best(jobs, key, better):
+        marked = [chosen for members in alike(jobs, keys) if (chosen := best(members, key, better))]
+        for chosen in marked:
             note = f"{word} {METRICS[key].text(chosen.metrics[key])} at {chosen.label(keys, 50)}"
-            axes.set_title(note, size=TEXT - 2, color=FAINT, loc="right")
+            apart = f"{word} for each {', '.join(judging(keys))}"
+            axes.set_title(note if len(marked) == 1 else apart, size=TEXT - 2, color=FAINT, loc="right")
             axes.plot(place(chosen), chosen.metrics[key], marker="*", ms=20, color="none", mec=INK, mew=1.3, zorder=4)
+        for at in {place(chosen) for chosen in marked}:
             for other in panels:
-                other.axvline(place(chosen), color=INK, lw=0.9, ls="--", zorder=1)
+                other.axvline(at, color=INK, lw=0.9, ls="--", zorder=1)
         if axis in SIGMA:
             _evidence(axes, jobs, labelled=axes is panels[0])
     places = {value: place(job) for job in jobs for value in [job.overrides.get(axis, job.folder.name)]}
@@ -122,7 +126,7 @@ def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
 
 
 def _stack(titles: Sequence[str], *, top: int, bottom: int, pitch: int) -> tuple[Figure, list[Axes]]:
-    """A panel for each title, from the top; the numbers are screen pixels, `pitch` from panel to panel."""
+    """A panel for each title, from the top; numbers are screen pixels, `pitch` from panel to panel."""
     height = top + bottom + pitch * max(1, len(titles)) - 55
     figure = figure_of(WIDTH, height)
     panels: list[Axes] = []
@@ -148,14 +152,14 @@ def _baseline(axes: Axes, x: np.ndarray, y: np.ndarray, name: str) -> None:
 
 
 def _evidence(axes: Axes, jobs: Sequence[Job], *, labelled: bool) -> None:
-    """Bands of one standard error where runs found sigma by the evidence."""
-    for sigma, error in dict.fromkeys(found for job in jobs if (found := job.evidence())):
+    """Bands of one standard error around sigma, for runs that estimated it by the evidence."""
+    for k, (sigma, error) in enumerate(dict.fromkeys(found for job in jobs if (found := job.evidence()))):
         axes.axvspan(sigma - error, sigma + error, color=COLOURS[3], alpha=0.35, lw=0, zorder=0)
         axes.axvline(sigma, color=COLOURS[3], lw=1.4, zorder=1)
         if labelled:
             note = f"by the evidence {sigma:.3f} ± {error:.3f}"
             place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(note, (sigma, 1), (4, -10), size=TEXT - 3, color=FAINT, **place)
+            axes.annotate(note, (sigma, 1), (4, -10 - 14 * k), size=TEXT - 3, color=FAINT, **place)
 
 
 def _ticks(axes: Axes, places: Mapping[str, float], numeric: bool, rotated: bool, *, labelled: bool) -> None:
@@ -172,7 +176,7 @@ def _ticks(axes: Axes, places: Mapping[str, float], numeric: bool, rotated: bool
 
 
 def _points(jobs: Sequence[Job], key: str, place: Callable[[Job], float]) -> tuple[np.ndarray, np.ndarray]:
-    """(places, values) of the jobs that have one, from left to right."""
+    """(places, values) of the jobs that have a value, from left to right."""
     found = np.array(sorted((place(job), y) for job in jobs if (y := job.number(key)) is not None)).reshape(-1, 2)
     return found[:, 0], found[:, 1]
 

@@ -1,4 +1,4 @@
-"""comparison.png: the product beside one observation, the bicubic mean and, where known, the truth.
+"""comparison.png: the product beside one observation, the bicubic mean and, if known, the truth.
 
 All panels share one percentile stretch, so that what looks brighter or sharper is.
 """
@@ -23,8 +23,8 @@ from s2sr.report.products import clearest_frame
 log = logging.getLogger(__name__)
 
 
-def scores(metrics: Mapping[str, Any], keys: Sequence[str], suffix: str = "") -> str:
-    """One short line of those of `keys` that are known, for a panel."""
+def score_line(metrics: Mapping[str, Any], keys: Sequence[str], suffix: str = "") -> str:
+    """One short line with those of `keys` that are known, for a panel."""
     texts = {
         "edge_contrast": "edge {:.3f}",
         "psnr": "PSNR {:.2f}",
@@ -46,8 +46,8 @@ def comparison(
 ) -> Figure:
     """One observation | bicubic of the temporal mean | reconstruction | truth and basemap if any, above a zoom of each.
 
-    The stretch is the product's unless given; `metrics` (keys of metrics.json) go into the titles; `shift` as in
-    `metrics.fidelity` puts the truth where the product is.
+    stretch: default: the product's. metrics: as in metrics.json, for the titles. shift: as in `metrics.fidelity`,
+    aligns the truth with the product.
     """
     stretch, mean = stretch or Stretch.of(product, scene.bands), scene.temporal_mean
     images = _images(scene, product, mean, scale, metrics=metrics or {}, shift=shift)
@@ -81,15 +81,15 @@ def _images(
     metrics: Mapping[str, Any],
     shift: tuple[float, float],
 ) -> list[tuple[Array, int, str, str]]:
-    """(reflectance, pixels per LR pixel, title, facts) of what is compared."""
+    """(reflectance, pixels per LR pixel, title, facts) of each image to compare."""
     shown = ("edge_contrast", "psnr", "ssim")
     t, observed = clearest_frame(scene)
     dates = sorted(o.datetime[:10] for o in scene.observations)
-    facts = scores(metrics, shown, "_bicubic") or f"{len(dates)} observations"
+    facts = score_line(metrics, shown, "_bicubic") or f"{len(dates)} observations"
     images: list[tuple[Array, int, str, str]] = [
         (observed, 1, "One observation", scene.observations[t].datetime[:10]),
         (bicubic(mean, scale), scale, "Bicubic of the mean", facts),
-        (product, scale, f"Reconstruction, {scale}x", scores(metrics, shown) or f"{dates[0]} to {dates[-1]}"),
+        (product, scale, f"Reconstruction, {scale}x", score_line(metrics, shown) or f"{dates[0]} to {dates[-1]}"),
     ]
     if scene.truth is not None:
         level = min(scale, scene.truth.scale)
@@ -99,7 +99,7 @@ def _images(
 
 
 def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
-    """(the scene's basemap, uint8 [y * scale, x * scale, 3]; whose it is). None where there is none to be read."""
+    """(the scene's basemap, uint8 [y * scale, x * scale, 3]; its attribution). None if there is none to read."""
     if scene.basemap is None:
         return None, ""
     import rasterio

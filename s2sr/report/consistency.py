@@ -1,17 +1,17 @@
-"""The product against what was observed: put through the forward model, it has to give the observations back.
+"""Consistency of the product with the observations, which the forward model must reproduce from it.
 
-Residuals are predicted minus observed, so a positive bias is a product that is too bright. Per band, over the valid
-samples
+Residuals are predicted minus observed, so a positive bias means that the product is too bright. Per band, over the
+valid samples
 
     consistency_bias = mean(r)                      reflectance
     consistency_rms  = sqrt(mean(r^2 / v))          noise standard deviations: 1 is noise alone
 
-and, where there are B04 and B08, ndvi_bias and ndvi_rmse of (B08 - B04) / (B08 + B04) of the predicted against the
-observed samples. The map is the mean over the dates of the normalised residuals in units of its own standard error,
-sum_t(r / sigma) / sqrt(n). The product was fitted to these samples and takes up part of their noise: noise alone stays
-well below 1 there, and what stands out is where the model is wrong (change between dates, a cloud that the mask has
-missed, a wrong PSF along edges). The numbers are those of the product; on the map each date's change, where a fit has
-found it, is taken off.
+and, if there are B04 and B08, ndvi_bias and ndvi_rmse, of (B08 - B04) / (B08 + B04) of the predicted minus the observed
+samples. The map is the mean over the dates of the normalised residuals in units of its own standard error,
+sum_t(r / sigma) / sqrt(n). The product was fitted to these samples and absorbs part of their noise: noise alone stays
+well below 1, and larger values show where the model is wrong (change between dates, an unmasked cloud, a wrong PSF
+along edges). The numbers are those of the product; the map includes each date's change, if estimated, in the
+prediction.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from s2sr.model.scene import Scene
 from s2sr.report.figures import MASKED, Panel, fit, sheet
 from s2sr.report.metrics import area_average
 
-DARK = 0.02  # B04 + B08 below which noise alone makes an NDVI
+DARK = 0.02  # B04 + B08 below which NDVI is mere noise
 SHOWN = 3.0  # standard errors at full colour
 PANEL = 400  # screen pixels
 
 
 def consistency(scene: Scene, predicted: Tensor, noise: Tensor) -> dict[str, float]:
-    """The module's scores of predicted frames [t, b, y, x]; noise: [t, b] standard deviation, reflectance."""
+    """This module's scores of predicted frames [t, b, y, x]; noise: [t, b] standard deviation, reflectance."""
     valid = scene.valid
     residual = (predicted - scene.frames).double() * valid
     count = valid.sum((0, 2, 3))
@@ -54,8 +54,8 @@ def consistency(scene: Scene, predicted: Tensor, noise: Tensor) -> dict[str, flo
 
 
 def brightness(scene: Scene, product: Tensor, scale: int) -> dict[str, float]:
-    """`mean_bias` per band, reflectance: the product [b, y * scale, x * scale] averaged over LR pixels, less the
-    temporal mean, over the pixels that any date shows.
+    """`mean_bias` per band, reflectance: the product [b, y * scale, x * scale] averaged over LR pixels, minus
+    the temporal mean, over the pixels that are valid on any date.
     """
     seen = scene.valid.any(0).numpy()
     difference = area_average(product, scale, 1) - scene.temporal_mean.numpy()
@@ -66,7 +66,7 @@ def brightness(scene: Scene, product: Tensor, scale: int) -> dict[str, float]:
 
 
 def standardised(scene: Scene, predicted: Tensor, noise: Tensor) -> Tensor:
-    """[b, y, x] the module's map; NaN where no date is valid."""
+    """[b, y, x] this module's map; NaN where no date is valid."""
     z = (predicted - scene.frames) / noise[..., None, None] * scene.valid
     count = scene.valid.sum(0)
     return (z.sum(0) / count.sqrt()).where(count > 0, math.nan)

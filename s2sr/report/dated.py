@@ -2,12 +2,12 @@
 
     f_t = g_t f + o_t + c,        c <- c + K (y_t - H_t f_t), three times
 
-f is the field that all dates share, H_t the instrument as it saw date t, and K a Gaussian average (Nadaraya-Watson)
-of the clear residuals, 0.75 LR pixels wide, that fades to nothing where no clear sample is near. So the date decides
-what is coarser than about two LR pixels, as if it were alone, and the stack decides what is finer. Both are honest
-only where date and stack show the same ground: where a field was mown in between, its colour is the date's and the
-lines within it, and the sharpest part of its outline, are the stack's. Under a cloud nothing is known of the date but
-its gain and offset.
+f is the field common to all dates, H_t the instrument at date t, and K a Gaussian average (Nadaraya-Watson) of the
+clear residuals, of standard deviation 0.75 LR pixels, which fades to zero away from clear samples. So structures
+coarser than about two LR pixels come from the date, as if it were alone, and finer ones from the stack. This is honest
+only where date and stack show the same ground: where a field was mown in between, its colour is the date's, but the
+lines within it and the sharpest part of its outline are the stack's. Under clouds only the date's gain and offset are
+used.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from s2sr.model.field import SplatField
 from s2sr.model.radiometry import Radiometry
 from s2sr.model.scene import Scene
 
-NEAREST = 10  # days by which the date asked for may be missed
+NEAREST = 10  # largest difference from the requested date, days
 WIDTH = 0.75  # LR pixels, standard deviation of the average
 PASSES = 3
-TRUST = 0.05  # of the weight of a clear neighbourhood: with less around it, a correction fades to nothing
+TRUST = 0.05  # of the weight of a clear neighbourhood, below which corrections fade to zero
 
 
 def observed_on(scene: Scene, date: str) -> int:
     """The index of the observation nearest to `date`, ISO 8601.
 
-    Raises InputError if it is not a date or none of the scene's is within 10 days.
+    Raises InputError if it is not a date, or if no observation is within 10 days.
     """
     days = [o.datetime[:10] for o in scene.observations]
     try:
@@ -53,11 +53,11 @@ def observed_on(scene: Scene, date: str) -> int:
 
 @torch.no_grad()
 def dated(field: SplatField, scene: Scene, t: int) -> SplatField:
-    """The field as observation t saw it: its low frequencies that date's, its detail the stack's."""
+    """The field with the low frequencies of observation t and the detail of the stack."""
     gain, offset = (x[t, :, None, None] for x in (field.radiometry.gain, field.radiometry.offset))
     found = copy.deepcopy(field)
     found.radiometry = Radiometry(len(scene), len(scene.bands)).to(field.weights)
-    found.changed.zero_()  # the average below is to find it at the product's resolution
+    found.changed.zero_()  # included in the average below, at the product's resolution
     found.weights.copy_(gain * field.weights + offset)
     lattice, shift = field.lattice, field.shifts[t].double()
     rows, columns = (

@@ -1,4 +1,4 @@
-"""A fit as it goes: what it leaves of the frames, and where its observations lie."""
+"""Diagnostics during a fit: residuals of the frames, and shifts of the observations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from s2sr.report.metrics import Array, as_numpy
 
 
 def residual_map(residual: Array, title: str = "Mean residual") -> Figure:
-    """A map of frame - model in units of the noise, [y, x] or [b, y, x] (mean over bands); red: brighter frames."""
+    """A map of frame - model in units of the noise, [y, x] or [b, y, x] (mean over bands); red: frame brighter."""
     values = as_numpy(residual).astype(float)
     values = values.mean(0) if values.ndim == 3 else values
     finite = values[np.isfinite(values)]
@@ -36,7 +36,7 @@ def residual_map(residual: Array, title: str = "Mean residual") -> Figure:
 
 
 def shift_plot(shifts: Array, dates: Sequence[str], true: Array | None = None) -> Figure:
-    """Shifts [t, 2] (dy, dx; LR pixels) in the outline of one LR pixel, numbered by date; rings are the true shifts."""
+    """Shifts [t, 2] (dy, dx; LR pixels) within the outline of one LR pixel, numbered by date; rings: true shifts."""
     found = as_numpy(shifts)
     order = sorted(range(len(dates)), key=lambda t: dates[t])
     points = [found] if true is None else [found, as_numpy(true)]

@@ -1,6 +1,6 @@
-"""What figures are made of: images as colours, parts of them, and sheets of panels.
+"""Building blocks of figures: images as colours, windows of them, and sheets of panels.
 
-An image pixel is drawn as a whole number of screen pixels, or a screen pixel is the mean over its area.
+An image pixel is drawn as a whole number of screen pixels; or images are area-averaged to screen pixels.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 Window = tuple[int, int, int, int]  # first row, first column, rows, columns: LR pixels
 
-DPI = 100  # only the ratio of text to pixels
+DPI = 100  # sets only the ratio of text to pixels
 GAP = 20  # screen pixels between panels
 TEXT = 13  # points
-# a fifth of the time of the default, for a tenth of the bytes: noise does not come again
+# a fifth of the default's time for a tenth more bytes: noise has no repetitions to find
 PNG: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE}
-ROWS = 64  # of pixels that are coloured at a time: they stay in the cache
+ROWS = 64  # rows coloured at a time, to stay in the cache
 MASKED = 215  # grey value of pixels without data
 INK, FAINT = "#1a1a1a", "#6a6a6a"
 COLOURS = ("#0b62a8", "#d1495b", "#2e8b57", "#e09f3e", "#7d5ba6", "#5c6b73", "#00a5a8", "#9c6644")
@@ -47,20 +47,20 @@ def channels(bands: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Reflectance shown as black and as white, per channel of `channels`."""
+    """The reflectance shown as black and as white, per channel of `channels`."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
 
     @classmethod
-    def of(cls, image: Array, bands: Sequence[str], percentiles: tuple[float, float] = (0.5, 99.5)) -> Stretch:
-        """The percentiles of an image [b, y, x]."""
+    def of(cls, image: Array, bands: Sequence[str]) -> Stretch:
+        """The 0.5 and 99.5 percentiles of an image [b, y, x]."""
         limits = []
         for k in channels(bands):
             band = as_numpy(image)[k]
             finite = np.isfinite(band)
             known = band if finite.all() else band[finite]
-            limits.append([percentile(known, p) for p in percentiles] if known.size else (0.0, 1.0))
+            limits.append([percentile(known, p) for p in (0.5, 99.5)] if known.size else (0.0, 1.0))
         low, high = zip(*limits, strict=True)
         return cls(low, high)
 
@@ -86,7 +86,7 @@ def rgb(image: Array, bands: Sequence[str], stretch: Stretch | None = None) -> n
 
 
 def png(picture: np.ndarray) -> Image:
-    """What saves as a PNG with exactly these pixels, uint8 [y, x] or [y, x, 3]."""
+    """An image that saves as a PNG with exactly these pixels, uint8 [y, x] or [y, x, 3]."""
     from PIL.Image import fromarray
 
     image = fromarray(picture)
@@ -161,8 +161,8 @@ def sheet(rows: Sequence[Sequence[Panel]], header: str = "") -> Figure:
 def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:
     """(the part of `picture` in `window`, for a square of `side` screen pixels; screen pixels per LR pixel).
 
-    picture: [y, x, ...] at `factor` pixels per LR pixel. Pictures drawn for one `scale`, the finest of them, come out
-    alike: its pixels are repeated as often as there is room, or area-averaged where there are more than the screen has.
+    picture: [y, x, ...] at `factor` pixels per LR pixel. scale: that of the finest picture to be compared, so that all
+    come out at the same size: pixels are repeated as often as there is room, or area-averaged if there are too many.
     """
     row, column, rows, columns = (n * factor for n in window)
     part = picture[row : row + rows, column : column + columns]
@@ -179,7 +179,7 @@ def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int)
 
 
 def zoom_window(image: Array, scale: int, side: int, pixels: int = 24) -> Window:
-    """The most detailed square of about `pixels` LR pixels that fills `side` screen pixels at a whole zoom."""
+    """The most detailed square of about `pixels` LR pixels that fills `side` screen pixels at an integer zoom."""
     shape = image.shape[-2:]
     wanted = min(pixels, max(4, min(shape) // 2))
     repeat = max(1, round(side / (wanted * scale)))
@@ -190,7 +190,7 @@ def detail_window(image: Array, side: int) -> Window:
     """The square of `side` LR pixels with the most detail in an image [b, y, x] on the LR grid."""
     bands = as_numpy(image).astype(float)
     contrast = bands.std((1, 2), keepdims=True) + 1e-12
-    # the root, so that one bright roof does not win against a village
+    # the root, so that one bright roof does not outweigh a village
     detail = np.sqrt(np.hypot(*np.gradient(bands / contrast, axis=(1, 2)))).sum(0)
     sums = np.pad(detail, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     sums = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
@@ -212,5 +212,5 @@ def _scale_bar(axes: Axes, metre: float, width: int, height: int) -> None:
 
 
 def figure_of(width: int, height: int) -> Figure:
-    """A white figure of so many screen pixels; the rest keeps the floor of matplotlib from losing one."""
+    """A white figure of exactly this many screen pixels; + 0.01, as matplotlib rounds down."""
     return Figure(figsize=((width + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI, facecolor="white")

@@ -1,24 +1,24 @@
-"""How well a fit predicts samples that it has not seen, beside three images that anyone can make of what it has seen:
+"""How well a fit predicts withheld samples, compared with three images that anyone can make from the others:
 
-    temporal mean   the mean of the frames, each brought to the same radiometry
+    temporal mean   the mean of the frames, after matching their radiometry
     bicubic         that mean, interpolated (Keys) at every frame's shift
-    Wiener          that mean deconvolved, at every frame's shift, blurred again
+    Wiener          that mean, deconvolved, shifted to every frame and blurred again
 
-Every frame's gain and offset against an image are least squares on the samples that were seen; the shifts, the PSF and
-the noise are the fit's own. Errors are in reflectance: `rmse`, and `median`, of the absolute ones, which clouds and
-change between the dates do not decide. A perfect image would score the noise.
+Every frame's gain and offset against an image are least squares on the samples that the fit has seen; shifts, PSF and
+noise are the fit's own. Errors are in reflectance: `rmse`, and `median` of the absolute errors, which is insensitive to
+clouds and change between the dates. A perfect image would score the noise.
 
-Where the fit has found change it is judged twice: the scene alone, which is the product; and, `with_change`, with what
-the samples around the withheld ones say of their date (`SplatField.changed`). That predicts the frame better and makes
-the scene no truer.
+If the fit has estimated change it is judged twice: by the scene alone, which is the product; and, `with_change`, adding
+the date's change as predicted from the samples around the withheld ones (`SplatField.changed`). This predicts the frame
+better, but makes the scene no truer.
 
-The mean's transfer function is H = G J, of the footprint and of the shifts that it averages over, J(f) = mean_t exp(-2
-pi i f . d_t). With S its power spectrum (radial mean) and n = v / T its noise, the Wiener estimate of the scene and its
+The mean's transfer function is H = G J, with G of the footprint and J(f) = mean_t exp(-2 pi i f . d_t) of the averaged
+shifts. With S its power spectrum (radial mean) and n = v / T its noise, the Wiener estimate of the scene and its
 prediction of frame t are
 
     X = M (1 - n / S)_+ / H,    Y_t = G exp(-2 pi i f . d_t) X = M (1 - n / S)_+ exp(-2 pi i f . d_t) / J
 
-on the LR grid, whose Nyquist frequency the mean does not exceed: G goes and comes again.
+on the LR grid, which limits the mean to its Nyquist frequency: G cancels.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from s2sr.model.scene import Scene
 
 log = logging.getLogger(__name__)
 
-CLIP = 3.0  # robust standard deviations beyond which a sample does not enter a regression
-WORSE = 1.1  # times another's error: no longer a matter of which samples were withheld
-ROUNDS = 6  # of Gauss-Newton, to place a whole date
+CLIP = 3.0  # robust standard deviations beyond which samples are excluded from a regression
+WORSE = 1.1  # times another's error: no longer explained by the choice of samples
+ROUNDS = 6  # of Gauss-Newton, to register a whole date
 
 
 @torch.no_grad()
 def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None = None) -> dict[str, float]:
     """`holdout_rmse` and `holdout_median` of a fit to `scene` and of the baselines, overall and per band.
 
-    noise: [t, b] standard deviation that the fit has found. dates: whole dates that the fit has not seen, placed by
-    their valid samples and judged by the others: the same with `holdout_dates_`.
+    noise: [t, b] standard deviation estimated by the fit. dates: whole withheld dates, registered on their valid
+    samples and judged on their judged ones: the same with prefix `holdout_dates_`.
     """
     scene = scene.to(field.weights.device)
     shifts, mean = field.shifts, level_mean(scene)
@@ -83,7 +83,7 @@ def judge(scene: Scene, field: SplatField, noise: Tensor, *, dates: Scene | None
 
 
 def baselines(scene: Scene, mean: Tensor, spectrum: Tensor, shifts: Tensor) -> dict[str, Tensor]:
-    """[t, b, y, x] what the mean [b, y, x], and its deconvolved spectrum, predict of frames at shifts [t, 2]."""
+    """[t, b, y, x] frames at shifts [t, 2] predicted from the mean [b, y, x] and from its deconvolved spectrum."""
     images = {
         "_temporal_mean": mean.expand_as(scene.frames),
         "_bicubic": interpolated(mean, shifts),
@@ -109,13 +109,13 @@ def errors(prefix: str, scene: Scene, predictions: dict[str, Tensor]) -> dict[st
 def matched(prediction: Tensor, frames: Tensor, seen: Tensor) -> Tensor:
     """gain * prediction + offset, per frame and band by least squares on the seen samples; all [t, b, y, x].
 
-    Twice: the second time without those further off than `CLIP` robust standard deviations.
+    Twice: the second time without residuals beyond `CLIP` robust standard deviations.
     """
     return torch.stack([_matched(*one) for one in zip(prediction, frames, seen, strict=True)])
 
 
 def _matched(prediction: Tensor, frame: Tensor, seen: Tensor) -> Tensor:
-    """One frame [b, y, x] of `matched`: what is between stays in the cache."""
+    """`matched` for one frame [b, y, x], so that intermediates stay in the cache."""
     size = (frame - _fitted(prediction, frame, seen)).abs()
     typical = size.masked_fill(~seen, torch.nan).flatten(1).nanmedian(-1).values[..., None, None]
     return _fitted(prediction, frame, seen & (size <= CLIP * 1.4826 * typical))
@@ -131,9 +131,9 @@ def _fitted(prediction: Tensor, frame: Tensor, keep: Tensor) -> Tensor:
 
 
 def level_mean(scene: Scene) -> Tensor:
-    """[b, y, x] the temporal mean of frames that are brought to one radiometry.
+    """[b, y, x] the temporal mean after matching the radiometry of the frames.
 
-    Else its level would step wherever a frame is masked or withheld; that of the first mean does, hence the rounds.
+    Without matching it would step wherever a frame is masked or withheld; iterated, as the first mean does.
     """
     mean = scene.temporal_mean
     for _ in range(3):
@@ -145,7 +145,7 @@ def level_mean(scene: Scene) -> Tensor:
 def interpolated(image: Tensor, shifts: Tensor) -> Tensor:
     """[t, b, y, x] an image [b, y, x] with its content moved to larger rows and columns by shifts [t, 2], LR pixels.
 
-    Cubic convolution (Keys 1981, a = -1/2); beyond the border its pixels go on.
+    Cubic convolution (Keys 1981, a = -1/2); border pixels are extended.
     """
     reach = math.ceil(float(shifts.abs().max())) + 2
     taps = torch.arange(-reach, reach + 1, device=shifts.device)
@@ -158,7 +158,7 @@ def interpolated(image: Tensor, shifts: Tensor) -> Tensor:
 
 
 def deconvolved(mean: Tensor, shifts: Tensor, variance: Tensor) -> Tensor:
-    """[b, 2 y, x + 1] spectrum of G X, continued by mirrors; variance: [b] of the mean's noise."""
+    """[b, 2 y, x + 1] spectrum of G X on the mirrored image; variance: [b] of the mean's noise."""
     mirrored = torch.cat([mean, mean.flip(1)], 1)
     mirrored = torch.cat([mirrored, mirrored.flip(2)], 2)
     spectrum = torch.fft.rfft2(mirrored, norm="ortho")
@@ -167,7 +167,7 @@ def deconvolved(mean: Tensor, shifts: Tensor, variance: Tensor) -> Tensor:
     power = spectrum.abs().square().flatten(1)
     count = torch.bincount(ring).clamp(min=1)
     radial = power.new_zeros(len(count), len(mean))
-    radial.index_put_((ring,), power.mT, accumulate=True)  # in one order, on every device
+    radial.index_put_((ring,), power.mT, accumulate=True)  # unlike index_add_, in the same order on every device
     radial = (radial.mT / count)[:, ring].view_as(spectrum.real)
     passed = (1 - variance[:, None, None] / radial.clamp(min=1e-20)).clamp(min=0)
     jitter = torch.exp(-2j * math.pi * (fy[:, None, None] * shifts[:, 0] + fx[:, None] * shifts[:, 1]))
@@ -186,7 +186,7 @@ def moved(spectrum: Tensor, shifts: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def located(field: SplatField, dates: Scene) -> Tensor:
-    """[t, 2] where the field predicts the valid samples best: Gauss-Newton from 0, gain and offset free."""
+    """[t, 2] the shifts at which the field predicts the valid samples best: Gauss-Newton from 0, radiometry matched."""
     shifts = torch.zeros(len(dates), 2, device=field.weights.device)
     step = 0.05  # LR pixels, of the finite differences
     steps = step * torch.eye(2, device=shifts.device)
@@ -207,6 +207,6 @@ def located(field: SplatField, dates: Scene) -> Tensor:
 
 
 def _frequencies(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the mirrored image along rows, and along columns those of `rfft2`; cycles per LR pixel."""
+    """Frequencies of the mirrored image along rows, and those of `rfft2` along columns; cycles per LR pixel."""
     rows, columns = image.shape[1:]
     return torch.fft.fftfreq(2 * rows, device=image.device), torch.fft.rfftfreq(2 * columns, device=image.device)

@@ -1,11 +1,11 @@
-"""What is said of a product's uncertainty: two files, a picture, and how often the truth lies within it.
+"""The uncertainty of a product: two files, a picture, and the coverage of the truth.
 
-`sr_std.tif` is the standard deviation of sr.tif less the truth as it would be seen at the same resolution: blurred by
-the splat that the product is made of, averaged over the product's pixels, where the observations' mean geolocation puts
-it, in reflectance as it is (no brightness is fitted). `sr_count.tif` counts the observations that are clear there.
+`sr_std.tif` is the standard deviation of sr.tif minus the truth at the same resolution: blurred by the product's splat,
+averaged over the product's pixels, at the observations' mean geolocation, without a fit of brightness. `sr_count.tif`
+counts the clear observations of each pixel.
 
-The share of |product - truth| <= k std, means over bands, a border of 6 LR pixels off; over all pixels, and over those
-of each quarter of local contrast: the product's standard deviation in a square of 3 LR pixels.
+Coverage is the fraction of |product - truth| <= k std, mean over bands, without a border of 6 LR pixels: of all pixels,
+and of each quarter of local contrast, the product's standard deviation in a square of 3 LR pixels.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ CONTRAST = 3  # LR pixels, side of the square in which local contrast is measure
 
 
 def write(folder: Path, scene: Scene, product: Product, *, tags: Mapping[str, Any]) -> None:
-    """`sr_std.tif` and `sr_count.tif`: that has one band where all bands are clear in the same places."""
+    """Write `sr_std.tif` and `sr_count.tif`, the latter with a single band if all bands are masked alike."""
     scale, count = product.scale, product.count
     grid = scene.grid.scaled(scale)
     what = {
-        "quantity": "standard deviation of sr.tif less the truth at its resolution, reflectance",
+        "quantity": "standard deviation of sr.tif minus the truth at its resolution, reflectance",
         "resolution": f"Gaussian of {product.splat:.4g} pixels of 10 m, averaged over pixels of {1 / scale:.4g}",
         "interval_68": "sr.tif +- 1 std",
         "interval_95": "sr.tif +- 1.96 std",
     }
     write_geotiff(folder / "sr_std.tif", product.deviation, grid, scene.bands, tags={**tags, **what})
     alike = bool((count == count[0]).all())
-    counted = {**tags, "quantity": f"observations, of {len(scene)}, that are clear at the pixel"}
+    counted = {**tags, "quantity": f"clear observations at the pixel, of {len(scene)}"}
     names = ("count",) if alike else scene.bands
     write_geotiff(folder / "sr_count.tif", count[: len(names)], grid, names, tags=counted)
 
 
 def numbers(scene: Scene, product: Product, shifts: Tensor) -> dict[str, float]:
-    """`std_mean` and, with truth, the coverage. shifts: [t, 2] that the product was made with, LR pixels."""
+    """`std_mean` and, if the truth is known, the coverage. shifts: [t, 2] of the product, LR pixels."""
     found = {"std_mean": float(product.deviation.mean())}
     if scene.truth:
         truth = seen(scene, scale=product.scale, splat=product.splat, shifts=shifts)
@@ -58,10 +58,10 @@ def numbers(scene: Scene, product: Product, shifts: Tensor) -> dict[str, float]:
 
 
 def seen(scene: Scene, *, scale: int, splat: float, shifts: Tensor) -> np.ndarray:
-    """[b, y * scale, x * scale] the truth at the resolution, and in the place, of a product with these shifts."""
+    """[b, y * scale, x * scale] the truth at the resolution and position of a product with these shifts."""
     truth = scene.truth
     assert truth is not None
-    # 1/6: variance of the two raster boxes, one that a raster pixel is and one that it is averaged over
+    # 1/6: variance of two raster boxes: the pixel itself, and the box it is averaged over
     sigma = math.sqrt((splat * truth.scale) ** 2 + 1 / 6)
     blurred = [ndimage.gaussian_filter(band, sigma, mode="nearest") for band in truth.reflectance.numpy()]
     return area_average(np.stack(blurred), truth.scale, scale, tuple(offset_to_truth(scene, shifts).tolist()))

@@ -1,7 +1,7 @@
 """The runs of a sweep, read from the job folders of a Hydra multirun.
 
-`metrics.json` (`status` is "ok", else `error` says why not), `.hydra/overrides.yaml`, and the rasters `sr.tif`,
-`observation.tif` and `mean.tif`, without which a job has not succeeded.
+Read are `metrics.json` (`status` is "ok", or `error` tells why not) and `.hydra/overrides.yaml`; without the rasters
+`sr.tif`, `observation.tif` and `mean.tif` a job has failed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from typing import Any
 
 import yaml
 
-SIGMA = ("psf.sigma", "psf")  # keys that are swept for sigma: what it came to stands in the metrics
+SIGMA = ("psf.sigma", "psf")  # keys that set sigma: its value is in the metrics
+OBSERVED = ("data", "crop", "n_obs", "seed", "holdout")  # keys that decide which samples judge a run
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a job's folder says of it."""
+    """One job, as read from its folder."""
 
     folder: Path
     overrides: dict[str, str]  # key to value as written on the command line, without quotes
     metrics: dict[str, Any]
-    error: str = ""  # empty: it succeeded
+    error: str = ""  # empty if it succeeded
 
     def label(self, keys: Sequence[str], width: int = 10**6) -> str:
         """The swept keys and values; beyond `width` characters the last parts of keys and paths only, or cut off."""
@@ -36,15 +37,15 @@ class Job:
         return text if len(text) <= width else f"{self.folder.name}: {text}"[: width - 1] + "…"
 
     def number(self, key: str) -> float | None:
-        """Of the metrics, if it is one."""
+        """A metric, if it is a finite number."""
         value = self.metrics.get(key)
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     def value(self, key: str) -> float | None:
-        """Of the overrides, if it is a number; for a key of sigma what sigma came to, `auto` and names included."""
+        """An override, if it is a number; for sigma the resulting value, also for `auto` and names."""
         found = self.number("psf_sigma") if key in SIGMA else None
         if found is not None:
-            return round(found, 6)  # float32 has no more
+            return round(found, 6)  # digits of float32
         try:
             number = float(self.overrides.get(key, ""))
         except ValueError:
@@ -63,7 +64,7 @@ class Job:
 
 
 def read_jobs(folder: Path) -> list[Job]:
-    """The jobs by number: every subfolder that has a number for a name or that Hydra has written into."""
+    """The jobs by number: every subfolder named by a number or with a .hydra folder."""
     folders = [
         path for path in folder.iterdir() if path.is_dir() and (path.name.isdigit() or (path / ".hydra").is_dir())
     ]
@@ -84,12 +85,26 @@ def lines(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[str, bool, dict[str
         found = [job.value(key) for job in jobs]
         return None not in found and (len(found) < 2 or len(set(found)) > 1)
 
-    # a numeric key makes the better axis, whichever comes first
-    axis, *others = sorted(keys, key=lambda key: not numeric(key)) or [""]
+    # a numeric key makes the better axis, and best one along which scores can be compared
+    axis, *others = sorted(keys, key=lambda key: (not numeric(key), key in judging(keys))) or [""]
     found: dict[str, list[Job]] = {}
     for job in jobs:
         found.setdefault(job.label(others) if others else "", []).append(job)
     return axis, bool(axis) and numeric(axis), found
+
+
+def judging(keys: Sequence[str]) -> list[str]:
+    """Those of the swept keys that decide which samples judge a run."""
+    return [key for key in keys if key.partition(".")[0] in OBSERVED and not key.startswith("holdout.refit")]
+
+
+def alike(jobs: Sequence[Job], keys: Sequence[str]) -> list[list[Job]]:
+    """The jobs that the same samples judge, together: scores can be compared between them alone."""
+    found: dict[str, list[Job]] = {}
+    own = judging(keys)
+    for job in jobs:
+        found.setdefault(job.label(own) if own else "", []).append(job)
+    return list(found.values())
 
 
 def table(jobs: Sequence[Job], keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -135,5 +150,5 @@ def _row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
     row |= {key: job.overrides.get(key, "") for key in keys}
     row |= {"status": "failed" if job.error else "ok", "error": " ".join(job.error.split())}
     metrics = {key: value for key, value in job.metrics.items() if key not in ("status", "error")}
-    # what was asked for and what the run used may differ (n_obs), so both are kept
+    # the requested and the actual value may differ (n_obs), so both are kept
     return row | {f"{key} (run)" if key in row else key: value for key, value in metrics.items()}

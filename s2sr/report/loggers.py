@@ -33,7 +33,7 @@ def csv_logger(*, folder: Path, group: str | None, job_type: str, config: Mappin
     logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is not empty")
-        logger.experiment.metrics += earlier  # Lightning has removed the file
+        logger.experiment.metrics += earlier  # Lightning has deleted the file
     return [logger]
 
 
@@ -49,14 +49,17 @@ def wandb_logger(
     """Besides metrics.csv a run in `folder`/wandb, in the mode asked for, else online if logged in, else offline.
 
     Never asks for anything, and goes offline where there is no key or the server does not answer in 15 s.
-    Raises InputError for an unknown mode.
+    Raises InputError for an unknown mode, or an environment that Weights & Biases cannot read.
     """
     import wandb
 
     if mode not in (None, *MODES):
         raise InputError(f"logger.mode={mode}; choose from {', '.join(MODES)}")
-    settings = wandb.Settings(init_timeout=15, finish_timeout=60, silent=True, console="off")
-    wandb.setup(settings)
+    try:
+        settings = wandb.Settings(init_timeout=15, finish_timeout=60, silent=True, console="off")
+        wandb.setup(settings)
+    except ValueError as error:  # it reads the environment, too
+        raise InputError(f"a setting of Weights & Biases (WANDB_...): {' '.join(str(error).split())}") from error
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
     if mode == "online" and not _logged_in():
         log.warning("dashboard: no key for Weights & Biases, so the run is logged offline; log in with `wandb login`")
@@ -74,9 +77,9 @@ def wandb_logger(
         "settings": settings,
     }
     try:
-        # only a server can say what it has of an earlier run
+        # only a server can resume a run
         run = wandb.init(mode=mode, resume="allow" if own and mode == "online" else None, **common)  # type: ignore[arg-type]
-    except Exception as error:  # whatever a network or a server can think of must not cost the fit
+    except Exception as error:  # no failure of network or server may cost the fit
         log.warning(
             "dashboard: Weights & Biases cannot be reached, so the run is logged offline (%s)",
             str(error).splitlines()[0],
@@ -109,13 +112,13 @@ def _logged_in() -> bool:
 
     try:
         return wandb.login(prompt=False, verify=False)
-    except Exception as error:  # a key that is none
+    except Exception as error:  # such as an invalid key
         log.warning("dashboard: %s", str(error).splitlines()[0])
         return False
 
 
 def _run_id(folder: Path) -> str | None:
-    """Of the wandb run that the folder has already: a resumed run goes on in its own."""
+    """The id of the wandb run in the folder, if any: a resumed run continues it."""
     if not (folder / "checkpoints" / "last.ckpt").exists():
         return None
     earlier = sorted(path.name.removeprefix("offline-") for path in (folder / "wandb").glob("*run-*-*"))
@@ -123,7 +126,7 @@ def _run_id(folder: Path) -> str | None:
 
 
 def wandb_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A table whose numbers are numbers, to be sorted and plotted."""
+    """A table with numeric columns, for sorting and plotting."""
     import wandb
 
     def number(value: Any) -> Any:
@@ -133,7 +136,7 @@ def wandb_table(rows: Sequence[Mapping[str, Any]]) -> Any:
             return value if value or value == 0 else None
 
     columns: list[str | int] = list(dict.fromkeys(key for row in rows for key in row))
-    # mixed: a rejected observation has no numbers, a failed run none of the others' metrics
+    # mixed: rejected observations and failed runs lack numbers
     return wandb.Table(
         columns=columns, data=[[number(row.get(str(c))) for c in columns] for row in rows], allow_mixed_types=True
     )

@@ -1,19 +1,21 @@
-"""Numbers that say how sharp an image is and how close to the truth.
+"""Scores of an image: sharpness, and fidelity to the truth.
 
-Sharpness. Every score sees the image through one aperture at every scale, of the variance of an LR pixel's box, 1/12.
-The image's own pixel box, of variance s^-2 / 12, is there already, so with N a Gaussian, lengths in LR pixels, per band
+Sharpness. At every scale the scores see the image through the same aperture, of the variance of an LR pixel's box,
+1/12. The image's own pixel box contributes a variance of s^-2 / 12. So with N a Gaussian, lengths in LR pixels, per
+band
 
     u = image * N(variance (1 - s^-2) / 12)          derivatives taken spectrally, the gradient at 8 samples per pixel
-    c = P99 - P1 of image * N(variance 1)            the scene's contrast, at a resolution that no method changes
+    c = P99 - P1 of image * N(variance 1)            the scene's contrast, at a resolution common to all methods
     edge_contrast   = P99(|grad u|) / c              1 / px
     gradient_energy = mean(|grad u|^2) / c^2         1 / px^2
     laplacian_var   = var(laplace u) / c^2           1 / px^4
 
 An edge of height c blurred by a Gaussian of variance v has the steepest gradient c / sqrt(2 pi (v + 1/12)). None of the
-scores tells detail from ringing: read them beside the held-out error.
+scores distinguishes detail from ringing: read them beside the held-out error.
 
-Fidelity. At 4 pixels per LR pixel (or the image's own scale if lower) against the area-averaged truth, a border of 6 LR
-pixels off, after a least-squares a * image + b per band; the range is P99.5 - P0.5 of the truth; mean over bands.
+Fidelity. At 4 pixels per LR pixel (or the image's own scale if lower) against the area-averaged truth, without a
+border of 6 LR pixels, after a least-squares fit a * image + b per band; the range is P99.5 - P0.5 of the truth; mean
+over bands.
 """
 
 from __future__ import annotations
@@ -29,40 +31,39 @@ from scipy import fft, ndimage, sparse
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-BORDER = 6  # LR pixels that fidelity leaves out on each side
+BORDER = 6  # LR pixels excluded from fidelity on each side
 FIDELITY_SCALE = 4  # pixels per LR pixel at which images are compared with the truth
 SSIM_WINDOW = 7  # pixels
-ROWS = 64  # of samples that are made at a time
+ROWS = 64  # rows of samples computed at a time
 SHARPNESS = ("edge_contrast", "laplacian_var", "gradient_energy")
 
 Array = Tensor | np.ndarray
 
 
-def sharpness(image: Array, scale: int, valid: Array | None = None) -> dict[str, float]:
+def sharpness(image: Array, scale: int) -> dict[str, float]:
     """`edge_contrast`, `laplacian_var` and `gradient_energy` of an image, means over bands, by this module's formulas.
 
     image: [b, y, x] at `scale` pixels per LR pixel, each the mean over its pixel; gain and offset do not matter.
-    valid: [y, x] or [b, y, x] bool, the pixels that count; those within 1.5 LR pixels of an invalid one do not either.
-    A band without contrast has no sharpness and makes the scores NaN.
+    Pixels that are NaN, or within 1.5 LR pixels of one, do not count. A band without contrast has no sharpness and
+    makes the scores NaN.
     """
     bands = as_numpy(image)
-    mask = np.isfinite(bands) if valid is None else np.isfinite(bands) & as_numpy(valid)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        scores = list(pool.map(_band_sharpness, bands, mask, [scale] * len(bands)))
+        scores = list(pool.map(_band_sharpness, bands, [scale] * len(bands)))
     return {name: float(np.mean([score[name] for score in scores])) for name in SHARPNESS}
 
 
 def bicubic(image: Tensor, scale: int) -> Tensor:
-    """[b, y, x] interpolated to [b, y * scale, x * scale]; pixels are areas, so the footprint stays where it is."""
-    # antialias adds no blur here; it selects Keys' a = -1/2, which reproduces ramps, where the default -3/4 does not
+    """[b, y, x] interpolated to [b, y * scale, x * scale]; pixels are areas, so the footprint is unchanged."""
+    # antialias adds no blur here, but selects Keys' a = -1/2, which reproduces ramps, unlike the default -3/4
     return interpolate(image[None], scale_factor=scale, mode="bicubic", align_corners=False, antialias=True)[0]
 
 
 def area_average(image: Array, scale: int, to: int, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """[b, y * to, x * to] exact box means of [b, y * scale, x * scale], its content moved by `shift` (LR pixels).
 
-    A positive shift moves it to larger row and column coordinates; beyond the image its border pixels go on. As exact
-    as the image's own numbers, float32 where those are integers.
+    A positive shift moves it to larger row and column coordinates; border pixels are extended. Computed in the image's
+    precision, or float32 for integers.
     """
     bands = as_numpy(image)
     shares = (_coverage(n, scale, to, moved) for n, moved in zip(bands.shape[1:], shift, strict=True))
@@ -113,7 +114,7 @@ def shift_rmse(estimated: Array, true: Array) -> float:
 
 
 def percentile(values: np.ndarray, percent: float) -> float:
-    """That of numpy, linear between the two nearest values, in a quarter of the time: it sorts less."""
+    """As numpy's, with linear interpolation, in a quarter of the time."""
     place = percent / 100 * (values.size - 1)
     below = math.floor(place)
     parted = np.partition(values, below, axis=None)
@@ -125,9 +126,9 @@ def as_numpy(x: Array) -> np.ndarray:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
-@lru_cache(maxsize=4)  # bands are alike
+@lru_cache(maxsize=4)  # bands have the same size
 def _coverage(size: int, scale: int, to: int, moved: float) -> sparse.csr_array:
-    """[size * to / scale, size] the share of each old pixel in each new one; border pixels go on for ever."""
+    """[size * to / scale, size] the share of each old pixel in each new one; border pixels are extended."""
     first, last = np.arange(size, dtype=float), np.arange(1.0, size + 1)
     first[0], last[-1] = -np.inf, np.inf
     edges = (np.arange(size * to // scale + 1) / to - moved) * scale
@@ -135,7 +136,8 @@ def _coverage(size: int, scale: int, to: int, moved: float) -> sparse.csr_array:
     return sparse.csr_array(np.maximum(overlap, 0) * (to / scale))
 
 
-def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str, float]:
+def _band_sharpness(band: np.ndarray, scale: int) -> dict[str, float]:
+    valid = np.isfinite(band)
     if not valid.any():
         return dict.fromkeys(SHARPNESS, math.nan)
     everywhere = bool(valid.all())
@@ -156,10 +158,10 @@ def _band_sharpness(band: np.ndarray, valid: np.ndarray, scale: int) -> dict[str
         )
         return field[known[np.ix_(*centres)]]
 
-    # the rate is what the blur leaves to be sampled; an extremum needs more, or it depends on where an edge meets it
+    # `rate`: samples needed after the blur; more for extremes, which would else depend on the sampling phase
     smooth = seen(_Series(modes, scale, rate=2, variance=1.0).values())
     contrast = percentile(smooth, 99) - percentile(smooth, 1) if smooth.size else 0.0
-    if contrast <= 1e-6 * abs(level):  # float32 knows no less
+    if contrast <= 1e-6 * abs(level):  # the precision of float32
         return dict.fromkeys(SHARPNESS, math.nan)
     variance = (1 - scale**-2) / 12
     squared = seen(_Series(modes, scale, rate=8, variance=variance).squared_gradient())
@@ -179,7 +181,7 @@ class _Series:
         self.omega = []  # radians per LR pixel along each axis
         for n, size in zip(modes.shape, self.shape, strict=True):
             omega = np.arange(min(n, size), dtype=np.float32) * (np.pi * scale / n)
-            self.omega.append(omega[variance / 2 * omega**2 < 17])  # less than float32 knows is left of the others
+            self.omega.append(omega[variance / 2 * omega**2 < 17])  # the others vanish in float32
         rows, columns = (np.exp(-variance / 2 * omega**2) for omega in self.omega)
         rows *= math.sqrt(math.prod(self.shape) / modes.size)
         self.modes = modes[: len(rows), : len(columns)] * rows[:, None]
@@ -195,7 +197,7 @@ class _Series:
         return self._along(self._down(-(rows[:, None] ** 2) - columns**2))
 
     def squared_gradient(self) -> np.ndarray:
-        """[y, x] 1 / px^2, a few rows at a time: they stay in the cache."""
+        """[y, x] 1 / px^2, a few rows at a time, which stay in the cache."""
         rows, columns = self.omega
         down, across = self._down(rows[:, None], odd=1), self._down(columns)
         squared = np.empty(self.shape, np.float32)
@@ -206,9 +208,9 @@ class _Series:
         return squared
 
     def _down(self, factor: np.ndarray | float = 1.0, *, odd: int = 0) -> np.ndarray:
-        """[y, columns] the modes times a factor, as samples along columns; odd: derived, so of sines."""
+        """[y, columns] the modes times a factor, as samples along columns; odd: of a derivative, so sine modes."""
         field = _zeros((self.shape[0], self.modes.shape[1]))
-        used = np.broadcast_to(factor, self.modes.shape)[odd:]  # sines start at the first harmonic
+        used = np.broadcast_to(factor, self.modes.shape)[odd:]  # sine modes start at the first harmonic
         np.multiply(self.modes[odd:], used, out=field[: len(used)])
         return (fft.idst if odd else fft.idct)(field, axis=0, norm="ortho", overwrite_x=True)
 
@@ -218,5 +220,5 @@ class _Series:
 
 
 def _zeros(shape: Sequence[int]) -> np.ndarray:
-    """[y, x] float32, rows a little apart: the samples of a column else share their place in the cache."""
+    """[y, x] float32 with padded rows; otherwise the samples of a column would compete for one cache line."""
     return np.zeros((shape[0], shape[1] + 16), np.float32)[:, : shape[1]]

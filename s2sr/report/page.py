@@ -1,4 +1,4 @@
-"""What the pages of runs and sweeps share: one self-contained HTML file of pictures, charts and tables.
+"""Common parts of the pages of runs and sweeps: one self-contained HTML file of pictures, charts and tables.
 
 Pictures are data URIs, charts inline SVG in the page's own colours, style and script inline: the file can be mailed.
 Links are relative: a folder that was moved stays whole.
@@ -29,7 +29,7 @@ from s2sr.report.products import atomic
 SIDE = 2048  # pixels: a picture's longest side in the page
 LOSSLESS = 512 * 512  # pixels up to which a picture is a PNG; a larger one is a JPEG, a tenth of the size
 
-# the greys of figures.py, as the page calls them: it has them darker or lighter
+# the colours of figures.py by the page's names, which adapt to dark mode
 PALETTE = {INK: "ink", "#000000": "ink", FAINT: "faint", **dict.fromkeys(("#e6e6e6", "#dddddd", "#bbbbbb"), "line")}
 PALETTE |= {colour: f"c{k}" for k, colour in enumerate(COLOURS)}
 
@@ -77,7 +77,7 @@ def uri(pixels: np.ndarray) -> str:
 
 
 def file_uri(path: Path) -> str:
-    """A data URI of a picture file, not larger than the page needs."""
+    """A data URI of a picture file, reduced to the size that the page needs."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -87,7 +87,7 @@ def file_uri(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Raster:
-    """A product as it is shown: three of its bands, or one, at no more pixels than the page needs."""
+    """A product for display: three of its bands, or one, at the resolution that the page needs."""
 
     image: np.ndarray  # [b, y, x]
     bands: tuple[str, ...]
@@ -113,7 +113,7 @@ class Raster:
         return Stretch.of(self.image, self.bands)
 
     def smooth(self, shape: tuple[int, int]) -> Raster:
-        """Interpolated by the bicubic that is the baseline of every score, to at least as fine as `shape`."""
+        """Interpolated to about `shape` by the bicubic that is also the baseline of the scores."""
         factor = max(1, round(shape[0] / self.image.shape[1]))
         return Raster(bicubic(torch.from_numpy(self.image), factor).numpy(), self.bands, self.grid)
 
@@ -125,12 +125,12 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
     """The figure as inline SVG: text stays text, colours are the page's. `name`: unique in the page."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name}):
-        # an unstated date and creator: equal figures give equal text
+        # no date and creator, so that equal figures give equal text
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[a-z0-9.]+_\d+"', "", text)  # of groups: equal in all figures, and nothing refers to them
+    text = re.sub(r' id="[a-z0-9.]+_\d+"', "", text)  # ids of groups: not unique in the page, and unused
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
     for colour, meaning in PALETTE.items():
         text = text.replace(colour, f"var(--{meaning})")
@@ -139,7 +139,7 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
 
 
 def tags(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """(tags, band names) of a product; nothing where it is not there."""
+    """(tags, band names) of a product; empty if it does not exist."""
     import rasterio
 
     if not path.is_file():
@@ -160,7 +160,7 @@ def listed(folder: Path) -> list[dict[str, str]]:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them."""
+    """Bytes in readable units."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""The files of a run folder. Each appears whole or not at all: it is written beside its place, then renamed.
+"""The files of a run folder. Each appears whole or not at all: it is written under another name, then renamed.
 
 GeoTIFFs are Cloud-Optimized, float32 with NaN where there is no data (or integers: counts), with the grid's CRS and
 transform to the last bit.
@@ -30,13 +30,13 @@ from s2sr.report.metrics import Array, area_average, as_numpy
 
 @dataclass(frozen=True)
 class Product:
-    """What a run hands back, at `scale` pixels per LR pixel and axis."""
+    """The result of a run, at `scale` pixels per LR pixel and axis."""
 
     image: Tensor  # [b, y * scale, x * scale] reflectance
-    deviation: Tensor  # [b, y * scale, x * scale] standard deviation of the image less the truth at its resolution
-    count: Tensor  # [b, y * scale, x * scale] observations that are clear there
+    deviation: Tensor  # [b, y * scale, x * scale] standard deviation of the image minus the truth at its resolution
+    count: Tensor  # [b, y * scale, x * scale] number of clear observations
     scale: int
-    splat: float  # standard deviation of the splats that the image is made of, LR pixels
+    splat: float  # standard deviation of the image's splats, LR pixels
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove of an earlier run what a new one would go on from, be taken for, or show as its own."""
+    """Remove files of an earlier run from which a new one would resume, or that would pass for its own."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     for name in ("metrics.csv", "metrics.json", "report.html", "frc.png", "truth.tif"):
         (folder / name).unlink(missing_ok=True)
@@ -75,11 +75,10 @@ def write_geotiff(
     bands: Sequence[str],
     *,
     tags: Mapping[str, Any] | None = None,
-    nodata: float | None = None,
 ) -> None:
     """A Cloud-Optimized GeoTIFF with overviews; `bands` become band descriptions, `tags` go to the default domain.
 
-    float32, in which NaN is nodata, or the image's own type if that is an integer. nodata: another value.
+    float32, in which NaN is nodata, or the image's own type if that is an integer, without nodata.
     Raises OSError if it cannot be written, such as on a full disk.
     """
     import rasterio
@@ -99,7 +98,7 @@ def write_geotiff(
         "dtype": dtype.name,
         "count": len(bands),
         **placed(grid),
-        "nodata": math.nan if nodata is None and not counts else nodata,
+        "nodata": None if counts else math.nan,
         "tiled": True,
         "interleave": "band",
         "bigtiff": "if_safer",
@@ -119,7 +118,7 @@ def write_geotiff(
                 target,
                 driver="COG",
                 compress="DEFLATE",
-                level=1,  # of floats: higher ones save a hundredth, for half as much time again
+                level=1,  # for floats, higher levels save 1 % for 50 % more time
                 num_threads=torch.get_num_threads(),
                 predictor="STANDARD" if counts else "FLOATING_POINT",
                 overview_resampling="AVERAGE",
@@ -146,23 +145,20 @@ def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:
         return file.read(out_dtype=np.float32), tuple(name or "" for name in file.descriptions), grid_of(file)
 
 
-def clearest(scene: Scene) -> int:
-    """The observation that stands for a single image: the clearest; of equally clear ones that nearest to the mean."""
-    difference = (scene.frames - scene.temporal_mean).abs() * scene.valid
-    distance = difference.mean((1, 2, 3))
-    return min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
-
-
 def clearest_frame(scene: Scene) -> tuple[int, Tensor]:
-    """(index, frame [b, y, x], NaN where masked) of the clearest observation; what a fit withholds is not masked."""
-    t = clearest(scene)
+    """(index, frame [b, y, x], NaN where masked) of the observation to show as a single image.
+
+    The clearest; of equally clear ones, the nearest to the temporal mean. Withheld samples are not masked.
+    """
+    distance = ((scene.frames - scene.temporal_mean).abs() * scene.valid).mean((1, 2, 3))
+    t = min(range(len(scene)), key=lambda t: (-round(scene.observations[t].clear, 3), float(distance[t])))
     return t, scene.frames[t].where(scene.whole().valid[t], math.nan)
 
 
 def write_baseline(folder: Path, scene: Scene) -> None:
     """`observation.tif` (the clearest, NaN where masked) and `mean.tif` (the temporal mean), both on the LR grid.
 
-    They are what a product is compared with; the reports of runs and sweeps draw them.
+    They are the images to compare a product with; the reports of runs and sweeps show them.
     """
     t, frame = clearest_frame(scene)
     tags = {"datetime": scene.observations[t].datetime, "observation": scene.observations[t].name}
@@ -172,7 +168,7 @@ def write_baseline(folder: Path, scene: Scene) -> None:
 
 
 def write_truth(folder: Path, scene: Scene, scale: int, shift: tuple[float, float]) -> None:
-    """`truth.tif` where the truth is known, averaged to at most `scale` and moved to where the product is.
+    """`truth.tif`, if the truth is known, averaged to at most `scale` and aligned with the product.
 
     shift: as in `metrics.fidelity`.
     """
@@ -183,14 +179,14 @@ def write_truth(folder: Path, scene: Scene, scale: int, shift: tuple[float, floa
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """A flat object, keys in the order given; NaN and infinity, which JSON does not have, become null."""
+    """A flat object, keys in the order given; NaN and infinity, which JSON lacks, become null."""
     with atomic(path) as target:
         text = json.dumps({key: _plain(value) for key, value in values.items()}, indent=2, allow_nan=False)
         target.write_text(text + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One line per row; the columns are all keys in the order in which they first appear, absent values stay empty."""
+    """One line per row; the columns are all keys in order of first appearance; absent values are empty."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with atomic(path) as target, target.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
@@ -201,7 +197,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def observation_rows(
     scene: Scene, *, shifts: Array, gains: Array, offsets: Array, noise: Array
 ) -> list[dict[str, Any]]:
-    """One row per observation by date, the rejected ones too, which have no numbers but say why they are not used.
+    """One row per observation by date; rejected ones have no numbers, but the reason why they are not used.
 
     shifts: [t, 2] (dy, dx) LR pixels; gains, offsets (reflectance) and noise (standard deviation, reflectance): [t, b]
     or what broadcasts to it. `weight`: an observation's share of all information, its clear fraction times the mean
@@ -234,6 +230,6 @@ def shifts_csv(path: Path, scene: Scene, *, shifts: Array, gains: Array, offsets
 
 
 def _plain(value: Any) -> Any:
-    """A Python scalar of a number of any library; None for one that is not finite."""
+    """A number of any library as a Python scalar; None if not finite."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,22 +1,22 @@
-"""Which frequencies of a product are real, told from two reconstructions of disjoint halves of the dates.
+"""Which frequencies of a product are real, from two reconstructions of disjoint halves of the dates.
 
-Were the truth X all that two halves have in common, their Fourier ring correlation F(f) would say how much of it each
-has found, and their mean would correlate with X by
+If the truth X were all that two halves have in common, their Fourier ring correlation F(f) would tell how much of it
+each contains, and their mean would correlate with X by
 
     C = sqrt(2 F / (1 + F)),        resolved where C > 1/2, that is F > 1/7
 
-(Rosenthal & Henderson 2003). But halves that share a prior also share what it invents, whatever the data say: with TV
-their own F stays near 3/4 at every frequency (docs/log.md). So each half is held against the dates of the other, which
-it has never seen. Its rings P_r, one by one, are put through the forward model onto those dates, and the frames are
-regressed on all of them together: the slope b_r is <X, P_r> / <P_r, P_r>, 1 for detail that is there and 0 for detail
-that is not, with a standard error that says where the instrument is blind. Then
+(Rosenthal & Henderson 2003). But halves that share a prior also share what it invents, whatever the data: with TV their
+F stays near 3/4 at every frequency (docs/log.md). So each half is compared with the dates of the other, which it has
+never seen. Each of its rings P_r is put through the forward model for those dates, and the frames are regressed on all
+rings together: the slope b_r estimates <X, P_r> / <P_r, P_r>, 1 for real detail and 0 for invented detail; its standard
+error shows where the instrument is blind. Then
 
     C_half = b_r sqrt(<P_r, P_r> / S_r),        F = C_half,1 C_half,2
 
-where S is the power of the scene: the product's own up to 0.4 cycles per pixel, and the power law through it from 0.1
-on. C falls with frequency, so what is compared with 1/2 is the falling curve nearest to it; a frequency whose C is not
-known to 1/4 is not resolved either. Frequencies are cycles per detector pixel within
-this module, cycles per LR pixel outside.
+where S is the power of the scene: the product's own up to 0.4 cycles per pixel, beyond it the power law fitted from 0.1
+to 0.4. C falls with frequency, so the nearest falling curve is compared with 1/2; frequencies at which the standard
+error of C exceeds 1/4 count as unresolved. Frequencies are cycles per detector pixel within this module, cycles per LR
+pixel outside.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from s2sr.report.metrics import area_average
 
 EDGES = np.arange(0, 1.11, 0.05)  # of the rings, cycles per detector pixel
 RINGS = (EDGES[:-1] + EDGES[1:]) / 2
-TOGETHER = 4  # rings, of the lowest frequencies, that have one slope
-POWER_LAW = slice(2, 8)  # rings that tell the spectrum, 0.1 to 0.4
+TOGETHER = 4  # number of lowest rings that share a slope
+POWER_LAW = slice(2, 8)  # rings from which it is fitted, 0.1 to 0.4
 CRITERION = 0.5  # C; F = 1/7
-KNOWN = 0.25  # the largest standard error of a C that is known
-FADE = 8  # LR pixels over which pictures are faded out before their Fourier transform
+KNOWN = 0.25  # largest standard error of a C that counts as known
+FADE = 8  # LR pixels over which images are faded out before their Fourier transform
 
 Array = np.ndarray
 
@@ -62,7 +62,7 @@ class Resolution:
 
     @property
     def frequencies(self) -> Array:
-        """[b] up to where C is known to be above 1/2, cycles per LR pixel."""
+        """[b] highest frequency up to which C is known to exceed 1/2, cycles per LR pixel."""
         pairs = zip(self.correlation, self.error, strict=True)
         return np.array([crossing(falling(c, e)) for c, e in pairs]) / self.widths
 
@@ -78,7 +78,7 @@ class Resolution:
 
 
 def by_truth(scene: Scene, field: SplatField, offset: tuple[float, float]) -> Resolution:
-    """What the truth of a scene says. offset: (dy, dx) LR pixels from a place in the truth to that in the product."""
+    """The resolution measured against the truth. offset: (dy, dx) LR pixels from the truth to the product."""
     if scene.truth is None:
         raise ValueError("the scene's truth is not known")
     level, widths = min(field.scale, scene.truth.scale), _widths(field)
@@ -90,10 +90,10 @@ def by_truth(scene: Scene, field: SplatField, offset: tuple[float, float]) -> Re
 def by_halves(
     field: SplatField,
     halves: Sequence[SplatField],  # two, solved for disjoint dates
-    scenes: Sequence[Scene],  # whose valid samples are those of the halves
+    scenes: Sequence[Scene],  # with the valid samples of each half
     noise: Tensor,  # [t, b] reflectance
 ) -> Resolution:
-    """What two halves of the dates say of the product of `field`, by this module's formulas."""
+    """The resolution of `field` estimated from two halves of the dates, by this module's formulas."""
     widths = _widths(field)
     rings = RINGS / widths[:, None]
     powers = np.stack([power for _, power in spectrum(field)], 1)
@@ -124,9 +124,9 @@ def ring_correlation(a: Array, b: Array, scale: int, widths: Array) -> Array:
     found = []
     for x, y, width in zip(a, b, widths, strict=True):
         X, Y = (fft.rfft2(window * (z - np.average(z, weights=window))) for z in (x, y))
-        X[0, 0] = Y[0, 0] = 0  # but for rounding, whose sign would be all that the first ring of a small image holds
+        X[0, 0] = Y[0, 0] = 0  # only rounding errors, which in a small image would be all of the first ring
         place = np.digitize(width * np.hypot(rows, columns), EDGES).ravel() - 1
-        # rfft2 leaves out conjugates, but those of columns that hold their own: the first, the last of an even number
+        # rfft2 omits conjugates, except in the first column and the last of an even number, which contain them
         twice = np.where((columns > 0) & (columns < scale / 2), 2.0, 1.0)
         both, one, two = (
             np.bincount(place, (v * twice).ravel(), len(EDGES))[: len(RINGS)]
@@ -138,10 +138,10 @@ def ring_correlation(a: Array, b: Array, scale: int, widths: Array) -> Array:
 
 
 def falling(curve: Array, error: Array) -> Array:
-    """The curve [ring] that never rises and is nearest to the given one in units of its error; 0 where not known."""
+    """The non-increasing curve [ring] nearest to the given one in units of its error; 0 where not known."""
     known = np.flatnonzero((error <= KNOWN) & np.isfinite(curve))
     found = np.zeros(len(curve))
-    # an error of its own for what has none: else one exact ring would outweigh all others
+    # a minimum error, so that one exact ring does not outweigh all others
     weights = 1 / (error[known] ** 2 + 0.01**2)
     found[known] = isotonic_regression(curve[known], weights=weights, increasing=False).x
     return found
@@ -150,7 +150,7 @@ def falling(curve: Array, error: Array) -> Array:
 def crossing(curve: Array) -> float:
     """Where a curve [ring] first falls below the criterion, cycles per detector pixel; the last ring's edge if never.
 
-    A ring that is NaN (a lattice has none so fine) is below.
+    NaN (a ring beyond the lattice's Nyquist frequency) counts as below.
     """
     curve = np.nan_to_num(curve)
     below = np.flatnonzero((curve < CRITERION) & (np.arange(len(curve)) >= TOGETHER))
@@ -162,17 +162,17 @@ def crossing(curve: Array) -> float:
 
 
 def power_law(frequency: Array, power: Array) -> Array:
-    """A spectrum [ring] as it is up to 0.4 cycles per pixel, and beyond by the power law through it from 0.1 to 0.4."""
+    """A spectrum [ring] up to 0.4 cycles per pixel, extended by the power law fitted from 0.1 to 0.4."""
     slope, level = np.polyfit(np.log(frequency[POWER_LAW]), np.log(power[POWER_LAW]), 1)
     beyond = np.arange(len(power)) >= POWER_LAW.stop
     return np.where(beyond, np.exp(level + slope * np.log(frequency)), power)
 
 
 def spectrum(field: SplatField) -> Iterator[tuple[Tensor, Array]]:
-    """Ring by ring, (weights [b, y, x] of it; power [b] of the field there, reflectance squared per mode).
+    """For each ring, (weights [b, y, x] of that ring alone; power [b] of the field, reflectance squared per mode).
 
-    By cosine transforms, which have no jump at the lattice's border; the power is that inside the footprint, NaN for a
-    ring that the lattice does not have.
+    By cosine transforms, which have no jump at the lattice's border; the power is that inside the footprint, NaN for
+    rings beyond the lattice's Nyquist frequency.
     """
     weights, lattice = field.weights.detach().cpu().numpy(), field.lattice
     rows, columns = (np.arange(n) * lattice.scale / (2 * n) for n in lattice.shape)
@@ -195,8 +195,8 @@ def slopes(
 ) -> tuple[Array, Array, Array]:
     """[b, ring] slopes of a scene's valid frames on the rings of a field's `spectrum`, their errors, and the power.
 
-    Least squares in units of the noise, twice: the second time without the samples that are further off than 3 robust
-    standard deviations (change between the dates). NaN for a ring that the lattice does not have.
+    Least squares in units of the noise, twice: the second time without residuals beyond 3 robust standard deviations
+    (change between the dates). NaN for rings beyond the lattice's Nyquist frequency.
     """
     ring = deepcopy(field)
     dates = scene.valid.flatten(1).any(1)
@@ -232,10 +232,10 @@ def curves(
     halves: Sequence[SplatField],
     *,
     truth: Resolution | None = None,
-    forecast: float | None = None,  # cycles per LR pixel to which an error of 1/4 of the power was promised
+    forecast: float | None = None,  # cycles per LR pixel up to which an error of 1/4 of the power was forecast
     metre: float | None = None,
 ) -> Figure:
-    """C against frequency, band by band; with it the truth's, where known, and how far the halves themselves agree."""
+    """C against frequency per band, with that of the truth, if known, and the correlation of the halves."""
     scale = halves[0].scale
     first, second = (half.render().cpu().numpy() for half in halves)
     agreement = ring_correlation(first, second, scale, found.widths)

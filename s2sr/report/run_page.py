@@ -1,4 +1,4 @@
-"""report.html of a run, from what lies in its folder. What an interrupted run lacks is named, the rest is shown."""
+"""report.html of a run, from the files in its folder. What an interrupted run lacks is named, the rest shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from s2sr.report import page
 from s2sr.report.charts import progress
-from s2sr.report.comparison import scores
+from s2sr.report.comparison import score_line
 from s2sr.report.diagnostics import shift_plot
 from s2sr.report.glossary import BASELINES, FILES, GROUPS, rows
 from s2sr.report.page import Picture, Raster
@@ -36,7 +36,7 @@ SHOWN = ("edge_contrast", "psnr", "ssim", "holdout_rmse")
 
 
 def write_run_page(folder: Path) -> list[str]:
-    """Writes report.html; returns the files of a finished run that are not there."""
+    """Write report.html; returns the names of missing files."""
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     metrics = json.loads(_text(folder / "metrics.json") or "{}")
     history, observations = (_table(folder / name) for name in ("metrics.csv", "shifts.csv"))
@@ -101,7 +101,7 @@ def _summary(observations: Sequence[Mapping[str, str]], metrics: Mapping[str, An
 
 
 def _pictures(folder: Path, metrics: Mapping[str, Any]) -> list[Picture]:
-    """The layers that can be had, under the product's stretch; without a product, the mean's."""
+    """The available layers, under the product's stretch; without a product, the mean's."""
     names = ("sr", "mean", "observation", "truth")
     found = {name: Raster.read(folder / f"{name}.tif") for name in names if (folder / f"{name}.tif").is_file()}
     if not found:
@@ -112,10 +112,10 @@ def _pictures(folder: Path, metrics: Mapping[str, Any]) -> list[Picture]:
         date = page.tags(folder / "observation.tif")[0].get("datetime", "")[:10]
         layers.append(found["observation"].drawn("observation", "One observation", date, stretch))
     if "mean" in found:
-        smooth, facts = found["mean"].smooth(finest.image.shape[1:]), scores(metrics, SHOWN, "_bicubic")
+        smooth, facts = found["mean"].smooth(finest.image.shape[1:]), score_line(metrics, SHOWN, "_bicubic")
         layers.append(smooth.drawn("bicubic", "Bicubic of the mean", facts, stretch))
     if "sr" in found:
-        layers.append(found["sr"].drawn("reconstruction", "Reconstruction", scores(metrics, SHOWN), stretch))
+        layers.append(found["sr"].drawn("reconstruction", "Reconstruction", score_line(metrics, SHOWN), stretch))
     if "truth" in found:
         layers.append(found["truth"].drawn("truth", "Truth", "", stretch))
     return layers

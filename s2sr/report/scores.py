@@ -1,4 +1,4 @@
-"""The scores of a product beside those of the baseline, as in metrics.json."""
+"""The scores of a product and of the baseline, as in metrics.json."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from s2sr.report.metrics import bicubic, fidelity, sharpness, shift_rmse
 
 
 def offset_to_truth(scene: Scene, shifts: Tensor) -> Tensor:
-    """[2] (dy, dx) LR pixels from where something is in the truth to where it is in a product of these shifts."""
+    """[2] (dy, dx) LR pixels from a place in the truth to the same place in a product with these shifts."""
     return scene.truth.shifts.mean(0) - shifts.mean(0) if scene.truth else shifts.new_zeros(2)
 
 
 def scores(
     scene: Scene, image: Tensor, scale: int, shifts: Tensor, *, baseline: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """Sharpness of an image [b, y * scale, x * scale] made with `shifts` [t, 2]; fidelity where the truth is known.
+    """Sharpness of an image [b, y * scale, x * scale] made with `shifts` [t, 2]; fidelity if the truth is known.
 
-    The same of the bicubic of the temporal mean, with suffix `_bicubic`; `baseline`: where that is known already.
+    With suffix `_bicubic`, the same of the bicubic temporal mean; baseline: these, if known already.
     """
     found = {**sharpness(image, scale), **(baseline_scores(scene, scale) if baseline is None else baseline)}
     if scene.truth:
@@ -31,17 +31,17 @@ def scores(
 
 
 def baseline_scores(scene: Scene, scale: int) -> dict[str, float]:
-    """Those of the bicubic of the temporal mean, with suffix `_bicubic`."""
+    """The scores of the bicubic temporal mean, with suffix `_bicubic`."""
     return baseline_sharpness(scene, scale) | baseline_fidelity(scene, scale)
 
 
 def baseline_sharpness(scene: Scene, scale: int) -> dict[str, float]:
-    """The part that needs no truth, and hardly depends on the scale."""
+    """The part without truth, which hardly depends on the scale."""
     return _named(sharpness(bicubic(scene.temporal_mean, scale), scale))
 
 
 def baseline_fidelity(scene: Scene, scale: int) -> dict[str, float]:
-    """The part that compares with the truth, at most as fine as `scale`; nothing where no truth is known."""
+    """The part that compares with the truth, at `scale` or coarser; empty if the truth is unknown."""
     if scene.truth is None:
         return {}
     image, truth, shift = bicubic(scene.temporal_mean, scale), scene.truth, scene.truth.shifts.mean(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from s2sr.report import page
 from s2sr.report.charts import MARKED
 from s2sr.report.glossary import METRICS
-from s2sr.report.jobs import Job, best
+from s2sr.report.jobs import Job, alike, best, judging
 from s2sr.report.page import Picture
 from s2sr.report.run_page import command, settings_of
 
@@ -26,11 +27,12 @@ def write_sweep_page(
 ) -> None:
     """Writes report.html and README.md; a sweep whose jobs all failed has neither layers nor chart."""
     metrics = {key: METRICS[key] for key in COLUMNS if any(job.number(key) is not None for job in jobs)}
-    caption = "The scores against the swept value; stars mark the best of each"
+    caption = "The scores against the swept value; stars mark the best"
     facts: dict[str, Any] = {
         "title": folder.resolve().name,
         "jobs": jobs,
         "keys": keys,
+        "judging": judging(keys),
         "metrics": metrics,
         "chosen": _chosen([job for job in jobs if not job.error], keys),
         "command": command(settings_of(folder / "multirun.yaml"), "sweep.py -m"),
@@ -43,13 +45,23 @@ def write_sweep_page(
 
 
 def _chosen(jobs: Sequence[Job], keys: Sequence[str]) -> list[str]:
-    """One sentence for each score that has a best, and for each run that found sigma by the evidence."""
+    """One sentence for each score that has a best, and for each run that found sigma by the evidence.
+
+    Where other samples judge other runs, how often each value of the other keys is the best.
+    """
     sentences = []
+    own = judging(keys)
+    others = [key for key in keys if key not in own]
     for key, (word, better) in {**MARKED, "holdout_median": ("least", "lower")}.items():
-        if job := best(jobs, key, better):
-            metric = METRICS[key]
-            value = f"{metric.text(job.metrics[key])} {metric.unit}".strip()
-            sentences.append(f"{metric.label}: {word} at {job.label(keys)} ({value})")
+        winners = [job for members in alike(jobs, keys) if (job := best(members, key, better))]
+        metric = METRICS[key]
+        if own and winners:
+            counts = Counter(job.label(others) for job in winners).most_common()
+            often = ", ".join(f"at {label} in {count} of {len(winners)}" for label, count in counts)
+            sentences.append(f"{metric.label}, for each {', '.join(own)} by itself: {word} {often}")
+        elif winners:
+            value = f"{metric.text(winners[0].metrics[key])} {metric.unit}".strip()
+            sentences.append(f"{metric.label}: {word} at {winners[0].label(keys)} ({value})")
     for job in jobs:
         if found := job.evidence():
             sigma, error = found

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from s2sr.raster import metres
-from s2sr.report.comparison import scores
+from s2sr.report.comparison import score_line
 from s2sr.report.figures import Panel, Stretch, fit, rgb, sheet, zoom_window
 from s2sr.report.jobs import Job
 from s2sr.report.metrics import bicubic
@@ -30,13 +30,13 @@ def layers(jobs: Sequence[Job], keys: Sequence[str]) -> Iterator[Picture]:
     product = Raster.read(first / "sr.tif", side)
     mean, stretch = Raster.read(first / "mean.tif", side), product.stretch()
     yield Raster.read(first / "observation.tif", side).drawn("observation", "One observation", "", stretch)
-    facts = scores(jobs[0].metrics, SHOWN, "_bicubic")
+    facts = score_line(jobs[0].metrics, SHOWN, "_bicubic")
     yield mean.smooth(product.image.shape[1:]).drawn("bicubic", "Bicubic of the mean", facts, stretch)
     for job in jobs:
         own = Raster.read(job.folder / "sr.tif", side)
         if Raster.read(job.folder / "mean.tif", side).grid == mean.grid and own.bands == product.bands:
             name = f"{job.folder.name}_{job.label(keys, 60)}"
-            yield own.drawn(name, job.label(keys, 60), scores(job.metrics, SHOWN), stretch)
+            yield own.drawn(name, job.label(keys, 60), score_line(job.metrics, SHOWN), stretch)
     if (first / "truth.tif").is_file():
         yield Raster.read(first / "truth.tif", side).drawn("truth", "Truth", "", stretch)
 
@@ -56,13 +56,13 @@ def comparison(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
             window = zoom_window(mean, scale, PANEL, pixels=32)
             smooth = bicubic(torch.from_numpy(mean), scale).numpy()
             parts.append((rgb(_cut(observation, 1, window), bands, stretch), 1, "One observation", "nearest neighbour"))
-            facts = scores(first, SHOWN, "_bicubic")
+            facts = score_line(first, SHOWN, "_bicubic")
             parts.append((rgb(_cut(smooth, scale, window), bands, stretch), scale, "Bicubic of the mean", facts))
         # another scene (its folder, crop or bands were swept) has no pixels in common with the first: show it by itself
         same = place == grid and names == bands
         area = window if same else zoom_window(own, scale, PANEL, pixels=32)
         picture = rgb(_cut(product, scale, area), names, stretch if same else None)
-        parts.append((picture, scale, job.label(keys, width=32), scores(job.metrics, SHOWN)))
+        parts.append((picture, scale, job.label(keys, width=32), score_line(job.metrics, SHOWN)))
     if (path := jobs[0].folder / "truth.tif").is_file():
         truth, _, _ = read_geotiff(path)
         scale = truth.shape[-1] // mean.shape[-1]

@@ -14,7 +14,7 @@ import yaml
 from rasterio.transform import Affine
 
 from s2sr.data.demo import Demo
-from s2sr.data.geotiff import ATTRIBUTION, SceneFolder, clearest
+from s2sr.data.geotiff import ATTRIBUTION, SceneFolder
 from s2sr.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -262,24 +262,6 @@ def test_cloudy_observations_are_rejected_with_the_reason_and_few_are_a_warning(
         assert len(SceneFolder(root=folder, min_clear=0.25).load()) == 6
         assert len(SceneFolder(root=folder, exclude=["2023-06-11"]).load()) == 4
     assert "only 4 usable observations" in caplog.text
-
-
-def test_clearest_keeps_the_order_of_time(folder):
-    for day, width in ((10, 3), (12, 2), (13, 1)):
-        layers = {"B02": counts(), "B04": counts()}
-        layers["B02"][:, :width] = 0
-        write(folder, f"S2_2023-06-{day}.tif", layers)
-    scene = SceneFolder(root=folder).load()
-    chosen = clearest(scene, 3)
-    assert [o.name[-2:] for o in chosen.observations] == ["11", "13", "14"]
-    assert torch.equal(chosen.frames, scene.frames[[1, 3, 4]])
-    assert [(o.name[-2:], o.rejected) for o in chosen.rejected] == [
-        ("10", "not among the 3 clearest"),
-        ("12", "not among the 3 clearest"),
-    ]
-    assert len(clearest(scene, 9)) == 5
-    with pytest.raises(InputError, match="n_obs=1"):
-        clearest(scene, 1)
 
 
 def test_attribution_of_the_files(folder):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -24,7 +25,9 @@ LBFGS = Stage(
 ADAM = Stage(optimizer=torch.optim.Adam, blocks=[["weights"]], steps=3, tv=Constant(0.5))
 
 
-def module_of(side: int, stage: Stage, levels: list[int], bands: int = 1) -> Reconstruction:
+def module_of(
+    side: int, stage: Stage, levels: list[int], bands: int = 1, then: Mapping[str, Stage] = {}
+) -> Reconstruction:
     frames = torch.rand(2, bands, side, side, generator=torch.Generator().manual_seed(0))
     observations = tuple(Observation(str(t), "2023-01-01", 1.0) for t in range(2))
     scene = Scene(
@@ -35,7 +38,7 @@ def module_of(side: int, stage: Stage, levels: list[int], bands: int = 1) -> Rec
         observations,
     )
     field = SplatField(scene.grid, scene.bands, scale=levels[0], psf=PSF(0.4), shifts=torch.zeros(2, 2))
-    return Reconstruction(scene, field, stages={"only": stage}, levels=levels, misfit=Huber(), tv_delta=0.1)
+    return Reconstruction(scene, field, stages={"only": stage, **then}, levels=levels, misfit=Huber(), tv_delta=0.1)
 
 
 def budget(side: int, stage: Stage = LBFGS, levels: tuple[int, ...] = (2, 4), bands: int = 1, scale: int = 4) -> Budget:
@@ -62,6 +65,12 @@ def test_the_needs_grow_with_the_lattice_and_with_the_history():
     assert budget(40, ADAM).memory < budget(40, LBFGS).memory
     assert budget(40, bands=3).memory - BASE == pytest.approx(3 * (budget(40).memory - BASE))
     assert budget(40, scale=8).disk > budget(40, scale=4).disk
+
+
+def test_every_stage_and_level_leaves_a_checkpoint():
+    again = {"again": replace(LBFGS, levels="finest")}
+    one, two = (Budget.of(module_of(40, LBFGS, [2, 4], then=then), 4).disk for then in ({}, again))
+    assert two - one > 4 * module_of(40, LBFGS, [4]).field.weights.numel()
 
 
 def test_measuring_leaves_no_trace():

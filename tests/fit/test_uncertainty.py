@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from s2sr.fit.uncertainty import (
     activity,
     clear_count,
     departure,
+    energies,
     frequencies,
     gradient_energy,
     posterior_variance,
@@ -197,9 +199,28 @@ def test_where_the_same_goes_on_everywhere_activity_is_one():
 
 def test_the_energy_is_that_of_the_gradient_under_a_gaussian():
     image = np.random.default_rng(0).normal(size=(90, 70))
-    rows, columns = np.gradient(image)
-    expected = ndimage.gaussian_filter(rows**2 + columns**2, 1.4, mode="nearest")
-    np.testing.assert_allclose(gradient_energy(torch.from_numpy(image), 1.4).numpy(), expected, rtol=1e-12)
+    gradient = np.stack(np.gradient(image))
+    near = partial(ndimage.gaussian_filter, sigma=1.4, mode="constant", truncate=5 / 1.4)
+    tensor = np.array([[near(a * b) / near(np.ones_like(image)) for a in gradient] for b in gradient])
+    tensor = tensor.transpose(2, 3, 0, 1)
+    expected = 2 * np.sqrt(np.linalg.det(tensor) + 0.01 * np.trace(tensor, axis1=-2, axis2=-1) ** 2)
+    np.testing.assert_allclose(gradient_energy(torch.from_numpy(image), 1.4).numpy(), expected, rtol=1e-10)
+
+
+def test_a_corner_has_more_of_it_than_a_straight_edge_however_that_is_turned():
+    y, x = torch.meshgrid(*[torch.arange(41.0) - 20] * 2, indexing="ij")
+    upright, slanted = (gradient_energy(torch.sigmoid(d), 1.4)[20, 20] for d in (x, 0.6 * x + 0.8 * y))
+    torch.testing.assert_close(slanted, upright, rtol=0.05, atol=0)
+    assert gradient_energy(torch.sigmoid(x) * torch.sigmoid(y), 1.4).max() > 1.5 * upright
+
+
+def test_where_another_band_has_detail_there_is_some_energy():
+    texture = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 40, 40))).float()
+    texture[0, :, :20] = 0
+    texture[1, :, 20:] = 0
+    one, other = energies(texture, torch.full((2,), 1.4))
+    for quiet, busy in ((one[:, :10], other[:, :10]), (other[:, 30:], one[:, 30:])):
+        assert 0.05 < float(quiet.mean() / busy.mean()) < 0.15
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,14 @@ def test_select_keeps_everything_aligned_and_says_why_not(scene):
     assert len(part.select([0], "late").rejected) == 2
 
 
+def test_the_clearest_keep_their_order(scene):
+    part = scene.clearest(2)
+    assert [o.name for o in part.observations] == ["late", "early"]
+    assert torch.equal(part.frames, scene.frames[[0, 2]])
+    assert [(o.name, o.rejected) for o in part.rejected] == [("cloudy", "not among the 2 clearest")]
+    assert scene.clearest(9).observations == scene.observations
+
+
 def test_the_temporal_mean_is_over_the_valid_samples(scene):
     mean = scene.temporal_mean
     assert torch.equal(mean[:, :4], scene.frames[[0, 2], :, :4].mean(0))

@@ -171,6 +171,14 @@ def test_the_page_is_not_wider_than_the_window(opened, width):
     assert stage["width"] / stage["height"] == pytest.approx(80 / 64, rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["run", "sweep"])
+def test_the_text_of_charts_is_legible_on_a_phone(opened, name):
+    page = opened(name)
+    page.set_viewport_size({"width": 360, "height": 700})
+    texts = page.locator(".chart svg text").all()
+    assert min(text.bounding_box()["height"] for text in texts if text.text_content().strip().isalpha()) > 8
+
+
 def test_what_a_number_means_is_seen_without_scrolling(opened):
     page = opened()
     assert page.get_by_role("columnheader", name="with each date's change").is_visible()

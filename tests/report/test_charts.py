@@ -73,10 +73,10 @@ def test_other_keys_make_lines():
 def test_long_values_stay_within_the_figure_and_beside_each_other():
     roots = [f"/data/scenes/of_this_year/{name}_and_more_that_makes_it_long" for name in ("apulia", "belgium", "sf")]
     jobs = [
-        Job(Path(str(n)), {"strategy": s, "data.root": root}, {"holdout_rmse": 0.01 + 0.001 * n, "psnr": 20.0})
+        Job(Path(str(n)), {"strategy": s, "trainer.root": root}, {"holdout_rmse": 0.01 + 0.001 * n, "psnr": 20.0})
         for n, (s, root) in enumerate((s, root) for s in ("bayes", "lbfgs_adam") for root in roots)
     ]
-    figure = swept_scores(jobs, ["strategy", "data.root"])
+    figure = swept_scores(jobs, ["strategy", "trainer.root"])
     pen = FigureCanvasAgg(figure).get_renderer()
     figure.draw(pen)
     page, (legend,) = figure.bbox, figure.legends
@@ -90,9 +90,30 @@ def test_long_values_stay_within_the_figure_and_beside_each_other():
     assert "root=apulia_and" in top.get_title(loc="right"), "what tells it from the others"
 
 
+def test_runs_that_other_samples_judge_are_not_compared():
+    """Sigma against the crop: of each crop its own best, along the key by which scores can be compared."""
+    scores = {("16", "0.3"): 0.010, ("16", "0.5"): 0.012, ("20", "0.3"): 0.030, ("20", "0.5"): 0.020}
+    jobs = [
+        Job(
+            Path(f"{crop}{sigma}"),
+            {"crop": crop, "psf.sigma": sigma},
+            {"holdout_rmse": y, "holdout_rmse_bicubic": int(crop) / 100},
+        )
+        for (crop, sigma), y in scores.items()
+    ]
+    (axes,) = swept_scores(jobs, ["crop", "psf.sigma"]).axes
+    assert axes.get_xlabel().startswith("psf.sigma")
+    assert sorted(stars(axes)) == [(0.3, 0.010), (0.5, 0.020)]
+    assert axes.get_title(loc="right") == "least for each crop"
+    baselines = {tuple(line.get_ydata()) for line in axes.lines if line.get_marker() == "_"}
+    assert baselines == {(0.16, 0.16), (0.2, 0.2)}
+    (alone,) = swept_scores([jobs[0], jobs[2]], ["crop"]).axes
+    assert stars(alone) == []
+
+
 def test_more_lines_than_colours_differ_by_their_markers():
-    jobs = [Job(Path(f"{n}{s}"), {"crop": str(n), "seed": str(s)}, {"psnr": s}) for s in range(10) for n in (1, 2)]
-    (axes,) = swept_scores(jobs, ["crop", "seed"]).axes
+    jobs = [Job(Path(f"{n}{s}"), {"tv_delta": str(n), "noise": str(s)}, {"psnr": s}) for s in range(10) for n in (1, 2)]
+    (axes,) = swept_scores(jobs, ["tv_delta", "noise"]).axes
     looks = {(line.get_color(), line.get_marker()) for line in axes.lines if not line.get_label().startswith("_")}
     assert len(looks) == 10
 

@@ -79,7 +79,7 @@ def test_the_files_lie_on_the_products_grid_and_say_what_they_are(tmp_path, alik
         np.testing.assert_array_equal(std.read(), deviation.numpy())
         assert std.descriptions == ("B02", "B11")
         assert "Gaussian of 0.3 pixels" in std.tags()["resolution"]
-        assert "less the truth" in std.tags()["quantity"]
+        assert "minus the truth" in std.tags()["quantity"]
         assert set(number.dtypes) == {"uint8"}
         assert number.nodata is None
         assert number.descriptions == (("count",) if alike else ("B02", "B11"))

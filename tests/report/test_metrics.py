@@ -67,10 +67,10 @@ def test_sharpness_does_not_see_invalid_pixels():
     valid[20:28, 100:110] = False
     hole = np.where(valid, image, 50.0)
     assert sharpness(hole, 4)["gradient_energy"] > 3 * closed_form(0.5)["gradient_energy"]
-    for masked in (sharpness(hole, 4, valid), sharpness(np.where(valid, image, np.nan), 4)):
-        # the scores are means over the pixels left, of which fewer are flat
-        assert masked["edge_contrast"] == pytest.approx(closed_form(0.5)["edge_contrast"], rel=0.05)
-        assert masked["gradient_energy"] == pytest.approx(closed_form(0.5)["gradient_energy"], rel=0.15)
+    masked = sharpness(np.where(valid, image, np.nan), 4)
+    # the scores are means over the pixels left, of which fewer are flat
+    assert masked["edge_contrast"] == pytest.approx(closed_form(0.5)["edge_contrast"], rel=0.05)
+    assert masked["gradient_energy"] == pytest.approx(closed_form(0.5)["gradient_energy"], rel=0.15)
 
 
 def test_sharpness_of_a_constant_or_of_nothing_is_unknown():

@@ -123,6 +123,20 @@ def test_two_keys_groups_and_a_metric_of_the_same_name(tmp_path):
     assert size(tmp_path / "sweep.png") == (1100, 75 + 28 + 2 * 270)  # one line of legend
 
 
+def test_where_other_samples_judge_the_best_is_counted(tmp_path):
+    """Edge contrast is sharpest at sigma .5 for two seeds and at .3 for one."""
+    edges = {(0, 0.3): 1, (0, 0.5): 2, (1, 0.3): 3, (1, 0.5): 4, (2, 0.3): 6, (2, 0.5): 5}
+    for n, ((seed, sigma), edge) in enumerate(edges.items()):
+        write_job(tmp_path / str(n), [f"holdout.seed={seed}", f"psf.sigma={sigma}"], metrics=ok(edge))
+    collate(tmp_path)
+    told = "for each holdout.seed by itself: sharpest at psf.sigma=0.5 in 2 of 3, at psf.sigma=0.3 in 1 of 3"
+    warned = "Runs of another holdout.seed are judged by other samples"
+    for name in ("README.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert told in text
+        assert warned in text
+
+
 def test_values_that_are_dictionaries_lists_or_nothing(tmp_path):
     values = ["{B02:0.39,B03:0.41,B04:0.45}", "[2,4]", "null", "a=b", "0.4"]
     for n, value in enumerate(values):

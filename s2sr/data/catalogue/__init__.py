@@ -2,9 +2,9 @@
 
     search -> one pass per day, satellite and orbit -> SCL over the area -> the clearest -> bands -> a file each
 
-The folder holds Cloud-Optimized GeoTIFFs (uint16, the bands and SCL, all on one grid; reflectance = 1e-4 DN - 0.1 in
-every one) and `scene.json`: the query, what was chosen and the catalogue's items, unsigned. The choice is made once: a
-second call for the same query takes it from there, and reads only what is missing or damaged.
+The folder holds Cloud-Optimized GeoTIFFs (uint16, the bands and SCL, all on one grid; reflectance = 1e-4 DN - 0.1) and
+`scene.json`: the query, the selection and the catalogue's items, unsigned. The selection is made once: a later call
+with the same query reuses it, and reads only what is missing or damaged.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from s2sr.model.scene import Scene
 
 log = logging.getLogger(__name__)
 
-LARGE = 5e9  # bytes of pixels, from which the user has to agree
+LARGE = 5e9  # bytes of pixels, beyond which the user must agree
 
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """What is wanted of a STAC catalogue, and where it goes."""
+    """A query to a STAC catalogue and the folder for its result."""
 
     catalog: str  # URL of a STAC API, or a file with an ItemCollection
     collection: str
@@ -100,7 +100,7 @@ class Catalogue:
             )
 
     def load(self, *, crop: int | None = None) -> Scene:
-        """The usable ones of the observations that were chosen. `crop` and errors as SceneFolder has them."""
+        """The usable ones of the selected observations; `crop` and errors as in SceneFolder."""
         chosen = {f"{one.name}.tif" for one in self._planned or ()}
         others = sorted(path.stem for path in self.folder.glob("*.tif") if path.name not in {*chosen, "basemap.tif"})
         return SceneFolder(
@@ -179,7 +179,7 @@ class Catalogue:
 
     @property
     def _query(self) -> dict[str, Any]:
-        """What the choice depends on."""
+        """All settings on which the selection depends."""
         names = ("catalog", "collection", "season", "orbits", "max_cloud_cover", "max_aoi_cloud", "relax")
         given = {name: getattr(self, name) for name in (*names, "min_coverage", "min_scenes", "max_scenes")}
         dates = {"start": str(self.start), "end": str(self.end)}
@@ -187,13 +187,13 @@ class Catalogue:
 
     @property
     def _planned(self) -> list[Pass] | None:
-        """The choice that the folder holds for this query. Raises InputError if it is that of another area."""
-        if not (self.folder / NAME).exists():  # then no area need be named
+        """The selection saved for this query. Raises InputError if the folder is for another area."""
+        if not (self.folder / NAME).exists():  # without a plan no area need be given
             return None
         return planned(self.folder, self._area.grid, self._query)
 
     def _plan(self) -> tuple[list[Pass], dict[Pass, bytes]]:
-        """The passes to download, and of those of a new search the SCL, compressed."""
+        """The passes to download and, after a new search, their SCL, compressed."""
         earlier = self._planned
         if earlier is not None and not self.refresh:
             return earlier, {}

@@ -1,4 +1,4 @@
-"""The area that a user names, and the one grid that its observations share.
+"""The area requested by the user, and the grid that all its observations share.
 
 The grid is Sentinel-2's own: UTM, 10 m, of the zone that holds most of the area. Its bounds are multiples of 20 m, as
 the corners of all tiles are: 10 m and 20 m pixels fall on it whole, and nothing from that zone is ever resampled.
@@ -74,14 +74,14 @@ class Area:
 
     @property
     def size(self) -> tuple[int, int]:
-        """About how many rows and columns the grid has; also of an area that is too large for one."""
+        """Approximate rows and columns of the grid, even for an area that is too large for one."""
         west, south, east, north = self.bounds
         shrunk = math.cos(math.radians((south + north) / 2))
         return round((north - south) * DEGREE / PIXEL), round((east - west) * DEGREE * shrunk / PIXEL)
 
     @cached_property
     def grid(self) -> Grid:
-        """The smallest grid that holds the area. Raises InputError if a UTM zone does not reach that far."""
+        """The smallest grid that contains the area. Raises InputError if the area is too wide for one UTM zone."""
         if self.bounds[2] - self.bounds[0] > WIDEST:
             raise InputError(
                 f"{self.name}: {self.bounds[2] - self.bounds[0]:.0f} degrees wide, one UTM grid holds {WIDEST}; "
@@ -89,7 +89,7 @@ class Area:
             )
         crs = f"EPSG:{self.epsg}"
         west, south, east, north = Geometry(self.polygon, "EPSG:4326").to_crs(crs, resolution=0.01).boundingbox
-        # a corner that is a multiple up to rounding should not cost another row
+        # tolerate rounding: a corner on a multiple must not add a row
         west, south = (math.floor(v / ALIGN + 1e-6) * ALIGN for v in (west, south))
         east, north = (math.ceil(v / ALIGN - 1e-6) * ALIGN for v in (east, north))
         geobox = GeoBox.from_bbox((west, south, east, north), crs, resolution=PIXEL, tight=True)

@@ -1,7 +1,7 @@
 """An aerial picture of the area, from the tiles of a web map (XYZ, Web Mercator), for the eye to compare with.
 
 Tile (x, y) at zoom z covers 2 pi R / 2^z metres of EPSG:3857, counted from the north-west corner, in 256 x 256 pixels.
-It is a picture, not a measurement, and the observations do without it: whatever goes wrong is a warning.
+It is a picture, not a measurement, and not essential: every failure is only a warning.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ ESRI = "https://server.arcgisonline.com/ArcGIS/rest/services/World_Imagery/MapSe
 ESRI_ATTRIBUTION = "Esri World Imagery: Esri, Maxar, Earthstar Geographics, and the GIS User Community"
 WORLD = 2 * math.pi * 6378137  # metres
 SIDE = 256  # pixels of a tile
-MOST = 1024  # tiles; with more the next coarser zoom is taken
+MOST = 1024  # tiles; beyond, a coarser zoom is used
 FINEST = 19  # zoom
 PARALLEL = 8
 
 
 def fetch(path: Path, grid: Grid, *, url: str, attribution: str, timeout: float) -> bool:
-    """Write `path`, uint8 RGB on `grid`, unless it is there with this grid and url; whether it is there now.
+    """Write `path`, uint8 RGB on `grid`, unless it exists with this grid and url; returns whether it exists now.
 
     `url` has {z}, {x} and {y}. The attribution is kept in the file's tags.
     """
@@ -81,7 +81,7 @@ def _mosaic(grid: Grid, url: str, timeout: float) -> tuple[np.ndarray, Affine]:
 
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"data.basemap_url={url} is not an http or https link")
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what is tried again is no news
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # retries are not worth a message
     zoom, xs, ys = tiles(grid)
     picture = np.zeros((3, len(ys) * SIDE, len(xs) * SIDE), np.uint8)
     with requests.Session() as session, ThreadPoolExecutor(PARALLEL) as pool:

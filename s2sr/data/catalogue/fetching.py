@@ -1,6 +1,6 @@
-"""The passes of a catalogue, read in parallel and written as one GeoTIFF each.
+"""Download passes of a catalogue in parallel, as one GeoTIFF each.
 
-Reflectance is 1e-4 DN - 0.1 in every file. A pass that cannot be read is left out and named; no file is half written.
+Reflectance is 1e-4 DN - 0.1 in every file. A pass that cannot be read is skipped and named; files are never partial.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from s2sr.errors import InputError
 
 log = logging.getLogger(__name__)
 
-HOPELESS = 3  # failures in a row and no success: it is not the single file
+HOPELESS = 3  # failures without a success, after which the problem is not a single file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetcher:
-    """Where passes come from, and the folder that they go to."""
+    """Downloads passes into a folder."""
 
     folder: Path
     area: Area
@@ -60,7 +60,7 @@ class Fetcher:
         return len(self._layers) * self._bytes_of_layer
 
     def clouds(self, candidates: Sequence[Pass]) -> dict[Pass, bytes]:
-        """The passes with their cloud and coverage, each with its SCL, compressed. Those that fail are left out."""
+        """The passes with their cloud and coverage, and each one's SCL, compressed. Those that fail are left out."""
         found: dict[Pass, bytes] = {}
         with self._reading("clouds", total=len(candidates) * self._bytes_of_layer) as (read, bar):
 
@@ -74,7 +74,7 @@ class Fetcher:
     def fetch(self, missing: Sequence[Pass], scl: dict[Pass, bytes]) -> None:
         """One file per pass. Those that fail are named in a warning, and the next call tries them again."""
         total = len(missing) * len(self.bands) * self._bytes_of_layer
-        # as many passes at once as keep the readers busy, so that memory holds few of them
+        # just enough passes at once to keep the readers busy, to save memory
         at_once = 1 + math.ceil(self.workers / len(self._layers))
         with (
             self._reading("bands", total=total) as (read, bar),
@@ -101,7 +101,7 @@ class Fetcher:
         log.info("%s: %d observations downloaded", self.folder, len(missing) - failed)
 
     def _mosaic(self, one: Pass, band: str) -> np.ndarray:
-        """[y, x] uint16 of a band, or SCL, on the grid: the first product's pixels, where it has none the next's."""
+        """[y, x] uint16 of a band, or SCL, on the grid: the first product's pixels, gaps filled by the next ones."""
         asset = self.assets[band]
         found = np.zeros(self.area.grid.shape, np.uint16)
         for product in one.products:
@@ -142,7 +142,7 @@ class Fetcher:
         return self.folder / f"{one.name}.tif"
 
     def is_whole(self, one: Pass) -> bool:
-        """Whether the pass is there, on this grid, with all bands and readable to the end; damage is told."""
+        """Whether the pass is there, on this grid, with all bands and readable to the end; logs damage."""
         path = self._path(one)
         if not path.exists():
             return False
@@ -153,7 +153,7 @@ class Fetcher:
 
     @contextmanager
     def _reading(self, what: str, *, total: int) -> Iterator[tuple[ThreadPoolExecutor, Callable[[int, int], None]]]:
-        """(pool of readers, what to call with the bytes and scenes that are done)."""
+        """(pool of readers, callback for the numbers of bytes and scenes done)."""
         progress = Progress(
             TextColumn(f"{what} {{task.fields[scenes]}} scenes"),
             BarColumn(),
@@ -175,14 +175,14 @@ class Fetcher:
             try:
                 yield pool, bar
             except BaseException:
-                self.reader.stop.set()  # else what waits in the pool would still be read
+                self.reader.stop.set()  # otherwise queued reads would still run
                 raise
 
 
 def _each(jobs: dict[Pass, Future[None]], done: Callable[[Pass], None]) -> int:
-    """How many of the jobs failed; each is named in a warning.
+    """The number of failed jobs; each is named in a warning.
 
-    Raises InputError if nothing works: the disk is full, or one after the other fails.
+    Raises InputError if the disk is full, or if the first jobs all fail.
     """
     names = {job: one for one, job in jobs.items()}
     failed, worked = 0, False

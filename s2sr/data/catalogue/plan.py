@@ -1,4 +1,4 @@
-"""`scene.json` of a scene folder: what a catalogue was asked for, what was chosen, and its items, unsigned."""
+"""`scene.json` of a scene folder: the query to a catalogue, the selection, and the items, unsigned."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ NAME = "scene.json"
 
 
 def planned(folder: Path, grid: Grid, query: Mapping[str, Any]) -> list[Pass] | None:
-    """The choice that the folder's file holds for this query; None: it holds another's, or is damaged.
+    """The selection saved in the folder for this query; None if it is for another query, or damaged.
 
-    Raises InputError if the folder is that of another grid.
+    Raises InputError if the folder is for another grid.
     """
     path = folder / NAME
     try:
@@ -47,7 +47,7 @@ def planned(folder: Path, grid: Grid, query: Mapping[str, Any]) -> list[Pass] | 
 
 
 def save(folder: Path, grid: Grid, query: Mapping[str, Any], chosen: Sequence[Pass]) -> None:
-    """Writes the choice, whole or not at all. Raises InputError if the folder cannot be written."""
+    """Save the selection, whole or not at all. Raises InputError if the folder cannot be written."""
     items = {product.id: product.item for one in chosen for product in one.products}
     plan = {
         "version": version("s2sr"),
@@ -77,5 +77,5 @@ def save(folder: Path, grid: Grid, query: Mapping[str, Any], chosen: Sequence[Pa
 
 
 def _as_json(values: Any) -> Any:
-    """What comes back when it is saved: tuples are lists then, and dates text."""
+    """The values as JSON returns them: tuples become lists, and dates text."""
     return json.loads(json.dumps(values, default=str))

@@ -1,4 +1,4 @@
-"""Which products become observations: one per pass, of the newest baseline, the clearest over the area first."""
+"""Selection of products: one observation per pass, of the newest baseline, the clearest over the area first."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from s2sr.data.catalogue.area import Area
 from s2sr.data.catalogue.stac import Product
 
 CLOUDY = (3, 8, 9, 10)  # SCL: cloud shadow, cloud of medium and high probability, thin cirrus
-RELAXED = (1, 2, 5, 10, 20, 40, 60, 80, 100)  # per cent of the area under cloud, in the order in which they are allowed
-COVERED = 1e-3  # of the area: what another tile has to add
+RELAXED = (1, 2, 5, 10, 20, 40, 60, 80, 100)  # successive limits on cloud, per cent of the area
+COVERED = 1e-3  # fraction of the area that a further tile must add
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
     """One acquisition of the area by one satellite, from one tile or several."""
 
-    products: tuple[Product, ...]  # where tiles overlap, the first one's pixels are taken
+    products: tuple[Product, ...]  # where tiles overlap, the first one's pixels are used
     cloud: float = 0.0  # of the area that was seen, per cent
     coverage: float = 100.0  # of the area, per cent
 
@@ -31,18 +31,18 @@ class Pass:
 
     @property
     def name(self) -> str:
-        """Such as S2A_2024-04-22_R098. Made of a letter and numbers: nothing of an item's id becomes a path."""
+        """Such as S2A_2024-04-22_R098; for safety, no part of an item's id enters a path."""
         product = self.products[0]
         orbit = "" if product.orbit is None else f"_R{product.orbit:03d}"
         return f"{product.platform}_{self.datetime.date().isoformat()}{orbit}"
 
     @property
     def clear(self) -> float:
-        """Of the area, per cent."""
+        """Per cent of the area."""
         return self.coverage * (1 - self.cloud / 100)
 
     def seen(self, scl: np.ndarray, area: Area) -> Pass:
-        """With the cloud and the coverage that its scene classification [y, x] shows."""
+        """The pass with cloud and coverage from its scene classification [y, x]."""
         inside = scl[area.inside]
         known = inside[inside != 0]
         cloud = 100 * float(np.isin(known, CLOUDY).mean()) if known.size else 100.0
@@ -50,11 +50,11 @@ class Pass:
 
 
 def passes(products: Iterable[Product], area: Area) -> list[Pass]:
-    """One per day, satellite and orbit, in the order of time.
+    """Group products by day, satellite and orbit, in order of time.
 
-    Products in the grid's own zone come first, as they need no resampling; per tile the newest baseline, of one
-    baseline the last one made; then those that cover more of the area. Each is used if it adds to those before it, also
-    an older one of the same tile: some passes are delivered in parts.
+    Within a pass, products in the grid's own zone come first, as they need no resampling; then, per tile, the newest
+    baseline (of one baseline, the latest processing); then those that cover more of the area. Each is used if it adds
+    coverage, even an older one of the same tile: some passes are delivered in parts.
     """
 
     def key(product: Product) -> tuple[date, str, int]:
@@ -87,9 +87,9 @@ def choose(
     least: int,
     most: int,
 ) -> tuple[list[Pass], float]:
-    """(at most `most`, the clearest first; the cloud that was allowed, per cent).
+    """(up to `most` passes, the clearest first; the cloud limit applied, per cent).
 
-    With `relax` more cloud is allowed step by step until there are `least`.
+    With `relax` the limit is raised step by step until there are `least` passes.
     """
     covering = sorted((c for c in candidates if c.coverage >= min_coverage), key=lambda c: (-c.clear, c.datetime))
     steps = [max_cloud, *(step for step in RELAXED if step > max_cloud)] if relax else [max_cloud]
@@ -101,12 +101,12 @@ def choose(
 
 
 def by_cloud(candidates: Sequence[Pass]) -> str:
-    """How many there are at which cloud over the area, for messages."""
+    """The numbers of passes up to each cloud limit, for messages."""
     counts = {step: sum(c.cloud <= step for c in candidates) for step in RELAXED}
     first = {count: step for step, count in reversed(counts.items()) if count}  # the smallest step of each count
     return ", ".join(f"{count} up to {step} %" for count, step in sorted(first.items())) or "none"
 
 
 def _share(product: Product, area: Area) -> float:
-    """Of the area, 0 to 1, to the per cent: whether a tile's outline cuts off a corner is not what should decide."""
+    """Fraction of the area covered, rounded to a per cent, so that a clipped corner does not decide."""
     return round(product.outline.intersection(area.polygon).area / area.polygon.area, 2)

@@ -1,7 +1,7 @@
-"""Which acquisitions a STAC catalogue has of an area and a season.
+"""Search a STAC catalogue for acquisitions of an area and a season.
 
-Servers are asked for what they can filter, and everything is filtered again here: some ignore `query` in silence. Items
-stay the JSON that they are, so that what is saved is what the catalogue said.
+Servers filter what they can, and everything is filtered again here, since some silently ignore `query`. Items remain
+raw JSON, so that what is saved is what the catalogue returned.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from s2sr.errors import InputError
 if TYPE_CHECKING:
     from pystac_client import Client
 
-PATIENCE = (5, 8)  # seconds, to connect and to answer, twice: without a network the user knows within 30
-SEARCHING = (5, 30)  # the same for an API that is there
+PATIENCE = (5, 8)  # seconds to connect and to answer, tried twice: without a network users know within 30
+SEARCHING = (5, 30)  # the same once the API has answered
 RETRIED = (429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Season:
-    """Days, first and last included, and of each year those from one month and day to another."""
+    """A range of days, inclusive, optionally restricted to a part of each year."""
 
     start: date
     end: date
-    months: tuple[str, str] | None = None  # MM-DD; the first after the second: over the new year
+    months: tuple[str, str] | None = None  # MM-DD; may span the new year
 
     @classmethod
     def of(cls, start: Any, end: Any, season: Sequence[Any] | None) -> Season:
-        """Raises InputError where a date is none, or the end comes first."""
+        """Raises InputError for an invalid date, or an end before the start."""
         if start is None or end is None:
             raise InputError("name the season: data.start=2025-04-01 data.end=2025-10-31, both included")
         days = []
@@ -75,7 +75,7 @@ class Season:
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """One item of the catalogue, and what its properties mean under their different names."""
+    """One item of the catalogue, with uniform access to properties that catalogues name differently."""
 
     item: Item
 
@@ -94,7 +94,7 @@ class Product:
 
     @cached_property
     def local_day(self) -> date:
-        """By the sun: a pass over the Pacific crosses midnight UTC."""
+        """Local solar day: passes over the Pacific cross midnight UTC."""
         return (self.datetime + timedelta(hours=self.outline.centroid.x / 15)).date()
 
     @cached_property
@@ -104,12 +104,12 @@ class Product:
 
     @property
     def cloud_cover(self) -> float | None:
-        """Of the tile, per cent."""
+        """Per cent of the tile."""
         return self.properties.get("eo:cloud_cover")
 
     @property
     def baseline(self) -> float:
-        """0 where the item does not tell: any that does is newer."""
+        """Processing baseline; 0 if unknown, so that any known one is newer."""
         try:
             return baseline(self.item)
         except InputError:
@@ -117,12 +117,12 @@ class Product:
 
     @property
     def made(self) -> str:
-        """When it was processed: the later of two of one baseline replaces the other."""
+        """Processing time: of one baseline the latest counts."""
         return str(self.properties.get("s2:generation_time") or self.properties.get("created") or "")
 
     @property
     def platform(self) -> str:
-        """S2A, S2B, ...; S2 where it is unknown."""
+        """S2A, S2B, ...; S2 if unknown."""
         match = re.fullmatch(r"(?i)sentinel-?2([a-z])", str(self.properties.get("platform", "")))
         return f"S2{match[1].upper()}" if match else "S2"
 
@@ -136,7 +136,7 @@ class Product:
 
     @property
     def tile(self) -> str:
-        """Of the military grid, such as 31UFS; the id where it is unknown."""
+        """Military grid tile such as 31UFS; the item's id if unknown."""
         named = f"{self.properties.get('grid:code', '')} {self.properties.get('s2:mgrs_tile', '')} {self.id}"
         match = re.search(r"(?<![0-9A-Z])(?:MGRS-|T)?(\d\d[C-X][A-Z]{2})(?![0-9A-Z])", named)
         return match[1] if match else self.id
@@ -156,7 +156,7 @@ def search(
     max_cloud_cover: float,  # of the tile, per cent
     orbits: Sequence[int] | None,
 ) -> tuple[list[Product], int]:
-    """The products of the area and season in the order of time, and how many more are too cloudy.
+    """(the products of the area and season by time, the number of further ones that are too cloudy).
 
     `catalog`: the URL of a STAC API, or a file that holds an ItemCollection.
     Raises InputError if there is no network, no STAC API, no such collection or nothing usable in its answer.
@@ -249,8 +249,8 @@ def _opened(catalog: str) -> Client:
     from pystac_client.stac_api_io import StacApiIO
     from urllib3.util.retry import Retry
 
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what is tried again is no news
-    # one repetition of what cannot connect or does not answer: more would keep a user without network waiting
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # retries are not worth a message
+    # a single retry if there is no connection or answer: users without a network should not wait
     retry = Retry(
         total=5,
         connect=1,
@@ -263,11 +263,11 @@ def _opened(catalog: str) -> Client:
     )
     try:
         talk = StacApiIO(max_retries=retry)
-        client = Client.open(catalog, stac_io=talk, timeout=PATIENCE)  # it would overwrite one given to StacApiIO
+        client = Client.open(catalog, stac_io=talk, timeout=PATIENCE)  # overrides a timeout given to StacApiIO
         talk.timeout = SEARCHING
     except APIError as error:
         raise InputError(_refused(catalog, error)) from error
-    except Exception as error:  # whatever pystac makes of a page that is something else
+    except Exception as error:  # whatever pystac raises for other pages
         raise InputError(f"data.catalog={catalog}: not a STAC API") from error
     if not client.conforms_to("ITEM_SEARCH"):
         raise InputError(f"data.catalog={catalog}: not a STAC API with item search, but a plain catalogue")

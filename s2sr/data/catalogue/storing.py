@@ -1,4 +1,4 @@
-"""The file of one downloaded observation: written whole or not at all, and told whether it still is."""
+"""The file of one downloaded observation: written whole or not at all, and checked for damage."""
 
 from __future__ import annotations
 

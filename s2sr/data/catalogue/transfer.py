@@ -1,9 +1,8 @@
-"""Pixels of remote rasters on a grid, through rasterio, whatever the network does meanwhile.
+"""Read remote rasters onto a grid with rasterio, despite network failures.
 
-GDAL reads the blocks of a Cloud-Optimized GeoTIFF that a window needs. It is held to two formats here, so that a file
-that is something else than it claims (a VRT, say, which can name any local file) is refused; that is why the reading
-is not left to odc-stac, which lets GDAL choose. A read that fails in any way is repeated with a freshly signed link,
-after a pause that doubles.
+GDAL reads only the blocks of a Cloud-Optimized GeoTIFF that a window needs. It is restricted to two formats here, so
+that a file in disguise (such as a VRT, which can refer to any local file) is refused; odc-stac would let GDAL choose.
+A failed read is retried with a freshly signed link, after a pause that doubles each time.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from s2sr.raster import placed
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 30  # seconds
-CURL_LOOKS_BACK = 6  # seconds over which it averages a speed, so that it sees a stall later by as much
+CURL_LOOKS_BACK = 6  # seconds over which curl averages the speed, by which it detects a stall late
 
 
 class TransferError(OSError):
-    """A raster that could not be had, and why."""
+    """A raster could not be read; the message tells why."""
 
 
 class Stopped(Exception):
@@ -48,7 +47,7 @@ class Reader:
     """How remote rasters are read."""
 
     sign: Callable[..., str] | None = None  # (href, again=False) -> href; again: the last one was refused
-    timeout: int = 30  # seconds without a byte after which a transfer is given up and repeated
+    timeout: int = 30  # seconds without data after which a transfer is retried
     attempts: int = 6
     backoff: float = 1.0  # seconds before the second attempt
     stop: Event = field(default_factory=Event)  # set: no further attempts
@@ -56,8 +55,8 @@ class Reader:
     def read(self, href: str, grid: Grid, *, resampling: Resampling) -> np.ndarray:
         """[y, x] the raster's first band on `grid`, 0 where it has no data.
 
-        Pixels that fit the grid, or that are a whole number of its pixels wide, come as they are; else `resampling`.
-        Raises TransferError after the last attempt, or at once if it is not there.
+        Pixels that coincide with the grid's, or are a multiple of their size, are copied; others resampled. Raises
+        TransferError after the last attempt, or at once if the raster does not exist.
         """
         again = False
         for attempt in range(1, self.attempts + 1):
@@ -72,12 +71,12 @@ class Reader:
             status = re.search(r"HTTP(?: \w+ code ?:)? (\d{3})\b", said)
             if attempt == self.attempts or (status and status[1] in ("404", "410")):
                 break
-            # GDAL does not always tell the status
+            # GDAL does not always report the status
             again = attempt > 1 or "not recognized" in said or bool(status and status[1] in ("401", "403"))
             log.debug("%s: %s; attempt %d of %d", href, said, attempt, self.attempts)
-            # drawn, so that what failed together is not repeated together
+            # random, so that simultaneous failures are not retried simultaneously
             self.stop.wait(min(self.backoff * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(0.75, 1.25))
-        if "not recognized" in said:  # also GDAL's word for an answer that is an error
+        if "not recognized" in said:  # GDAL also says so of an error response
             said = _refusal(signed, self.timeout) or said
         raise TransferError(f"{href.partition('?')[0]}: {said}" + (f", {attempt} times" if attempt > 1 else ""))
 
@@ -89,7 +88,7 @@ class Reader:
             "GDAL_HTTP_LOW_SPEED_LIMIT": 1,  # bytes per second
             "GDAL_HTTP_MAX_RETRY": 0,  # repeated here, where the link can be signed again
         }
-        # GDAL remembers what it was told of a file, a failure too; to forget costs a request more
+        # GDAL caches what it knows of a file, even a failure; forgetting costs one more request
         return options | ({"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/"} if attempt > 1 else {})
 
 
@@ -135,7 +134,7 @@ def _onto(source: rasterio.DatasetReader, grid: Grid, resampling: Resampling) ->
 
 
 def _refusal(href: str, timeout: float) -> str:
-    """The status with which a server refuses to send the first byte; empty: it does not, or there is no server."""
+    """The HTTP status with which a server refuses the first byte; empty if it does not, or cannot be reached."""
     import requests
 
     if not href.startswith(("http://", "https://")):
@@ -148,7 +147,7 @@ def _refusal(href: str, timeout: float) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """One line, without the address and what may be signed in it."""
+    """The cause of an error in one line, without the address, which may contain a signature."""
     while isinstance(error.__cause__, BaseException):
         error = error.__cause__
     text = re.sub(r"\S*(?:https?://|/vsicurl/)\S*", "", " ".join(str(error).split())).strip(" :'")
