@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from aerial import BANDS, DATA, sharp
 
-STRATEGIES = ("adam", "lbfgs", "adam_lbfgs", "lbfgs_adam", "published")
+STRATEGIES = ("adam", "lbfgs", "adam_lbfgs", "lbfgs_adam", "published", "bayes")
 COLUMNS = ("psnr", "psnr_bicubic", "ssim", "edge_contrast", "shift_rmse_px", "evals", "seconds", "memory_mb")
 
 

@@ -28,7 +28,7 @@ from s2sr.raster import metres
 from s2sr.reconstruction import check_fit, reconstruct, solve_again
 from s2sr.report import intervals
 from s2sr.report.comparison import comparison
-from s2sr.report.consistency import brightness, consistency, maps
+from s2sr.report.consistency import brightness, check_level, consistency, maps
 from s2sr.report.dated import dated, observed_on
 from s2sr.report.figures import Stretch, rgb, save, write_png
 from s2sr.report.loggers import summarise
@@ -72,6 +72,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     scale = cfg.report.scale or module.field.scale
     image = module.field.render(module.scene.grid.scaled(scale))
     metrics: dict[str, Any] = {"status": "ok", "strategy": cfg.name, **measured(module, image, scale)}
+    check_level(module.scene, module.field.radiometry.gain, module.field.radiometry.offset)
     limit = metrics["detail_limit_px"]
     tags = {
         "datetimes": ", ".join(o.datetime for o in module.scene.observations),

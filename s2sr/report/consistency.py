@@ -16,9 +16,11 @@ prediction.
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -27,6 +29,9 @@ from s2sr.model.scene import Scene
 from s2sr.report.figures import MASKED, Panel, fit, sheet
 from s2sr.report.metrics import area_average
 
+log = logging.getLogger(__name__)
+
+ACCURACY = 0.005, 0.05  # reflectance, and fraction of it, asked of surface reflectance (Doxani et al. 2018, ACIX)
 DARK = 0.02  # B04 + B08 below which NDVI is mere noise
 SHOWN = 3.0  # standard errors at full colour
 PANEL = 400  # screen pixels
@@ -51,6 +56,31 @@ def consistency(scene: Scene, predicted: Tensor, noise: Tensor) -> dict[str, flo
         found["ndvi_bias"] = float((ours - theirs).mean())
         found["ndvi_rmse"] = float((ours - theirs).square().mean().sqrt())
     return found
+
+
+@torch.no_grad()
+def check_level(scene: Scene, gain: Tensor, offset: Tensor) -> None:
+    """Warn if single observations, such as a hazy one, set the product's brightness apart from that of most.
+
+    gain, offset (reflectance): [t, b], over the observations 1 and 0 on average, however little an observation weighs.
+    """
+    level = scene.temporal_mean.nanmean((1, 2)).to(gain)
+    apart = offset + (gain - 1) * level  # of an observation from the product
+    most = apart.quantile(0.5, 0)
+    excess = most.abs() / (ACCURACY[0] + ACCURACY[1] * level.abs())
+    b = int(excess.argmax())
+    if excess[b] > 1:
+        t = int((apart[:, b] - most[b]).abs().argmax())
+        log.warning(
+            "%s: the product is %.3f %s than most observations, because gains average to 1 and offsets to 0 and %s is "
+            "%.3f %s than most; exclude that date (data.exclude) or choose one for the reflectance (report.date)",
+            scene.bands[b],
+            abs(most[b]),
+            "darker" if most[b] > 0 else "brighter",
+            scene.observations[t].name,
+            abs(apart[t, b] - most[b]),
+            "brighter" if apart[t, b] > most[b] else "darker",
+        )
 
 
 def brightness(scene: Scene, product: Tensor, scale: int) -> dict[str, float]:

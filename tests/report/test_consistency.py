@@ -6,7 +6,7 @@ import torch
 
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Observation, Scene
-from s2sr.report.consistency import brightness, consistency, maps, standardised
+from s2sr.report.consistency import brightness, check_level, consistency, maps, standardised
 from s2sr.report.figures import pixels
 
 BANDS = ("B02", "B04", "B08")
@@ -94,3 +94,22 @@ def test_brightness_is_that_of_the_temporal_mean(scene):
     ripple = torch.from_numpy(np.tile([0.1, -0.1, -0.1, 0.1], SIZE[1])).float()
     assert list(brightness(scene, fine + ripple, 4).values()) == pytest.approx([0, 0, 0], abs=1e-7)
     assert brightness(scene, fine + 0.01, 4)["mean_bias_B08"] == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(("haze", "said"), [(0.09, "brighter"), (-0.09, "darker"), (0.04, None)])
+def test_a_date_that_sets_the_product_apart_from_most_is_named(scene, haze, said, caplog):
+    """Its nine dates average to 0: by .09 of one, eight are .01 off, where .005 + .05 * .08 to .09 is tolerated."""
+    offset = torch.zeros(DATES, len(BANDS))
+    offset[4, 1] = haze
+    offset -= offset.mean(0)
+    check_level(scene, torch.ones(DATES, len(BANDS)), offset)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * (said is not None)
+    if said:
+        assert caplog.messages[0].startswith(f"B04: the product is 0.010 {said} than most observations")
+        assert f"and 4 is 0.090 {said} than most; exclude that date (data.exclude)" in caplog.messages[0]
+
+
+def test_a_season_that_grows_brighter_is_no_such_date(scene, caplog):
+    offset = torch.linspace(-0.1, 0.1, DATES)[:, None].expand(-1, len(BANDS))
+    check_level(scene, torch.linspace(0.8, 1.2, DATES)[:, None].expand_as(offset), offset)
+    assert not caplog.records
