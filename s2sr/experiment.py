@@ -100,10 +100,8 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
 def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any]:
     """The metrics of a fit and of its image [b, y * scale, x * scale], as in metrics.json."""
     scene, field = module.scene, module.field
-    predicted, sigma = (
-        field() - field.changed,
-        field.sigma_by_band(),
-    )  # predicted by the product, without each date's change
+    predicted = field() - field.changed  # by the product alone, without each date's change
+    sigma = field.sigma_by_band()
     residual = (predicted - module.frames) * module.valid
     learnt = field.blocks()["psf"]
     # if nothing is withheld any more, the last level's scores are of this image and baseline

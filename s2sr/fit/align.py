@@ -10,13 +10,14 @@ at the start of every round: see `regression`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from s2sr.errors import InputError
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
 from s2sr.fit.posterior import FourierMetric, local_noise, posterior
@@ -73,7 +74,10 @@ class AlignmentMetric:
     @torch.no_grad()
     def __init__(self, module: Problem) -> None:
         field = module.field
-        self.weights, self.shifts = FourierMetric(module), field.raw_shifts
+        self.steps: dict[int, Callable[[Tensor], Tensor]] = {
+            id(field.weights): FourierMetric(module),
+            id(field.raw_shifts): self._shifted,
+        }
         seen, *moved = (
             field.observed(field.shifts + STEP * axis) for axis in torch.eye(3, 2).roll(1, 0).to(field.shifts)
         )
@@ -94,10 +98,13 @@ class AlignmentMetric:
         return (slopes @ slopes.mT).double() * every
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
-        """Steps for vectors along the weights, the shifts or both."""
-        return [
-            self._shifted(v) if p is self.shifts else self.weights(v) for p, v in zip(parameters, vectors, strict=True)
-        ]
+        """Steps for vectors along the weights, the shifts or both. Raises InputError for other parameters."""
+        if not {id(p) for p in parameters} <= self.steps.keys():
+            raise InputError(
+                "AlignmentMetric is of weights and shifts: leave the others out of the stage's blocks; alignment "
+                "regresses gain and offset itself"
+            )
+        return [self.steps[id(p)](v) for p, v in zip(parameters, vectors, strict=True)]
 
     def _shifted(self, gradient: Tensor) -> Tensor:
         return torch.linalg.solve_ex(self.curvature, gradient.double()).result.to(gradient)

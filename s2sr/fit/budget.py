@@ -71,7 +71,7 @@ class Budget:
                 for phase in phases
             ),
             memory=BASE + KEPT * (_copies(phases) * max(splats) + 2 * frames * max(scales) + 10 * frames + 6 * product),
-            # the product, how sure it is, one of a date or the truth, and what is drawn of them
+            # the product, its standard deviation, that of a date or the truth, and their pictures
             disk=PICTURES + 4 * product + sum(kept.values()) + max(kept.values()),  # a checkpoint is written beside
         )
 

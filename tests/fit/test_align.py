@@ -11,6 +11,7 @@ import torch
 from small_fits import reconstruction, solve, stage
 from test_evidence import DATES, NOISE, SIGMA, simulated
 
+from s2sr.errors import InputError
 from s2sr.fit.align import AlignmentMetric, alignment
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.posterior import FourierMetric, closed_form, posterior
@@ -94,3 +95,9 @@ def test_weights_alone_take_the_posterior_s_steps(module):
     gradient = torch.randn_like(weights)
     (step,) = AlignmentMetric(module)([weights], [gradient.clone()])
     torch.testing.assert_close(step, FourierMetric(module)(gradient))
+
+
+def test_the_metric_refuses_what_it_does_not_know(module):
+    gain = module.field.radiometry.raw_gain
+    with pytest.raises(InputError, match=r"of weights and shifts.*regresses gain and offset itself"):
+        AlignmentMetric(module)([module.field.weights, gain], [torch.ones_like(module.field.weights), gain])
