@@ -1,6 +1,6 @@
 """How well neighbouring runs agree where they overlap: a piece of a scene against the scene as a whole.
 
-python benchmarks/seams.py [--data FOLDER] [--folders apulia_clear,belgium_monthly] [--strategies lbfgs,bayes] [OVERRIDE ...]
+python benchmarks/seams.py [--data FOLDER] [--folders apulia_clear,...] [--strategies lbfgs,bayes] [OVERRIDE ...]
 
 The piece is the left half of the scene, reconstructed at 4x by itself. By distance from the cut, in LR pixels: rms
 difference over the product's standard deviation (rms over the same pixels), without and with each band's mean
@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
-import torch
 from aerial import DATA
 from torch import Tensor
 
@@ -60,7 +60,7 @@ def main() -> None:
             piece, _ = products(left_half(scene), chosen)
             away = piece - whole[..., : piece.shape[2]]
             level = away[..., : -EDGES[2] * SCALE].mean((1, 2), keepdim=True)
-            for near, far in zip(EDGES, EDGES[1:], strict=False):
+            for near, far in pairwise(EDGES):
                 columns = slice(piece.shape[2] - far * SCALE, piece.shape[2] - near * SCALE)
                 std = deviation[..., columns].square().mean((1, 2), keepdim=True).sqrt()
                 detail, every = (float((x[..., columns] / std).square().mean().sqrt()) for x in (away - level, away))
