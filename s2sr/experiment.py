@@ -17,7 +17,7 @@ from torch import Tensor
 
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.holdout import halves
-from s2sr.fit.evidence import sigma_errors
+from s2sr.fit.information import sigma_errors
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.uncertainty import clear_count, standard_deviation
 from s2sr.model.field import SplatField

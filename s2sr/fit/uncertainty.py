@@ -3,8 +3,8 @@
 The standard deviation is that of product - truth, the truth seen at the product's resolution: blurred by the product's
 splat, S(f) = exp(-2 pi^2 sigma_splat^2 f^2), and averaged over its pixels, T(f) = sinc(f / scale) along each axis. The
 product itself is as sharp as the observations allow: recovered detail is not blurred by S. With the scene's power P and
-the posterior of `likelihood`, of mean M and B = I + H^H V^-1 H on the four aliases that a footprint passes, the mean of
-|T (M - S X)|^2 is
+the posterior as in `spectral_model`, of mean M and B = I + H^H V^-1 H on the four aliases that a footprint passes, the
+mean of |T (M - S X)|^2 is
 
     V = integral of T^2 S^2 P exp(2 D^2) - sum over aliases of T^2 (2 S exp(D^2 / 2) - 1) P (1 - (B^-1)_aa)
 
@@ -41,7 +41,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import Parameter
 
-from s2sr.fit.evidence import Evidence, Information, sigma_errors
+from s2sr.fit.evidence import Evidence
+from s2sr.fit.information import Information, sigma_errors
 from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import local_noise, posterior_mean
 from s2sr.fit.quasi_newton import QuasiNewton

@@ -15,7 +15,8 @@ from s2sr.data.demo import Demo
 from s2sr.fit import forecast
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.forecast import Conditions, Forecast, Reach, crossing, observed
-from s2sr.fit.likelihood import Frames, Model, negative_log_evidence, planes
+from s2sr.fit.likelihood import Frames, negative_log_evidence
+from s2sr.fit.spectral_model import Model, planes
 from s2sr.model.psf import PSF
 from s2sr.model.spectrum import Spectrum
 
