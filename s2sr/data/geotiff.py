@@ -1,42 +1,30 @@
-"""A scene folder: one GeoTIFF per observation, all on one grid (CRS, transform, size).
+"""A scene folder: one GeoTIFF per observation (see `observation_file`), all on one grid (CRS, transform, size).
 
-Band descriptions name the bands (B2 and b02 are B02). reflectance = DN * scale + offset by each band's own tags;
-without tags (scale 1, offset 0) integers use 1e-4 and 0, and floats are reflectance. nodata is the file's, or 0 for
-integers. A band SCL masks. The date is the tag `datetime` (ISO 8601), or that in the file's name. Files: *.tif and
-*.tiff directly in the folder, except `basemap.tif` and hidden files.
+Files are *.tif and *.tiff directly in the folder, except `basemap.tif` and hidden files.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
 import numpy as np
-import rasterio
 import torch
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from s2sr.data.masks import measured, scl_mask
+from s2sr.data.observation_file import ObservationFile, canonical, date_in
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
-from s2sr.model.scene import Observation, Scene, iso
-from s2sr.raster import grid_of
+from s2sr.model.scene import Observation, Scene
 
 log = logging.getLogger(__name__)
 
 OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")  # 10 m and 20 m
-ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 DARK = 0.03  # reflectance that something in every scene exceeds
-BAND = re.compile(r"B(0?[1-9]|1[0-2]|8A)", re.IGNORECASE)
-DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?:T(\d\d):?(\d\d):?(\d\d))?(?!\d)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +91,16 @@ class SceneFolder:
         if isinstance(self.scl_classes, str) or not set(self.scl_classes) <= set(range(12)):
             raise InputError(f"data.scl_classes={self.scl_classes} is not a list of SCL classes (0 to 11)")
 
-    def _describe_files(self) -> tuple[list[_File], list[Observation]]:
+    def _describe_files(self) -> tuple[list[ObservationFile], list[Observation]]:
         """The files by date, and the observations that `exclude` names, not opened if their names contain the date."""
         exclude = self.exclude or ()
         entries = [str(entry) for entry in (exclude if isinstance(exclude, list | tuple) else [exclude])]
         files, excluded = [], []
         for path in _geotiffs(Path(str(self.root)).expanduser()):
-            when = _date_in(path.stem) or ""
+            when = date_in(path.stem) or ""
             file = None
             if not any(_names(entry, path.stem, when) for entry in entries):
-                file = _describe(path)
+                file = ObservationFile.of(path)
                 when = file.datetime
             if file is None or any(_names(entry, path.stem, when) for entry in entries):
                 excluded.append(Observation(path.stem, when, math.nan, "excluded"))
@@ -125,8 +113,8 @@ class SceneFolder:
             raise InputError(f"{self.root}: data.exclude leaves none of the {len(excluded)} observations")
         return sorted(files, key=lambda file: (file.datetime, file.name)), excluded
 
-    def _choose_bands(self, files: list[_File]) -> tuple[str, ...]:
-        chosen = tuple(dict.fromkeys(_canonical(str(band)) for band in self.bands or OPTICAL))
+    def _choose_bands(self, files: list[ObservationFile]) -> tuple[str, ...]:
+        chosen = tuple(dict.fromkeys(canonical(str(band)) for band in self.bands or OPTICAL))
         for file in files:
             present = f"({', '.join(file.bands)})"
             if self.bands:
@@ -145,16 +133,17 @@ class SceneFolder:
         self,
         frames: np.ndarray,  # [t, b, y, x]
         valid: np.ndarray,  # [t, b, y, x]
-        files: Sequence[_File],
+        files: Sequence[ObservationFile],
         bands: Sequence[str],
         part: tuple[slice, slice],
     ) -> tuple[list[Observation], list[Observation]]:
         """Read the usable observations into `frames` and `valid`; returns (these, those that are too cloudy)."""
         used: list[Observation] = []
         cloudy: list[Observation] = []
+        classes = (*self.scl_classes, 11) if self.mask_snow else self.scl_classes
         for file in files:
             t = len(used)
-            frames[t], valid[t], clear = self._read(file, bands, part)
+            frames[t], valid[t], clear = file.read(bands, part, classes=classes, dilate=self.dilate)
             observation = Observation(file.path.stem, file.datetime, clear)
             if clear > 0 and clear >= self.min_clear:
                 used.append(replace(observation, clear=float(valid[t].mean())))
@@ -162,25 +151,6 @@ class SceneFolder:
                 reason = f"clear fraction {clear:.2f} is below data.min_clear={self.min_clear:g}"
                 cloudy.append(replace(observation, rejected=reason))
         return used, cloudy
-
-    def _read(
-        self, file: _File, bands: Sequence[str], part: tuple[slice, slice]
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """([b, y, x] reflectance of a part, 0 where invalid; its validity; the valid fraction of the whole frame)."""
-        at = [file.bands.index(band) for band in bands]
-        with _opened(file.path) as source:
-            stored = source.read([i + 1 for i in at])
-            scale, offset = np.array(source.scales)[at], np.array(source.offsets)[at]
-            valid = measured(stored, nodata=source.nodata)
-            if "SCL" in file.bands:
-                classes = (*self.scl_classes, 11) if self.mask_snow else self.scl_classes
-                scl = source.read(file.bands.index("SCL") + 1)
-                valid &= ~scl_mask(scl, classes=classes, dilate=int(self.dilate))
-        if np.issubdtype(stored.dtype, np.integer):
-            scale = np.where((scale == 1) & (offset == 0), 1e-4, scale)
-        clear = float(valid.mean())
-        stored, valid = stored[:, *part], valid[:, *part]
-        return np.where(valid, stored * scale[:, None, None] + offset[:, None, None], 0), valid, clear
 
     def _too_few(self, used: list[Observation], cloudy: list[Observation], excluded: list[Observation]) -> str:
         clear = sorted((o.clear for o in [*used, *cloudy]), reverse=True)
@@ -193,21 +163,6 @@ class SceneFolder:
             f"{self.root}: {len(used)} of {len(clear)} observations usable, at least 2 are needed; by clear fraction: "
             f"{table}; {len(excluded)} excluded; {remedy}"
         )
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file's metadata."""
-
-    path: Path
-    datetime: str  # ISO 8601, UTC
-    bands: tuple[str, ...]
-    grid: Grid
-    attribution: str
-
-    @property
-    def name(self) -> str:
-        return self.path.name
 
 
 def _names(entry: str, stem: str, when: str) -> bool:
@@ -228,61 +183,7 @@ def _geotiffs(root: Path) -> list[Path]:
     return paths
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path, driver="GTiff") as source:
-                yield source
-    except RasterioError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(
-            f"{path.name}: not a GeoTIFF, or truncated ({reason}); replace it or data.exclude=[{path.name}]"
-        ) from error
-
-
-def _describe(path: Path) -> _File:
-    with _opened(path) as source:
-        tags = source.tags()
-        return _File(
-            path=path,
-            datetime=_when(path, tags.get("datetime")),
-            bands=tuple(_canonical(name or f"unnamed {i}") for i, name in enumerate(source.descriptions, 1)),
-            grid=grid_of(source),
-            attribution=tags.get("attribution", ATTRIBUTION),
-        )
-
-
-def _canonical(band: str) -> str:
-    """B02 for B2 (Earth Engine's name) and b02, SCL for scl; other names unchanged."""
-    if found := BAND.fullmatch(band):
-        return f"B{found[1].upper():0>2}"
-    return "SCL" if band.upper() == "SCL" else band
-
-
-def _when(path: Path, tag: str | None) -> str:
-    if tag is not None:
-        try:
-            return iso(datetime.fromisoformat(tag))
-        except ValueError:
-            raise InputError(f"{path.name}: its tag datetime={tag} is not ISO 8601 (2023-06-23T10:00:31Z)") from None
-    if (when := _date_in(path.stem)) is None:
-        raise InputError(f"{path.name}: no date; give it a tag datetime (ISO 8601) or a name such as S2_2023-06-23.tif")
-    return when
-
-
-def _date_in(name: str) -> str | None:
-    for match in DATE_IN_NAME.finditer(name):
-        year, _, *rest = match.groups(default="0")
-        try:
-            return iso(datetime(int(year), *map(int, rest)))  # type: ignore[arg-type]
-        except ValueError:  # eight digits that are not a date
-            continue
-    return None
-
-
-def _check_one_grid(files: Sequence[_File]) -> None:
+def _check_one_grid(files: Sequence[ObservationFile]) -> None:
     first, *others = files
     for file in others:
         for what, one, other, same in (

@@ -14,7 +14,8 @@ import yaml
 from rasterio.transform import Affine
 
 from s2sr.data.demo import Demo
-from s2sr.data.geotiff import ATTRIBUTION, SceneFolder
+from s2sr.data.geotiff import SceneFolder
+from s2sr.data.observation_file import ATTRIBUTION
 from s2sr.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

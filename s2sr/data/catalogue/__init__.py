@@ -22,8 +22,9 @@ from s2sr.data.catalogue.area import Area
 from s2sr.data.catalogue.basemap import ESRI, ESRI_ATTRIBUTION, fetch
 from s2sr.data.catalogue.fetching import Fetcher
 from s2sr.data.catalogue.plan import NAME, planned, save
+from s2sr.data.catalogue.season import Season
 from s2sr.data.catalogue.selection import Pass, by_cloud, choose, passes
-from s2sr.data.catalogue.stac import Season, search
+from s2sr.data.catalogue.stac import search
 from s2sr.data.catalogue.transfer import Reader
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.harmonise import Item

@@ -25,8 +25,8 @@ from s2sr.data.catalogue.selection import Pass
 from s2sr.data.catalogue.stac import link
 from s2sr.data.catalogue.storing import damage, write
 from s2sr.data.catalogue.transfer import Reader, TransferError
-from s2sr.data.geotiff import ATTRIBUTION
 from s2sr.data.harmonise import OFFSET, SCALE, Item, harmonised
+from s2sr.data.observation_file import ATTRIBUTION
 from s2sr.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from s2sr.data.catalogue.product import Product
 from s2sr.data.catalogue.selection import Pass
-from s2sr.data.catalogue.stac import Product
 from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 

@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 
 from s2sr.data.catalogue.area import Area
-from s2sr.data.catalogue.stac import Product
+from s2sr.data.catalogue.product import Product
 
 CLOUDY = (3, 8, 9, 10)  # SCL: cloud shadow, cloud of medium and high probability, thin cirrus
 RELAXED = (1, 2, 5, 10, 20, 40, 60, 80, 100)  # successive limits on cloud, per cent of the area

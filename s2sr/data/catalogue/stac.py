@@ -1,7 +1,6 @@
 """Search a STAC catalogue for acquisitions of an area and a season.
 
-Servers filter what they can, and everything is filtered again here, since some silently ignore `query`. Items remain
-raw JSON, so that what is saved is what the catalogue returned.
+Servers filter what they can, and everything is filtered again here, since some silently ignore `query`.
 """
 
 from __future__ import annotations
@@ -10,18 +9,15 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from functools import cached_property
+from datetime import UTC, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from shapely.geometry import box, shape
-from shapely.geometry.base import BaseGeometry
-
 from s2sr.data.catalogue.area import Area
-from s2sr.data.harmonise import Item, baseline
+from s2sr.data.catalogue.product import Product
+from s2sr.data.catalogue.season import Season
+from s2sr.data.harmonise import Item
 from s2sr.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,121 +26,6 @@ if TYPE_CHECKING:
 PATIENCE = (5, 8)  # seconds to connect and to answer, tried twice: without a network users know within 30
 SEARCHING = (5, 30)  # the same once the API has answered
 RETRIED = (429, 500, 502, 503, 504)
-
-
-@dataclass(frozen=True)
-class Season:
-    """A range of days, inclusive, optionally restricted to a part of each year."""
-
-    start: date
-    end: date
-    months: tuple[str, str] | None = None  # MM-DD; may span the new year
-
-    @classmethod
-    def of(cls, start: Any, end: Any, season: Sequence[Any] | None) -> Season:
-        """Raises InputError for an invalid date, or an end before the start."""
-        if start is None or end is None:
-            raise InputError("name the season: data.start=2025-04-01 data.end=2025-10-31, both included")
-        days = []
-        for name, value in (("start", start), ("end", end)):
-            try:
-                days.append(date.fromisoformat(str(value)))
-            except ValueError:
-                raise InputError(f"data.{name}={value}: not a date such as 2025-04-01") from None
-        if days[1] < days[0]:
-            raise InputError(f"data.end={end} is before data.start={start}")
-        if season is None:
-            return cls(days[0], days[1])
-        try:
-            first, last = (str(day) for day in season)
-            for day in (first, last):
-                date.fromisoformat(f"2024-{day}")
-        except ValueError:
-            raise InputError(f"data.season={season}: two days of the year, [MM-DD,MM-DD]") from None
-        return cls(days[0], days[1], (first, last))
-
-    def __contains__(self, day: date) -> bool:
-        if not self.start <= day <= self.end:
-            return False
-        if self.months is None:
-            return True
-        first, last = self.months
-        of_year = day.isoformat()[5:]
-        return first <= of_year <= last if first <= last else of_year >= first or of_year <= last
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """One item of the catalogue, with uniform access to properties that catalogues name differently."""
-
-    item: Item
-
-    @property
-    def id(self) -> str:
-        return str(self.item["id"])
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        return self.item["properties"]
-
-    @cached_property
-    def datetime(self) -> datetime:
-        when = datetime.fromisoformat(self.properties.get("datetime") or self.properties["start_datetime"])
-        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-
-    @cached_property
-    def local_day(self) -> date:
-        """Local solar day: passes over the Pacific cross midnight UTC."""
-        return (self.datetime + timedelta(hours=self.outline.centroid.x / 15)).date()
-
-    @cached_property
-    def outline(self) -> BaseGeometry:
-        outline = shape(self.item["geometry"]) if self.item.get("geometry") else box(*self.item["bbox"])
-        return outline if outline.is_valid else outline.buffer(0)
-
-    @property
-    def cloud_cover(self) -> float | None:
-        """Per cent of the tile."""
-        return self.properties.get("eo:cloud_cover")
-
-    @property
-    def baseline(self) -> float:
-        """Processing baseline; 0 if unknown, so that any known one is newer."""
-        try:
-            return baseline(self.item)
-        except InputError:
-            return 0.0
-
-    @property
-    def made(self) -> str:
-        """Processing time: of one baseline the latest counts."""
-        return str(self.properties.get("s2:generation_time") or self.properties.get("created") or "")
-
-    @property
-    def platform(self) -> str:
-        """S2A, S2B, ...; S2 if unknown."""
-        match = re.fullmatch(r"(?i)sentinel-?2([a-z])", str(self.properties.get("platform", "")))
-        return f"S2{match[1].upper()}" if match else "S2"
-
-    @property
-    def orbit(self) -> int | None:
-        """Relative orbit."""
-        if isinstance(orbit := self.properties.get("sat:relative_orbit"), int):
-            return orbit
-        match = re.search(r"_R(\d{3})_", f"{self.properties.get('s2:product_uri', '')} {self.id}")
-        return int(match[1]) if match else None
-
-    @property
-    def tile(self) -> str:
-        """Military grid tile such as 31UFS; the item's id if unknown."""
-        named = f"{self.properties.get('grid:code', '')} {self.properties.get('s2:mgrs_tile', '')} {self.id}"
-        match = re.search(r"(?<![0-9A-Z])(?:MGRS-|T)?(\d\d[C-X][A-Z]{2})(?![0-9A-Z])", named)
-        return match[1] if match else self.id
-
-    @property
-    def epsg(self) -> int | None:
-        match = re.search(r"\d+$", str(self.properties.get("proj:epsg") or self.properties.get("proj:code") or ""))
-        return int(match[0]) if match else None
 
 
 def search(

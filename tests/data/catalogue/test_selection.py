@@ -5,8 +5,8 @@ import pytest
 from local_catalogue import item
 
 from s2sr.data.catalogue.area import Area
+from s2sr.data.catalogue.product import Product
 from s2sr.data.catalogue.selection import choose, passes
-from s2sr.data.catalogue.stac import Product
 
 AREA = Area.of(bbox=[5.0, 51.2, 5.02, 51.22], aoi=None)
 

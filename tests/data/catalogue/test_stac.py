@@ -1,11 +1,9 @@
-import datetime
-import json
-
 import pytest
 from local_catalogue import bbox, item, write_items
 
 from s2sr.data.catalogue.area import Area
-from s2sr.data.catalogue.stac import Product, Season, link, search
+from s2sr.data.catalogue.season import Season
+from s2sr.data.catalogue.stac import link, search
 from s2sr.errors import InputError
 
 AREA = Area.of(bbox=bbox((32, 32)), aoi=None)
@@ -43,46 +41,6 @@ def test_everything_is_filtered_here_whatever_the_catalogue_returns(find):
     assert cloudy == 1
     assert [p.id for p in find(items, orbits=[98])[0]] == ["first", "limit", "last"]
     assert find(items, orbits=[7])[0] == []
-
-
-@pytest.mark.parametrize(
-    ("season", "inside", "outside"),
-    [
-        (["04-01", "10-31"], ["2021-04-01", "2022-10-31"], ["2021-03-31", "2022-11-01"]),
-        (["11-15", "02-10"], ["2021-11-15", "2022-02-10", "2022-12-31"], ["2021-11-14", "2022-02-11"]),
-    ],
-)
-def test_a_season_of_each_year(season, inside, outside):
-    days = Season.of("2021-01-01", "2022-12-31", season)
-    assert all(datetime.date.fromisoformat(day) in days for day in inside)
-    assert not any(datetime.date.fromisoformat(day) in days for day in [*outside, "2020-12-01", "2023-01-01"])
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (("2023-05-31", "2023-05-01", None), "is before"),
-        (("May", "2023-05-01", None), "data.start=May: not a date"),
-        ((None, "2023-05-01", None), "name the season"),
-        (("2023-05-01", "2023-05-31", ["13-01", "02-01"]), "two days of the year"),
-        (("2023-05-01", "2023-05-31", ["04-01"]), "two days of the year"),
-    ],
-)
-def test_impossible_dates(given, said):
-    with pytest.raises(InputError, match=said):
-        Season.of(*given)
-
-
-def test_what_real_items_say_under_their_names(shared_data):
-    folder = shared_data / "stac_items"
-    earth_search = Product(json.loads((folder / "item-collection.json").read_text())["features"][0])
-    assert (earth_search.platform, earth_search.orbit, earth_search.tile) == ("S2A", 98, "13TDE")
-    assert (earth_search.baseline, earth_search.epsg) == (5.1, 32613)
-    planetary = json.loads((folder / "two-sentinel-2-items.json").read_text())
-    planetary = Product(planetary["features"][0] if "features" in planetary else planetary[0])
-    assert (planetary.platform, planetary.orbit, planetary.tile) == ("S2B", 98, "13TDE")
-    assert (planetary.baseline, planetary.epsg) == (5.11, 32613)
-    assert planetary.local_day == datetime.date(2024, 8, 25)
 
 
 @pytest.mark.parametrize(
