@@ -34,7 +34,9 @@ from s2sr.report.dated import dated, observed_on
 from s2sr.report.figures import Stretch, rgb, save, write_png
 from s2sr.report.loggers import summarise
 from s2sr.report.products import Product, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
-from s2sr.report.resolution import by_halves, by_truth, curves
+from s2sr.report.resolution import by_truth
+from s2sr.report.resolution_figure import curves
+from s2sr.report.resolution_of_halves import by_halves
 from s2sr.report.run_page import write_run_page
 from s2sr.report.scores import offset_to_truth, scores
 
