@@ -105,7 +105,8 @@ def oracle(scene, draw: dict[str, float]):
     from s2sr.model.field import SplatField
     from s2sr.model.psf import PSF
     from s2sr.observations import build, configuration
-    from s2sr.reconstruction import posed, train
+    from s2sr.reconstruction import posed
+    from s2sr.training import train
 
     cfg = configuration(
         "strategy=bayes",

@@ -173,7 +173,8 @@ def real(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def cost(options: argparse.Namespace, overrides: list[str]) -> None:
     from s2sr.observations import configuration
-    from s2sr.reconstruction import prepare, train
+    from s2sr.reconstruction import prepare
+    from s2sr.training import train
 
     scene = simulated(options.data, "demo:0", SIGMA, side=48)
     for strategy in options.strategies.split(","):

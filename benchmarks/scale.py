@@ -74,7 +74,8 @@ def solve(size: int, masked: float, threads: int) -> list[float]:
     from s2sr.model.field import SplatField
     from s2sr.model.psf import PSF
     from s2sr.observations import build, configuration
-    from s2sr.reconstruction import posed, train
+    from s2sr.reconstruction import posed
+    from s2sr.training import train
 
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     cfg = configuration("strategy=bayes", "c2f=4", "misfit=quadratic")
@@ -99,7 +100,8 @@ def stages(size: int, observations: int, bands: int, levels: str, threads: int) 
     from lightning.pytorch.callbacks import Callback
 
     from s2sr.observations import configuration
-    from s2sr.reconstruction import prepare, train
+    from s2sr.reconstruction import prepare
+    from s2sr.training import train
 
     logging.getLogger("s2sr").setLevel(logging.ERROR)
     cfg = configuration("strategy=bayes", levels)

@@ -22,7 +22,8 @@ from s2sr.model.psf import PSF
 from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
 from s2sr.observations import configuration, observe
-from s2sr.reconstruction import prepare, reconstruct, trainer_of
+from s2sr.reconstruction import prepare, reconstruct
+from s2sr.training import trainer_of
 
 second = pytest.importorskip("second_device", reason="this torch cannot have devices of Python", exc_type=ImportError)
 

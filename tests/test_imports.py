@@ -27,7 +27,8 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "fit": {"errors", "model"},
     "report": {"errors", "model", "raster"},
     "observations": {"errors", "overrides", "raster", "model", "data"},
-    "reconstruction": {"errors", "interruption", "model", "data", "fit", "report", "observations"},
+    "training": {"errors", "interruption", "fit", "observations"},
+    "reconstruction": {"errors", "model", "data", "fit", "report", "observations", "training"},
     "experiment": {"raster", "model", "data", "fit", "report", "observations", "reconstruction"},
     "download": {"overrides", "cli"},
     "forecast": {"errors", "overrides", "model", "fit", "observations", "cli"},
@@ -37,10 +38,11 @@ MAY_IMPORT = {  # parts of the house, besides themselves
 }
 HYDRA = {"s2sr/overrides.py", "s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
 OMEGACONF = {
-    f"s2sr/{name}.py" for name in ("observations", "reconstruction", "experiment", "cli", "download", "forecast")
+    f"s2sr/{name}.py"
+    for name in ("observations", "training", "reconstruction", "experiment", "cli", "download", "forecast")
 }
 LIGHTNING = {
-    *(f"s2sr/{name}.py" for name in ("reconstruction", "fit/module", "fit/checkpoint", "fit/progress")),
+    *(f"s2sr/{name}.py" for name in ("training", "reconstruction", "fit/module", "fit/checkpoint", "fit/progress")),
     *(f"s2sr/report/{name}.py" for name in ("dashboard", "loggers")),
 }
 

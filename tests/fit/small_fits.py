@@ -17,7 +17,7 @@ from s2sr.fit.stages import Stage
 from s2sr.model.field import SplatField
 from s2sr.model.psf import PSF
 from s2sr.model.scene import Scene
-from s2sr.reconstruction import quiet
+from s2sr.training import quiet
 
 SHIFTS = np.array([(0.3, -0.2), (-0.2, 0.1), (0.1, 0.3), (-0.2, -0.2)])
 OFF = SHIFTS + 0.04 * np.array([(1, 0), (-1, 1), (0, -1), (0, 0)])
