@@ -19,13 +19,14 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 MAY_IMPORT = {  # parts of the house, besides themselves
     "errors": set(),
+    "files": set(),
     "interruption": set(),
     "overrides": set(),
     "model": {"errors"},
     "raster": {"model"},
-    "data": {"errors", "model", "raster"},
+    "data": {"errors", "files", "model", "raster"},
     "fit": {"errors", "model"},
-    "report": {"errors", "model", "raster"},
+    "report": {"errors", "files", "model", "raster"},
     "observations": {"errors", "overrides", "raster", "model", "data"},
     "training": {"errors", "interruption", "fit", "observations"},
     "reconstruction": {"errors", "model", "data", "fit", "report", "observations", "training"},

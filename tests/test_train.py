@@ -82,7 +82,7 @@ def test_run_folder(trained):
     assert (folder / ".hydra" / "config.yaml").is_file()
     assert (folder / "metrics.csv").is_file()
     assert not (folder / "wandb").exists()
-    assert not list(folder.rglob(".*-*")), "left from writing beside"
+    assert not list(folder.rglob(".*.part")), "left from writing beside"
 
 
 def test_metrics(trained):

@@ -84,6 +84,7 @@ class Demo:
         """Write the scene as a scene folder, one GeoTIFF per date, including the clouds; returns the folder."""
         import rasterio
 
+        from s2sr.files import atomic
         from s2sr.raster import name_bands, placed
 
         folder = Path(folder)
@@ -93,24 +94,16 @@ class Demo:
         n = len(self.bands)
         numbers = np.clip(np.rint(frames / DN), 1, 65535).astype(np.uint16)  # 0 is nodata
         for date, bands, classes in zip(self._dates(), numbers, scl, strict=True):
-            path = folder / f"{_name(date)}.tif"
-            partial = path.with_name(f".{path.name}.part")
-            with rasterio.open(
-                partial,
-                "w",
-                driver="GTiff",
-                dtype="uint16",
-                count=n + 1,
-                **placed(grid),
-                nodata=0,
-                compress="deflate",
-            ) as out:
+            profile = {"driver": "GTiff", "dtype": "uint16", "count": n + 1, **placed(grid), "nodata": 0}
+            with (
+                atomic(folder / f"{_name(date)}.tif") as path,
+                rasterio.open(path, "w", **profile, compress="deflate") as out,
+            ):
                 out.write(np.concatenate([bands, classes[None].astype(np.uint16)]))
                 name_bands(out, (*self.bands, "SCL"))
                 out.scales = (*[DN] * n, 1.0)
                 out.offsets = (0.0,) * (n + 1)
                 out.update_tags(datetime=date.isoformat())
-            partial.replace(path)
         return folder
 
     def _acquire(self) -> tuple[np.ndarray, np.ndarray, Truth]:

@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from s2sr.files import atomic
 from s2sr.report.metrics import Array, area_average, as_numpy, percentile
-from s2sr.report.products import atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image

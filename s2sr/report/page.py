@@ -20,11 +20,11 @@ import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from s2sr.files import atomic
 from s2sr.model.grid import Grid
 from s2sr.report.figures import COLOURS, FAINT, INK, Stretch, channels, rgb
 from s2sr.report.glossary import FILES
 from s2sr.report.metrics import bicubic
-from s2sr.report.products import atomic
 
 SIDE = 2048  # pixels: a picture's longest side in the page
 LOSSLESS = 512 * 512  # pixels up to which a picture is a PNG; a larger one is a JPEG, a tenth of the size

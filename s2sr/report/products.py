@@ -1,4 +1,4 @@
-"""The files of a run folder. Each appears whole or not at all: it is written under another name, then renamed.
+"""The files of a run folder.
 
 GeoTIFFs are Cloud-Optimized, float32 with NaN where there is no data (or integers: counts), with the grid's CRS and
 transform to the last bit.
@@ -10,10 +10,8 @@ import csv
 import json
 import math
 import shutil
-import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from s2sr.errors import InputError
+from s2sr.files import atomic
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import Array, area_average, as_numpy
@@ -37,17 +36,6 @@ class Product:
     count: Tensor  # [b, y * scale, x * scale] number of clear observations
     scale: int
     splat: float  # standard deviation of the image's splats, LR pixels
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A place of the same name to write to; it becomes `path` at the end, or vanishes on an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # a folder of its own on the same file system: drivers keep the suffix, and their side files go with it
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        yield Path(folder) / path.name
-        (Path(folder) / path.name).replace(path)
 
 
 def clear(folder: Path) -> None:

@@ -16,7 +16,6 @@ from s2sr.errors import InputError
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Observation, Scene
 from s2sr.report.products import (
-    atomic,
     check_disk,
     clear,
     clearest_frame,
@@ -154,23 +153,6 @@ def test_an_independent_reader_finds_the_same_place(tmp_path):
     assert found["ModelPixelScale"][:2] == pytest.approx([10 / 3, 10 / 3], rel=1e-12)
     assert found["ModelTiepoint"] == pytest.approx([0, 0, 0, 499980 + 110, 4200000 - 70, 0], rel=1e-12)
     assert int(found["ProjectedCSTypeGeoKey"]) == 32633
-
-
-@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
-def test_atomic_keeps_the_old_file_when_writing_fails(tmp_path, failure):
-    path = tmp_path / "metrics.json"
-    path.write_text("old")
-
-    def interrupted():
-        with atomic(path) as target:
-            target.write_text("half of the n")
-            assert path.read_text() == "old"
-            raise failure
-
-    with pytest.raises(failure):
-        interrupted()
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_check_disk_says_what_is_needed_and_free(tmp_path):

@@ -19,6 +19,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine, array_bounds
 from rasterio.warp import reproject, transform_bounds
 
+from s2sr.files import atomic
 from s2sr.model.grid import Grid
 from s2sr.raster import lies_on, placed
 
@@ -130,7 +131,6 @@ def _warped(picture: np.ndarray, transform: Affine, grid: Grid) -> np.ndarray:
 
 
 def _write(path: Path, picture: np.ndarray, grid: Grid, tags: dict[str, str]) -> None:
-    partial = path.with_name(f".{path.name}.part")
     profile = {
         "driver": "COG",
         "dtype": "uint8",
@@ -138,15 +138,10 @@ def _write(path: Path, picture: np.ndarray, grid: Grid, tags: dict[str, str]) ->
         **placed(grid),
         "compress": "DEFLATE",
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with rasterio.open(partial, "w", **profile) as out:
-                out.write(picture)
-                out.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-                out.descriptions = ("red", "green", "blue")
-                out.update_tags(**tags)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as target, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(target, "w", **profile) as out:
+            out.write(picture)
+            out.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+            out.descriptions = ("red", "green", "blue")
+            out.update_tags(**tags)

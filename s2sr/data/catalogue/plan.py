@@ -12,6 +12,7 @@ from typing import Any
 from s2sr.data.catalogue.product import Product
 from s2sr.data.catalogue.selection import Pass
 from s2sr.errors import InputError
+from s2sr.files import atomic
 from s2sr.model.grid import Grid
 
 log = logging.getLogger(__name__)
@@ -65,14 +66,10 @@ def save(folder: Path, grid: Grid, query: Mapping[str, Any], chosen: Sequence[Pa
         ],
         "items": {"type": "FeatureCollection", "features": list(items.values())},
     }
-    partial = folder / f".{NAME}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(plan, indent=1))
-        partial.replace(folder / NAME)
+        with atomic(folder / NAME) as path:
+            path.write_text(json.dumps(plan, indent=1))
     except OSError as error:
-        if folder.is_dir():
-            partial.unlink(missing_ok=True)
         raise InputError(f"data.root={folder}: cannot be written ({error.strerror or error})") from error
 
 

@@ -13,6 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
 from s2sr.data.catalogue.transfer import reason
+from s2sr.files import atomic
 from s2sr.model.grid import Grid
 from s2sr.raster import lies_on, name_bands, placed
 
@@ -40,7 +41,6 @@ def write(
         "interleave": "band",
         "tiled": True,
     }
-    partial = path.with_name(f".{path.name}.part")
     # made in memory, and written by Python: it tells why a disk refuses, GDAL does not always notice
     with MemoryFile() as plain, MemoryFile() as whole:
         with plain.open(**profile) as out:
@@ -58,16 +58,14 @@ def write(
                 "bigtiff": "IF_SAFER",
             }
             rasterio.shutil.copy(out, whole.name, driver="COG", **options)
+        content = bytes(whole.getbuffer())
         try:
-            content = bytes(whole.getbuffer())
-            partial.write_bytes(content)
-            if partial.read_bytes() != content:
-                raise OSError(0, "the disk gave back other bytes than it was given")
-            partial.replace(path)
+            with atomic(path) as target:
+                target.write_bytes(content)
+                if target.read_bytes() != content:
+                    raise OSError(0, "the disk gave back other bytes than it was given")
         except OSError as error:
             raise OSError(f"{path}: could not be written ({error.strerror})") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def damage(path: Path, grid: Grid, bands: Sequence[str], *, items: str | None = None) -> str | None:
