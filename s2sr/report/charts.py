@@ -88,25 +88,13 @@ def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
         for k, (name, members) in enumerate(zip(names, by_line.values(), strict=True)):
             x, y = _points(members, key, place)
             turn, colour = divmod(k, len(COLOURS))
-            # no line between categories
-            look: dict[str, Any] = {
-                "ls": "-" if numeric else "",
-                "marker": MARKERS[turn % len(MARKERS)],
-                "color": COLOURS[colour],
-            }
-            axes.plot(x, y, **look, label=name, clip_on=False, zorder=3)
+            look: dict[str, Any] = {"marker": MARKERS[turn % len(MARKERS)], "color": COLOURS[colour], "label": name}
+            axes.plot(x, y, ls="-" if numeric else "", **look, clip_on=False, zorder=3)  # no line between categories
         for k, members in enumerate(alike(jobs, keys)):
             x, y = _points(members, f"{key}_bicubic", place)
             once = np.unique(x)
             _baseline(axes, once, np.array([y[x == each].mean() for each in once]), "" if k else "bicubic")
-        word, better = MARKED[key]
-        marked = [chosen for members in alike(jobs, keys) if (chosen := best(members, key, better))]
-        for chosen in marked:
-            note = f"{word} {METRICS[key].text(chosen.metrics[key])} at {chosen.label(keys, 50)}"
-            apart = f"{word} for each {', '.join(judging(keys))}"
-            axes.set_title(note if len(marked) == 1 else apart, size=TEXT - 2, color=FAINT, loc="right")
-            axes.plot(place(chosen), chosen.metrics[key], marker="*", ms=20, color="none", mec=INK, mew=1.3, zorder=4)
-        for at in {place(chosen) for chosen in marked}:
+        for at in _mark_best(axes, jobs, keys, key, place):
             for other in panels:
                 other.axvline(at, color=INK, lw=0.9, ls="--", zorder=1)
         if axis in SIGMA:
@@ -149,6 +137,20 @@ def _baseline(axes: Axes, x: np.ndarray, y: np.ndarray, name: str) -> None:
         axes.plot(x, y, ls="--", lw=1, marker="_", ms=12, color=FAINT, zorder=1)
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
         axes.annotate(name, (1, y[-1]), (8, 0), size=TEXT - 3, color=FAINT, **place)
+
+
+def _mark_best(
+    axes: Axes, jobs: Sequence[Job], keys: Sequence[str], key: str, place: Callable[[Job], float]
+) -> set[float]:
+    """A star at the optimum of a score, among runs that are judged alike; returns where the optima are."""
+    word, better = MARKED[key]
+    marked = [chosen for members in alike(jobs, keys) if (chosen := best(members, key, better))]
+    for chosen in marked:
+        note = f"{word} {METRICS[key].text(chosen.metrics[key])} at {chosen.label(keys, 50)}"
+        apart = f"{word} for each {', '.join(judging(keys))}"
+        axes.set_title(note if len(marked) == 1 else apart, size=TEXT - 2, color=FAINT, loc="right")
+        axes.plot(place(chosen), chosen.metrics[key], marker="*", ms=20, color="none", mec=INK, mew=1.3, zorder=4)
+    return {place(chosen) for chosen in marked}
 
 
 def _evidence(axes: Axes, jobs: Sequence[Job], *, labelled: bool) -> None:

@@ -85,13 +85,10 @@ def wandb_logger(
             str(error).splitlines()[0],
         )
         run = wandb.init(mode="offline", **common)
-    if run.disabled:
-        pass
-    elif run.offline:
+    if not run.disabled:
         place = shlex.quote(str(folder / "wandb"))
-        _tell(f"dashboard: offline; look with `wandb leet {place}`, upload with `wandb sync {place}/offline-run-*`")
-    else:
-        _tell(f"dashboard: {run.url}")
+        offline = f"offline; look with `wandb leet {place}`, upload with `wandb sync {place}/offline-run-*`"
+        _tell(f"dashboard: {offline if run.offline else run.url}")
     return [WandbLogger(experiment=run), *csv_logger(folder=folder, group=group, job_type=job_type, config=config)]
 
 
