@@ -3,15 +3,17 @@
 python benchmarks/bayes.py [--data FOLDER] [--images va,sw,se] [--scenes 6] [--side N] [--clouds 3]
     [--strategies bayes,lbfgs,lbfgs_adam] [OVERRIDE ...]
 
-FOLDER and images: benchmarks/aerial.py. nd (5 m, read as 1/8 pixel) is
-what the method was tuned on; va (1 m, 1/10 pixel) was tuned on once and is no longer; sw and se (1 m, 1/5 pixel) never
-were. Of every scene, sigma (.38 to .55), noise (.001 to .006), jitter (.1 to .3 px), dates (8 to 24) and place are
-drawn; with --side it has so many LR pixels, the image mirrored where it is too small. With --clouds so many dates have
-smooth clouds over 40 % of their pixels that no mask knows, and of every strategy a second line has them masked. `bayes`
-is told none of what was drawn; the others are told sigma. "oracle" is the posterior mean with the true shifts, sigma
-and noise and the most probable spectrum. Prints, per scene and strategy: PSNR over the oracle's (dB), shift rmse over
-the Cramer-Rao bound, mean noise over the true one, error of sigma band by band and how many are within max(5 %,
-2 standard errors), seconds of processor.
+FOLDER and the images are those of benchmarks/aerial.py. The method was tuned on nd (5 m, read as 1/8 pixel), and once
+on va (1 m, read as 1/10 pixel), but no longer; it never was on sw and se (1 m, read as 1/5 pixel). For every scene,
+sigma (.38 to .55), noise (.001 to .006), jitter (.1 to .3 px), the number of dates (8 to 24) and the place are drawn.
+With --side a scene has that many LR pixels along each side; an image that is too small is mirrored. With --clouds that
+many dates have smooth clouds over 40 % of their pixels that no mask knows, and every strategy has a second line, in
+which the clouds are masked. `bayes` is told nothing of what was drawn; the others are told sigma. "oracle" is the
+posterior mean with the true shifts, sigma and noise and the most probable spectrum.
+
+Printed are, per scene and strategy: the PSNR over the oracle's (dB), the shifts' rmse over the Cramer-Rao bound, the
+mean noise over the true one, the error of sigma in each band and the fraction of bands whose error is within max(5 %,
+2 standard errors), and the seconds of processor.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ COLUMNS = {  # and their widths
 
 
 def conditions(rng: np.random.Generator, *, dates: tuple[int, int]) -> dict[str, Any]:
-    """sigma and jitter, LR pixels; noise, reflectance; dates from the first to before the second."""
+    """Draw sigma and jitter (LR pixels), noise (reflectance), and dates, from the first to before the second."""
     return {
         "sigma": rng.uniform(0.38, 0.55),
         "noise": math.exp(rng.uniform(math.log(0.001), math.log(0.006))),
@@ -124,7 +126,7 @@ def oracle(scene, draw: dict[str, float]):
 
 
 def compared(seen, scene, draw: dict[str, float], best, overrides: list[str]) -> np.ndarray:
-    """The row of `COLUMNS` of a fit of what was seen of a scene; best: the oracle's. Sigma has a number per band."""
+    """The row of `COLUMNS` for a fit of an observed scene, with one error of sigma per band; best: the oracle's fit."""
     from s2sr.fit.forecast import Conditions
     from s2sr.fit.information import sigma_errors
     from s2sr.observations import configuration

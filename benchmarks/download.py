@@ -52,7 +52,7 @@ def cog(path: Path, image: np.ndarray, pixel: float) -> None:
 
 
 def archive(folder: Path, n: int, side: int) -> None:
-    """n dates of one tile that has about twice the area's extent."""
+    """Write n dates of one tile that has about twice the area's extent."""
     tile = -(-(side + 2 * MARGIN) // 512) * 512
     y, x = np.mgrid[:tile, :tile] / 97
     hills = 1400 + 300 * np.sin(y) * np.cos(x)
@@ -103,7 +103,7 @@ def items(folder: Path, n: int, base: str) -> list[dict[str, Any]]:
 
 
 def serve(folder: Path, latency: float, orders: Connection) -> None:
-    """In a process of its own: answers `mount` with a fresh URL, `log` with (requests, bytes) since."""
+    """Serve from a process of its own, which answers `mount` by a fresh URL, `log` by (requests, bytes) since."""
     path = Path(__file__).resolve().parents[1] / "tests" / "stac_servers.py"
     spec = importlib.util.spec_from_file_location("stac_servers", path)
     assert spec
@@ -168,7 +168,7 @@ def odc(catalog: Path, root: Path, like: dict[str, Any], workers: int, result: C
 
 
 def least(folder: Path, n: int, like: dict[str, Any]) -> tuple[float, float]:
-    """(requests, bytes) per scene: of each asset the head, and every run of blocks that the grid touches."""
+    """(requests, bytes) per scene: the head of each asset, and every run of blocks that the grid touches."""
     (rows, columns), place = like["shape"], Affine(*like["transform"])
     east, south = place @ (columns, rows)
     requests = total = 0
@@ -206,7 +206,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def measured(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[Spent]], dict[str, Any]]:
-    """What both spent in each of their turns, and the grid that they read onto."""
+    """What both spent in each of their turns, and the grid onto which they read."""
     processes = multiprocessing.get_context("spawn")
     west, north, extent = WEST + 10 * MARGIN, NORTH - 10 * MARGIN, 10 * options.side
     bbox = list(transform_bounds(CRS, "EPSG:4326", west, north - extent, west + extent, north))

@@ -2,10 +2,11 @@
 
 python benchmarks/forecast.py [--data FOLDER] [--scenes 6] [OVERRIDE ...]
 
-Scenes are those that benchmarks/bayes.py draws from image va. The forecast is told sigma and nothing else. Reached: the
-shift rmse, and the lowest frequency at which the error's power reaches a quarter of the truth's (both on rings |f|,
-both seen through the splats, under a Hann window 6 LR pixels off the border), of `strategy=bayes` without and with
-`sharpen`. Prints these per scene, their ratios to the forecast, and the seconds of processor that the forecast took.
+The scenes are those that benchmarks/bayes.py draws from the image va. The forecast is told sigma and nothing else. What
+is reached is the shifts' rmse, and the lowest frequency at which the error's power reaches a quarter of the truth's,
+for `strategy=bayes` without and with `sharpen`. Both powers are means on rings |f|, seen through the splats, under a
+Hann window that lies 6 LR pixels off the border. Printed are these numbers per scene, their ratios to the forecast, and
+the seconds of processor that the forecast took.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 
 
 def reached(scene, module) -> float:
-    """Cycles per LR pixel up to which the field is right, the mean over bands."""
+    """The frequency up to which the field is right, in cycles per LR pixel; the mean over bands."""
     from s2sr.fit.forecast import crossing
     from s2sr.report.metrics import BORDER, area_average
     from s2sr.report.scores import offset_to_truth

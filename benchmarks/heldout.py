@@ -47,7 +47,7 @@ COMMON = ("c2f.levels=[2,4]", "holdout.refit=false")
 
 
 def simulated(folder: Path, scene: str, sigma: float, side: int = 36, dates: int = 8, noise: float = 0.002):
-    """A scene of about `side` LR pixels; place, jitter and noise are the seed's."""
+    """A scene of about `side` LR pixels whose place, jitter and noise the seed determines."""
     from s2sr.data.demo import Demo
     from s2sr.data.simulate import jitter, simulate_scene
 
@@ -64,7 +64,7 @@ def simulated(folder: Path, scene: str, sigma: float, side: int = 36, dates: int
 
 
 def judged(scene, *overrides: str, clean=None) -> dict[str, float]:
-    """The fit's judgement; `psnr` at 4x, `psnr_2x` and `edge_contrast` where the truth is known.
+    """The fit's judgement, with `psnr` at 4x, `psnr_2x` and `edge_contrast` where the truth is known.
 
     clean: the scene without noise, for the oracles.
     """
@@ -92,7 +92,7 @@ def judged(scene, *overrides: str, clean=None) -> dict[str, float]:
 
 
 def errors_of_mean(module) -> dict[str, float]:
-    """Held-out errors of the temporal mean with the change that is left of its frames."""
+    """The held-out errors of the temporal mean with the change that is left in its frames."""
     from s2sr.fit.change import change
     from s2sr.report.heldout import errors, level_mean, matched
 
@@ -137,7 +137,7 @@ def sigma(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def lowest(x: np.ndarray, y: np.ndarray) -> float:
-    """Where the parabola through the least of y and its neighbours has its minimum; an end if it is there."""
+    """Where the parabola through the least y and its neighbours has its minimum; if an end is the least, that end."""
     k = int(np.argmin(y))
     if k in (0, len(x) - 1):
         return float(x[k])

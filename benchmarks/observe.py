@@ -32,7 +32,7 @@ PAYS = kernels.PAYS
 
 
 def dense(field: SplatField) -> Tensor:
-    """The same frames through whole matrices."""
+    """The same frames by whole matrices."""
     sigma = torch.hypot(field.sigma_psf, field.sigma_psf.new_tensor(field.lattice.sigma))
     frames = []
     for b in range(len(field.bands)):
@@ -52,7 +52,7 @@ def timed(step: Callable[[], object]) -> float:
 
 
 def medians(repetitions: int, *steps: Callable[[], object]) -> list[float]:
-    """Seconds of each step; they take turns, so that all see the same machine."""
+    """The seconds of each step. The steps take turns, so that all see the same machine."""
     for step in steps:
         step()
     rounds = [[timed(step) for step in steps] for _ in range(repetitions)]
@@ -60,7 +60,7 @@ def medians(repetitions: int, *steps: Callable[[], object]) -> list[float]:
 
 
 def useful(field: SplatField) -> float:
-    """Floating-point operations of forward and backward, weights only, without any waste."""
+    """The number of floating-point operations of forward and backward for the weights alone, without any waste."""
     kernels = field.footprints(field.shifts).direct().values
     (y, x), columns = field.grid.shape, field.lattice.shape[1]
     return sum(
@@ -86,7 +86,7 @@ def with_shifts(field: SplatField, cotangent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def evaluation(field: SplatField, forward: Callable[[], Tensor], cotangent: Tensor) -> tuple[Tensor, Tensor]:
-    """The frames, and the gradient of the weights."""
+    """Compute the frames and the gradient of the weights."""
     field.zero_grad(set_to_none=True)
     frames = forward()
     frames.backward(cotangent)
@@ -95,7 +95,7 @@ def evaluation(field: SplatField, forward: Callable[[], Tensor], cotangent: Tens
 
 
 def made(size: int, observations: int, bands: int, scale: int) -> tuple[SplatField, Tensor]:
-    """A field of white noise, and what a backward pass begins with: [t, b, y, x]."""
+    """A field of white noise, and the gradient with which a backward pass begins [t, b, y, x]."""
     grid = Grid(None, (10, 0, 0, 0, -10, 0), (size, size))
     shifts = 0.15 * torch.randn(observations, 2)
     field = SplatField(grid, ("B02", "B03", "B04", "B08")[:bands], scale=scale, psf=PSF(0.45), shifts=shifts)
@@ -104,14 +104,14 @@ def made(size: int, observations: int, bands: int, scale: int) -> tuple[SplatFie
 
 
 def memory(field: SplatField, cotangent: Tensor) -> float:
-    """The most held by an evaluation on top of the weights, in units of the weights."""
+    """The most memory that an evaluation holds on top of the weights, in units of the weights."""
     before = peak()
     with_shifts(field, cotangent)
     return (peak() - before) / field.weights.nbytes
 
 
 def against_dense(field: SplatField, cotangent: Tensor, repetitions: int) -> None:
-    """Prints seconds beside those of the dense reference and of the floor, and how far the results are apart."""
+    """Print the seconds beside those of the dense reference and of the floor, and how far the results are apart."""
     square, large = torch.randn(1024, 1024), torch.randn(field.weights.numel())
     product, copy = torch.empty_like(square), torch.empty_like(large)
     fixed, both, whole, gemm, moving = medians(
@@ -137,7 +137,7 @@ def against_dense(field: SplatField, cotangent: Tensor, repetitions: int) -> Non
 
 
 def interpolated(field: SplatField, cotangent: Tensor, repetitions: int) -> None:
-    """Prints the seconds of every observation by itself, and of interpolation."""
+    """Print the seconds of many observations with direct and with interpolated kernels."""
     chosen = "interpolated" if field.footprints(field.shifts).interpolated() else "direct"
     each, between = medians(
         repetitions,

@@ -56,7 +56,7 @@ PHASES = {  # what each spends is that of these functions, named where they are 
 
 
 class Clock:
-    """Seconds, seconds of the processor and peak memory of the phase that runs; a phase within another counts alone."""
+    """The seconds, processor's seconds and peak memory of each phase; a phase within another counts for itself only."""
 
     def __init__(self) -> None:
         self.spent: dict[str, list[float]] = {}
@@ -64,7 +64,7 @@ class Clock:
         self.wall, self.busy = time.time(), 0.0
 
     def mark(self) -> None:
-        """What was spent since the last mark goes to the phase that runs."""
+        """Count what was spent since the last mark for the phase that is running."""
         wall, busy = time.time(), time.process_time()
         row = self.spent.setdefault(self.running[-1], [0.0, 0.0, 0.0])
         row[:] = row[0] + wall - self.wall, row[1] + busy - self.busy, max(row[2], peak())
@@ -95,7 +95,7 @@ def peak() -> float:
 
 
 def run(started: float, table: Path, overrides: list[str]) -> None:
-    """train.py in this process, its phases timed; `started`: seconds since the epoch."""
+    """Run train.py in this process and time its phases; `started`: seconds since the epoch."""
     clock = Clock()
     clock.wall = started
     sys.path.insert(0, str(ROOT))
@@ -125,7 +125,7 @@ def run(started: float, table: Path, overrides: list[str]) -> None:
 
 
 def measured(overrides: list[str]) -> dict[str, list[float]]:
-    """The phases of a run in a process of its own, and the sum with what ends after it."""
+    """The phases of a run in a process of its own, and their sum with what follows the end of the program."""
     with tempfile.TemporaryDirectory() as place:
         table = Path(place) / "phases.json"
         start = time.time()

@@ -1,13 +1,13 @@
-"""The resolution as two halves of the dates tell it, against the one by the truth.
+"""The resolution that two halves of the dates tell, against the one measured with the truth.
 
 python benchmarks/resolution.py [--data FOLDER] [--set report|develop] [--scenes 8] [OVERRIDE ...]
 
-`report`: the demo scene of seed 0, and draws from NAIP-VA (1 m, 45 x 53 LR pixels). `develop`: demo scenes of seeds 100
-and up, and draws from four places of the 5 m North Dakota image, read as 1/8 LR pixel: what the method was made on. Of
-every draw sigma is the published one, and noise (.002 to .012), jitter (.05 to .3 px) and dates (8 to 20) differ.
-FOLDER: benchmarks/aerial.py. Prints, per scene, the mean over bands of
-the frequencies (cycles per LR pixel) at which the correlation with the truth falls to 1/2: by the truth, as the halves
-tell it, and where the halves' own Fourier ring correlation falls to 1/7.
+`report` is the demo scene of seed 0, and draws from NAIP-VA (1 m, 45 x 53 LR pixels). `develop` is what the method was
+made on: demo scenes from seed 100 on, and draws from four places of the 5 m North Dakota image, read as 1/8 LR pixel.
+All draws have the published sigma; noise (.002 to .012), jitter (.05 to .3 px) and dates (8 to 20) differ. FOLDER is
+that of benchmarks/aerial.py. Printed are, per scene, the mean over bands of the frequencies (cycles per LR pixel) at
+which the correlation with the truth falls to 1/2: measured with the truth, as the halves tell it, and where the halves'
+own Fourier ring correlation falls to 1/7.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""How cost grows with the scene. What a whole run takes, benchmarks/process.py tells.
+"""How the cost of a fit grows with the scene. What a whole run takes is told by benchmarks/process.py.
 
 python benchmarks/scale.py [--sizes 256,512,1024] [--threads 2] [--rounds 3] [--stages true]
 
-Scenes are power-law surfaces, seen by the model itself through jitter of .15 px and noise of .002. Prints
+The scenes are power-law surfaces, seen by the model itself through jitter of .15 px and noise of .002. Printed are
 
-* the weights alone (stage `solve` of strategy=bayes, shifts and noise known) at 4x from 16 observations of one band,
-  unmasked and with a tenth of all samples masked in squares: seconds, seconds of the processor (on a shared machine
-  the better measure), the same per LR pixel, evaluations, peak memory; medians of rounds in which sizes take turns;
-* the blind fit, stage by stage and level by level: the same, and what comes before it.
+* for the weights alone (stage `solve` of strategy=bayes, shifts and noise known) at 4x from 16 observations of one
+  band, without masks and with a tenth of all samples masked in squares: seconds, seconds of the processor (the better
+  measure on a shared machine), the same per LR pixel, evaluations and peak memory; medians of rounds in which the
+  sizes take turns;
+* for the blind fit, the same stage by stage and level by level, and for what comes before it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ COLUMNS = ("seconds", "cpu s", "cpu us/pixel", "evaluations", "memory MB")
 
 
 def surface(shape: tuple[int, int], scale: int) -> Tensor:
-    """A power law of slope 2.5 without what is longer than 50 LR pixels; mean .12, standard deviation .03."""
+    """A power law of slope 2.5 without wavelengths over 50 LR pixels; mean .12, standard deviation .03."""
     rows, columns = torch.fft.fftfreq(shape[0], 1 / scale)[:, None], torch.fft.rfftfreq(shape[1], 1 / scale)
     spectrum = torch.fft.rfft2(torch.randn(shape)) * (0.02**2 + rows.square() + columns.square()) ** (-2.5 / 4)
     spectrum[0, 0] = 0
@@ -41,7 +42,7 @@ def surface(shape: tuple[int, int], scale: int) -> Tensor:
 
 
 def simulated(size: int, observations: int, bands: int, *, masked: float = 0.0):
-    """(Scene, its shifts)."""
+    """(a simulated scene, its shifts)."""
     from s2sr.model.field import SplatField
     from s2sr.model.grid import Grid
     from s2sr.model.psf import PSF
@@ -68,7 +69,7 @@ def simulated(size: int, observations: int, bands: int, *, masked: float = 0.0):
 
 
 def solve(size: int, masked: float, threads: int) -> list[float]:
-    """Seconds, those of the processor, and per LR pixel; evaluations, peak memory."""
+    """Seconds, those of the processor, the same per LR pixel, evaluations and peak memory."""
     torch.set_num_threads(threads)
     from s2sr.fit.module import Reconstruction
     from s2sr.model.field import SplatField
@@ -95,7 +96,7 @@ def solve(size: int, masked: float, threads: int) -> list[float]:
 
 
 def stages(size: int, observations: int, bands: int, levels: str, threads: int) -> list[tuple[str, list[float]]]:
-    """Of every stage and level: seconds, those of the processor, and per LR pixel; evaluations, peak memory so far."""
+    """For every stage and level: seconds, those of the processor and per LR pixel, evaluations, peak memory so far."""
     torch.set_num_threads(threads)
     from lightning.pytorch.callbacks import Callback
 
@@ -128,7 +129,7 @@ def stages(size: int, observations: int, bands: int, levels: str, threads: int) 
 
 
 def write(folder: Path, size: int, observations: int, bands: int) -> None:
-    """A scene folder, DN of 1e-4."""
+    """Write a scene folder, in digital numbers of 1e-4."""
     import rasterio
 
     scene, _ = simulated(size, observations, bands)

@@ -2,9 +2,9 @@
 
 python benchmarks/strategies.py [--data FOLDER] [--scenes 3] [OVERRIDE ...]
 
-FOLDER and its image va: benchmarks/aerial.py. 8 observations, jitter std 0.15 px, noise 0.002, sigma 0.45 px; the draws
-differ from scene to scene. Each run has its own process, so that memory is its own peak. Prints means over the scenes,
-and the difference to `lbfgs`.
+FOLDER and its image va are those of benchmarks/aerial.py. A scene has 8 observations with a jitter of 0.15 px (standard
+deviation), noise of 0.002 and sigma of 0.45 px; the draws differ from scene to scene. Each run has its own process, so
+that the peak of memory is its own. Printed are the means over the scenes, and the differences to `lbfgs`.
 """
 
 from __future__ import annotations

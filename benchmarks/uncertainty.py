@@ -3,18 +3,18 @@
 python benchmarks/uncertainty.py report [--scenes NAME,NAME] [--strategies bayes,lbfgs,lbfgs_adam] [OVERRIDE ...]
 python benchmarks/uncertainty.py fit    [--scenes NAME,NAME] [--strategies bayes,lbfgs] [OVERRIDE ...]
 
-A scene is IMAGE:SEED:SCALE or IMAGE:SEED:SCALE:VARIANT. IMAGE: demo as it comes, season (a demo scene whose sigma,
-noise, jitter and 6 to 20 dates are drawn), or an aerial image with a draw as in benchmarks/bayes.py (nd, va, sw, se).
-VARIANT: masked (40 % of every date, in patches), few (3 dates), large (96 LR pixels instead of 40), auto (psf=auto;
-else the fit is told sigma). --data: as there.
+A scene is named IMAGE:SEED:SCALE or IMAGE:SEED:SCALE:VARIANT. IMAGE is demo (as it comes), season (a demo scene whose
+sigma, noise, jitter and 6 to 20 dates are drawn), or an aerial image with a draw as in benchmarks/bayes.py (nd, va, sw,
+se). VARIANT is masked (40 % of every date, in patches), few (3 dates), large (96 LR pixels instead of 40) or auto
+(psf=auto; otherwise the fit is told sigma). --data is the same as there.
 
-report: on scenes that no constant was tuned on, the coverage of +- 1 std (target 68 +- 5 %) and of +- 1.96 std (target
-95 +- 2 %), per cent, means over bands: overall, in each quarter of local contrast from the lowest, and where the
-truth's own contrast, which nobody knows, is in its highest quarter; how many standard deviations hold 68, 95 and 99 per
-cent (normal: 1, 1.96, 2.58); how much of the squared error lies beyond .6 cycles per LR pixel; the time of standard
-deviation and count as a share of the fit's.
-fit: the same before and after CHANCE and CORRELATION are fitted, on scenes to tune on: least squares of the logarithms
-of the 68 and 95 % quantiles of |error| / std, in every quarter of every scene.
+report prints, for scenes on which no constant was tuned, the coverage of +- 1 std (target 68 +- 5 %) and of +- 1.96 std
+(target 95 +- 2 %) in per cent, means over bands: overall, in each quarter of local contrast from the lowest, and where
+the truth's own contrast, which nobody knows, is in its highest quarter. Then follow how many standard deviations hold
+68, 95 and 99 per cent (1, 1.96 and 2.58 for a normal distribution), how much of the squared error lies beyond .6 cycles
+per LR pixel, and the time of standard deviation and count as a share of the fit's.
+fit prints the same before and after CHANCE and CORRELATION are fitted, on scenes to tune on: by least squares of the
+logarithms of the 68 and 95 % quantiles of |error| / std, in every quarter of every scene.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LEVELS = {"2": "[2]", "4": "[2,4]", "8": "[2,4,8]"}
 
 
 def scene_of(folder: Path, name: str):
-    """The scene, and what the fit is told of it, as overrides."""
+    """The scene of a name, and what the fit is told of it, as overrides."""
     from scipy.ndimage import gaussian_filter
 
     from s2sr.data.demo import Demo
@@ -114,7 +114,7 @@ class Case:
         return x[:, cut, cut]
 
     def z(self, **constants: float) -> np.ndarray:
-        """[b, y, x] |error| in standard deviations."""
+        """[b, y, x] the size of the error in standard deviations."""
         deviation = np.stack([one.deviation(**constants).numpy() for one in self.errors])
         return self.inside(np.abs(self.image - self.truth) / deviation)
 
@@ -124,8 +124,8 @@ class Case:
         return np.stack([quarters(band) for band in self.inside(local_contrast(image, self.scale))])
 
     def row(self, **constants: float) -> np.ndarray:
-        """[17] coverage of 68 and 95: overall, q1 to q4, in the truth's q4; standard deviations within which 68, 95 and
-        99 per cent lie; the error beyond SEEN; the time's share.
+        """[17] the coverage of 68 and 95 per cent overall, in q1 to q4, and in the truth's q4; the standard deviations
+        within which 68, 95 and 99 per cent lie; the error beyond SEEN; the time's share.
         """
         z, quarter = self.z(**constants), self.quarters(self.image)
         parts = [z, *(z[quarter == q] for q in range(4)), z[self.quarters(self.truth) == 3]]
@@ -133,7 +133,7 @@ class Case:
         return np.array([*covered, *np.quantile(z, (0.6827, 0.95, 0.99)), self.beyond(), self.share])
 
     def beyond(self) -> float:
-        """Per cent of the squared error at frequencies that are not seen."""
+        """The share of the squared error at frequencies that are not seen, in per cent."""
         from s2sr.fit.error_variance import SEEN
 
         error = self.inside(self.image - self.truth)
@@ -143,13 +143,13 @@ class Case:
         return float(100 * (energy * (np.hypot(rows[:, None], columns) > SEEN)).sum() / energy.sum())
 
     def miss(self, **constants: float) -> np.ndarray:
-        """[8] logarithms of the 68 and 95 % quantiles in the four quarters, over those of a normal distribution."""
+        """[8] the logarithms of the 68 and 95 % quantiles in the four quarters, over those of a normal distribution."""
         z, quarter = self.z(**constants), self.quarters(self.image)
         return np.log([np.quantile(z[quarter == q], p) / k for q in range(4) for p, k in ((0.6827, 1), (0.95, 1.96))])
 
 
 def cases(options: argparse.Namespace, overrides: list[str]):
-    """(scene, strategy, case), one after the other."""
+    """Yields (scene, strategy, case), one after the other."""
     for name in options.scenes.split(","):
         scene, told = scene_of(options.data, name)
         for strategy in options.strategies.split(","):

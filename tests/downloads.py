@@ -1,4 +1,4 @@
-"""What the tests of the download do over and over: download a season of the simulated archive, and look at it."""
+"""Steps that the tests of the download share: download a season of the simulated archive, and look at it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def source_of(world, catalog, root, *overrides, data="planetary_computer", area=
 
 
 def download(world, catalog, root, *overrides, **how):
-    """What is in the folder afterwards: {name: (DN [b, y, x], tags, bands)}."""
+    """Download, and return what is in the folder afterwards: {name: (DN [b, y, x], tags, bands)}."""
     source_of(world, catalog, root, *overrides, **how).prepare()
     return observations(root)
 
@@ -36,12 +36,12 @@ def observations(root):
 
 
 def names(days=CLEAR):
-    """Of the files of days."""
+    """The names of the files of some days."""
     return sorted({t.name for t in SEASON if t.day in days})
 
 
 def reflectance(path, band):
-    """[y, x] as any reader of the file's own tags finds it, NaN without data."""
+    """[y, x] the reflectance that any reader of the file's own tags finds, NaN where there is no data."""
     with rasterio.open(path) as file:
         at = file.descriptions.index(band)
         dn = file.read(at + 1)
@@ -49,6 +49,6 @@ def reflectance(path, band):
 
 
 def expected(world, path, product, band):
-    """[y, x] the ground under a file of the scene folder."""
+    """[y, x] the reflectance of the ground under a file of the scene folder."""
     with rasterio.open(path) as file:
         return world.truth(product, band)[world.part(file)]

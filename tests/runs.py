@@ -1,4 +1,4 @@
-"""How the end-to-end tests start the programs: as a user does, but tiny and without an account."""
+"""How the end-to-end tests start the programs: in the way of a user, but tiny and without an account."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(*arguments: str, script: str = "train.py") -> list[str]:
 
 
 def run(*arguments: str, cwd: Path, script: str = "train.py", **more: str) -> subprocess.CompletedProcess[str]:
-    """The program to its end, in `cwd`; `more` are environment variables."""
+    """Run the program to its end, in `cwd`; `more` are environment variables."""
     return subprocess.run(
         command(*arguments, script=script),
         cwd=cwd,
@@ -46,7 +46,7 @@ def run(*arguments: str, cwd: Path, script: str = "train.py", **more: str) -> su
 
 
 def start(*arguments: str, cwd: Path, script: str = "train.py", **how: Any) -> subprocess.Popen[str]:
-    """The program, left to run in `cwd`; `how` as Popen has it."""
+    """Start the program in `cwd` and leave it running; `how`: further arguments of Popen."""
     return subprocess.Popen(
         command(*arguments, script=script),
         cwd=cwd,
@@ -60,7 +60,7 @@ def start(*arguments: str, cwd: Path, script: str = "train.py", **how: Any) -> s
 
 
 def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
-    """Until the process has made the file."""
+    """Wait until the process has made the file."""
     until = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()
@@ -69,6 +69,6 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -
 
 
 def nothing_written(folder: Path) -> bool:
-    """No product, whole or in part."""
+    """There is no product, whole or in part."""
     left = {path.name for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts}
     return left <= {"train.log"}

@@ -74,7 +74,7 @@ class OnDevice(Tensor):
 
 
 def run(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """An operation some of whose tensors are, or whose result is to be, on the device."""
+    """Run an operation some of whose tensors are on the device, or whose result is to be there."""
     check(func, args, kwargs)
     waits.update(waited(func, args, kwargs))
     packet, to = func.overloadpacket, kwargs.get("device")
@@ -124,7 +124,7 @@ def check_hermitian(z: Tensor, dim: list[int], normalization: int, last: int) ->
 
 
 def waited(func: Any, args: Any, kwargs: dict[str, Any]) -> list[str]:
-    """What the host waits for."""
+    """Count what the host waits for."""
     packet = func.overloadpacket
     if packet in (aten.copy_, aten._copy_from):
         both = [isinstance(x, OnDevice) for x in args[:2]]
@@ -140,7 +140,7 @@ def waited(func: Any, args: Any, kwargs: dict[str, Any]) -> list[str]:
 
 
 def makers() -> list[Any]:
-    """The operations that make tensors of none: what torch has for all devices would resize them afterwards."""
+    """The operations that make tensors from none; torch's versions for all devices would resize these afterwards."""
     found = []
     for name in torch._C._dispatch_get_all_op_names():
         packet, _, overload = name.removeprefix("aten::").partition(".")

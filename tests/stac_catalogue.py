@@ -153,7 +153,7 @@ class World:
         return scl
 
     def bbox(self, area: tuple[Span, Span] = AREA) -> list[float]:
-        """West, south, east, north of rows and columns of the ground, degrees."""
+        """(west, south, east, north) of rows and columns of the ground, in degrees."""
         (top, bottom), (left, right) = area
         west, north = self.transform * (left, top)
         east, south = self.transform * (right, bottom)
@@ -238,7 +238,7 @@ class World:
 
 
 def write_cog(path: Path, image: np.ndarray, transform: Affine, crs: str, *, blocks: int) -> None:
-    """`image` [y, x] as archives have it: tiled, deflated, nodata 0."""
+    """Write `image` [y, x] in the form of archives: tiled, deflated, nodata 0."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = image.shape
     profile = {"driver": "GTiff", "dtype": image.dtype, "count": 1, "height": height, "width": width, "nodata": 0}
@@ -265,7 +265,7 @@ def collection(name: str) -> dict[str, Any]:
 
 
 def real_items(shared: Path, base: str) -> list[dict[str, Any]]:
-    """The real COGs of `shared`/stac_local_cogs in both catalogues' words, and real items of other places."""
+    """The real COGs of `shared`/stac_local_cogs in the words of both catalogues, and real items of other places."""
     local = json.loads((shared / "stac_local_cogs" / "items.json").read_text())["features"]
     elsewhere = json.loads((shared / "stac_items" / "item-collection.json").read_text())["features"]
     template = json.loads((shared / "stac_items" / "sgp-sentinel-2-l2a-pc.json").read_text())

@@ -36,7 +36,7 @@ def files(file_server_of_all):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Writes items as a local catalogue; its path."""
+    """Write items as a local catalogue, and return its path."""
 
     def saved(items, name="items.json") -> str:
         path = tmp_path / name

@@ -295,7 +295,7 @@ def pgstac(folder: Path, collections: Sequence[dict], items: Sequence[dict]) -> 
 
 @contextmanager
 def _postgres() -> Iterator[dict[str, str]]:
-    """A database cluster in a temporary folder; the environment that its clients need."""
+    """Start a database cluster in a temporary folder, and return the environment that its clients need."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = shutil.which("initdb") or (versions and str(versions[-1]))
     if not initdb:
@@ -340,7 +340,7 @@ def _write(path: Path, content: dict) -> Path:
 
 
 def _checked(command: Sequence[str], environment: Mapping[str, str] | None = None, **how: Any) -> None:
-    """Output goes to a file: a daemon that a command leaves behind would keep a pipe open."""
+    """Run a command. Output goes to a file, as a daemon that it leaves behind would keep a pipe open."""
     with tempfile.TemporaryFile() as said:
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=120, **how
@@ -374,7 +374,7 @@ def _running(command: Sequence[str], ready: Callable[[], bool], log: Path, **how
 
 
 def _end_with_parent() -> None:
-    """On Linux: also where the tests are killed and nothing is shut down."""
+    """On Linux the process ends also where the tests are killed and nothing is shut down."""
     if sys.platform == "linux":
         prctl, set_death_signal = ctypes.CDLL(None).prctl, 1
         prctl(set_death_signal, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Each bad input: one clear line on stderr, a non-zero exit, no traceback, nothing half-written."""
+"""Each bad input ends in one clear line on stderr and a non-zero exit, without a traceback or anything half-written."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ def scene(tmp_path):
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
-    """Runs train.py's main with overrides; the line it ends with."""
+    """Run train.py's main with overrides, and return the line with which it ends."""
 
     def refused(*overrides, data=None):
         source = ("data=geotiff", f"data.root={data}") if data else TINY[:2]
@@ -47,7 +47,7 @@ def files(scene):
 
 
 def rewrite(path, *, image=None, descriptions=None, **profile):
-    """The same file with another content or another grid."""
+    """Write the same file with another content or on another grid."""
     with rasterio.open(path) as source:
         kept, names, tags = source.profile, source.descriptions, source.tags()
         pixels = source.read() if image is None else image

@@ -29,7 +29,7 @@ def choices(group: str) -> list[str]:
 
 
 def short(cfg):
-    """Each stage takes a step or two; a misspelt key would be refused."""
+    """The overrides by which each stage takes a step or two; a misspelt key would be refused."""
     for stage in cfg.strategy.values():
         stage.steps = 2
         if "max_iter" in stage.optimizer:
@@ -113,7 +113,7 @@ def test_logger(logger, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("trainer", choices("trainer"))
 def test_trainer(trainer):
-    """Its keys are lightning.Trainer's: an unknown one would be refused."""
+    """The keys are those of lightning.Trainer; an unknown one would be refused."""
     cfg = short(configuration(*TINY, "strategy=adam", f"trainer={trainer}"))
     module = reconstruct(Demo(size=20, n_dates=3).load(), cfg)
     assert module.trainer.num_devices == cfg.trainer.devices

@@ -13,7 +13,7 @@ from s2sr.report.intervals import coverage, seen
 
 @pytest.mark.parametrize("strategy", ["bayes", "lbfgs"])
 def test_intervals_of_a_simulated_scene_cover_the_truth(strategy):
-    """.69 and .71 within one, .93 within 1.96; quarters of contrast .69 to .72 and .91 to .96."""
+    """.69 and .71 were measured within one, .93 within 1.96; in quarters of contrast .69 to .72 and .91 to .96."""
     module = reconstruct(Demo(size=40).load(), configuration(f"strategy={strategy}", "c2f=2_4", "threads=1"))
     field = module.field
     image, shifts = field.render(), field.shifts.detach()

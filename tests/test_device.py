@@ -101,7 +101,7 @@ def field(t: int, samplings: tuple[Sampling, ...]) -> SplatField:
     ids=["direct", "repeated samples", "interpolated"],
 )
 def test_the_operator_and_its_gradients(t, second_band, waits):
-    """Waits for where the footprints lie; interpolation besides for a pseudo-inverse per band and axis."""
+    """It waits for where the footprints lie; interpolation waits for one pseudo-inverse per band and axis, too."""
     here = field(t, (Sampling(), second_band))
     there = copy.deepcopy(here).to(second.DEVICE)
     aim = torch.randn(t, 2, 24, 30)
@@ -131,7 +131,7 @@ def test_an_evaluation_of_misfit_and_tv_waits_once():
 
 
 def both(scene: Scene, *overrides: str) -> tuple[Reconstruction, Reconstruction]:
-    """Here and there; fails where they differ in a bit."""
+    """Compute here and there; fails where the results differ in a bit."""
     here = reconstruct(scene, configuration(*overrides, "trainer.accelerator=cpu"))
     second.waits.clear()
     there = reconstruct(scene, configuration(*overrides, *second.TRAINER))
@@ -144,7 +144,7 @@ def both(scene: Scene, *overrides: str) -> tuple[Reconstruction, Reconstruction]
 
 @pytest.fixture(scope="module")
 def clouded() -> Scene:
-    """24 x 20 LR pixels in bands of 10 and 20 m that repeats its samples, a cloud on one date that no mask has seen."""
+    """24 x 20 LR pixels in bands of 10 m and of 20 m, which repeats its samples, with a cloud that no mask has seen."""
     rng = np.random.default_rng(0)
     sharp = np.full((2, 42 * 8, 38 * 8), 0.15)
     for y, x, h, w in rng.integers((0, 0, 8, 8), (340, 300, 64, 64), (60, 4)):
@@ -159,14 +159,14 @@ def clouded() -> Scene:
 
 
 def test_every_stage_of_bayes(clouded):
-    """Measured 9.8 waits an evaluation, whatever is done before and after them included."""
+    """9.8 waits per evaluation were measured, including whatever is done before and after them."""
     _, there = both(clouded, "strategy=bayes", "psf=auto", "c2f.levels=[2,4]", "threads=1")
     assert {sampling.pitch for sampling in there.field.samplings} == {1, 2}
     assert second.waits.total() < 12 * there.evals, second.waits
 
 
 def test_every_stage_of_the_method(clouded):
-    """Warm-up, coarse to fine, polish: 12.3 waits an evaluation, as torch's L-BFGS reads every inner product."""
+    """12.3 waits per evaluation of warm-up, coarse to fine and polish, as torch's L-BFGS reads every inner product."""
     fine = [f"strategy.coarse_to_fine.{key}" for key in ("rounds=1", "steps=1", "optimizer.max_iter=5")]
     _, there = both(clouded, "strategy=lbfgs_adam", "strategy.polish.steps=9", "c2f.levels=[1,2]", "threads=1", *fine)
     assert second.waits.total() < 15 * there.evals, second.waits
@@ -174,7 +174,7 @@ def test_every_stage_of_the_method(clouded):
 
 
 def test_a_step_of_adam_waits_twice(clouded):
-    """For where the footprints lie, and whether the step was finite."""
+    """It waits to know where the footprints lie, and whether the step was finite."""
     found = []
     for steps in (10, 30):
         second.waits.clear()

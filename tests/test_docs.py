@@ -1,4 +1,4 @@
-"""The documentation says what is there: its reference is that of conf/, its links lead somewhere."""
+"""The documentation says what is there: its reference is that of conf/, and its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_references_are_those_of_conf_and_glossary():
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub makes of headings."""
     titles = re.findall(r"^#+ +(.*)", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 

@@ -1,4 +1,4 @@
-"""Each bad input of a download: one line on stderr, a non-zero exit, within 30 s, nothing half-written."""
+"""Each bad input of a download ends within 30 s in one line on stderr and a non-zero exit; nothing is half-written."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PATIENCE = 90  # seconds, also beside other work; without a limit of its own a s
 
 @pytest.fixture
 def catalog(world, files, saved):
-    """Five clear dates."""
+    """A catalogue of five clear dates."""
     return saved(world.items("planetary_computer", files.base, [take(d) for d in (0, 1, 2, 3, 4)]))
 
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
-    """Runs the download with overrides; the line it ends with."""
+    """Run the download with overrides, and return the line with which it ends."""
 
     def refused(*overrides):
         root = tmp_path / "scene"

@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def said(monkeypatch, capsys):
-    """Runs the command with overrides; what it prints."""
+    """Run the command with overrides, and return what it prints."""
 
     def said(*overrides):
         monkeypatch.setattr(sys, "argv", ["forecast", *map(str, overrides)])
@@ -47,7 +47,7 @@ def numbers(text: str) -> dict[str, float]:
 
 
 def table(text: str) -> dict[int, float]:
-    """Detail by the number of dates."""
+    """The detail for each number of dates."""
     rows = re.findall(rf"^ +(\d+) +{NUMBER} px +{NUMBER} ", text, re.MULTILINE)
     return {int(dates): float(detail) for dates, _, detail in rows}
 

@@ -23,7 +23,7 @@ from s2sr.report.scores import scores
 
 
 def solved(scene: Scene, *overrides: str) -> tuple[dict[str, float], object]:
-    """Its scores against the truth, and the module."""
+    """The scores of a fit against the truth, and its module."""
     settings = ("strategy=bayes", "c2f=2_4", "threads=1", "holdout=null")
     module = reconstruct(scene, configuration(*settings, *overrides))
     image = module.field.render().detach()
@@ -31,7 +31,7 @@ def solved(scene: Scene, *overrides: str) -> tuple[dict[str, float], object]:
 
 
 def gained(found: dict[str, float]) -> float:
-    """dB over bicubic."""
+    """The PSNR over that of bicubic, in dB."""
     return found["psnr"] - found["psnr_bicubic"]
 
 
@@ -52,7 +52,7 @@ def test_starts_that_are_three_pixels_off():
 
 
 def test_a_ladder_from_one_splat_per_pixel_knows_the_shifts_as_well():
-    """Those see no aliases: aligned on them, shifts were off by .0032 px for .0014."""
+    """One splat per pixel sees no aliases: aligned at that level, shifts were off by .0032 px instead of .0014."""
     scene = Demo(size=40, n_dates=10, seed=100).load()
     found, _ = solved(scene, "c2f.levels=[1,2,4]")
     assert found["shift_rmse_px"] < 0.002
@@ -70,7 +70,7 @@ def test_a_frame_of_another_place_is_left_out(caplog):
 
 
 def test_a_field_that_is_flooded_on_three_dates():
-    """Against leaving those pixels out."""
+    """It is compared with leaving those pixels out."""
     scene = Demo(size=48, n_dates=16, cloudy=0).load()
     dates, field = slice(4, 7), (slice(None), slice(12, 32), slice(8, 29))
     frames, valid = scene.frames.clone(), scene.valid.clone()
@@ -126,7 +126,7 @@ def test_one_to_ten_bands_each_with_a_sigma_of_its_own(season, bands, least):
 
 @pytest.mark.parametrize("strategy", ["bayes", "lbfgs"])
 def test_20_m_bands_that_are_repeated_four_times_gain_too(season, strategy):
-    """Where every repetition passed for a measurement, lbfgs lost 1.7 dB to bicubic."""
+    """When every repetition passed for a measurement, lbfgs lost 1.7 dB to bicubic."""
     found, module = solved(of_bands(season, ("B05", "B11"), repeat=True), f"strategy={strategy}", "psf=0.4")
     assert gained(found) > 0.9
     assert module.noise.mean() == pytest.approx(0.002, rel=0.15)

@@ -1,4 +1,4 @@
-"""The house: imports point one way, heavy ones come late where a command may not need them."""
+"""The structure of the house: imports point one way, and heavy ones come late where a command may not need them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LIGHTNING = {
 
 
 def modules(node: ast.AST) -> Iterator[str]:
-    """What an import statement names, dotted: each name of `from x import y` may be a module as well."""
+    """The dotted names in an import statement: each name of `from x import y` may be a module as well."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -63,7 +63,7 @@ def imports(path: Path) -> set[str]:
 
 
 def imports_at_once(path: Path) -> set[str]:
-    """Those outside functions: what importing the file imports."""
+    """The imports outside functions, which are those that importing the file executes."""
 
     def outside(node: ast.AST) -> Iterator[ast.AST]:
         for child in ast.iter_child_nodes(node):
@@ -120,7 +120,7 @@ def test_the_scripts_only_open_the_door():
 
 
 def declared(*names: str) -> set[str]:
-    """The distributions that pyproject.toml asks for: for the package, and with these extras."""
+    """The distributions that pyproject.toml asks for: those of the package, and those of these extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = project["dependencies"] + [line for name in names for line in project["optional-dependencies"][name]]
     return {re.match(r"[\w-]+", line)[0].lower() for line in lines}
@@ -139,7 +139,7 @@ def test_what_is_imported_is_declared_and_not_left_to_others_dependencies(folder
 
 
 def test_a_folder_of_the_packages_name_does_not_hide_it(tmp_path):
-    """The clone is one, in the folder that holds it."""
+    """The clone is such a folder, in the folder that holds it."""
     (tmp_path / "s2sr").mkdir()
     command = [sys.executable, "-c", "import s2sr; print(s2sr.InputError.__module__)"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -21,7 +21,7 @@ def ctrl_c(monkeypatch):
 
 
 def drawn():
-    """As compiled code does that calls Python and finds an error set."""
+    """What compiled code does that calls Python and finds an error set."""
     try:
         signal.raise_signal(signal.SIGINT)
     except KeyboardInterrupt:

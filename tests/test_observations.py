@@ -1,4 +1,4 @@
-"""What is made of a scene before it is fitted, wherever it comes from."""
+"""What is made of a scene before it is fitted, whatever its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a grid lies, as rasterio and the ellipsoid have it."""
+"""Where a grid lies, according to rasterio and to the ellipsoid."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def assert_pictures(folder):
 
 @pytest.fixture(scope="module")
 def with_a_failure(tmp_path_factory):
-    """The middle job of three cannot run."""
+    """A sweep of three jobs of which the middle one cannot run."""
     cwd = tmp_path_factory.mktemp("failure")
     values = ("-m", "psf.sigma=0.4,-1,0.5")
     fit = ("strategy=lbfgs", *LBFGS)
@@ -108,7 +108,7 @@ def test_a_job_resumes_by_itself_in_its_group(with_a_failure):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """Ctrl-C, as a terminal sends it to all processes, in the second of three jobs that run one after the other."""
+    """A sweep of three jobs in turn; in the second it gets Ctrl-C, as a terminal sends it to all processes."""
     cwd = tmp_path_factory.mktemp("interrupted")
     options = (*TINY, "strategy=lbfgs", "logger=csv", "hydra.sweep.dir=a sweep")
     process = start("-m", "psf=0.3,0.4,0.5", *options, cwd=cwd, script="sweep.py", start_new_session=True)
@@ -121,7 +121,7 @@ def interrupted(tmp_path_factory):
 
 
 def test_a_sweep_is_carried_on(interrupted, tmp_path):
-    """From elsewhere: what has finished stays, what was under way goes on, what had not begun is done."""
+    """Called from elsewhere, it keeps what has finished, goes on with what was under way, and does the rest."""
     folder = interrupted
     assert not (folder / "2").exists()
     first = (folder / "0" / "sr.tif").stat()
@@ -140,7 +140,7 @@ def test_a_sweep_is_carried_on(interrupted, tmp_path):
 
 @pytest.fixture(scope="module")
 def two_groups(tmp_path_factory):
-    """One of numbers, one of names, with the joblib launcher."""
+    """A sweep of two groups, one of numbers and one of names, with the joblib launcher."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     cwd = tmp_path_factory.mktemp("groups")
     steps = ("strategy=lbfgs,adam", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -163,7 +163,7 @@ def test_groups_in_parallel(two_groups):
 
 
 def test_lines_share_their_panels(two_groups):
-    """A run for each value of the other key; the name and the configuration tell which."""
+    """There is a run for each value of the other key; its name and configuration tell which."""
     done, folder = two_groups
     said = [line for line in done.stdout.splitlines() if "wandb leet out/wandb" in line]
     assert len(said) == 1
@@ -190,7 +190,7 @@ def test_lines_share_their_panels(two_groups):
 
 
 def test_one_folder_shows_and_uploads_all_runs_of_a_sweep(two_groups, tmp_path):
-    """Also when it has been moved."""
+    """This also holds when the folder has been moved."""
     moved = tmp_path / "moved"
     shutil.copytree(two_groups[1], moved, symlinks=True)
     shown = offline_runs(moved)

@@ -40,7 +40,7 @@ WITH_TRUTH = ("psnr", "ssim", "psnr_bicubic", "ssim_bicubic", "shift_rmse_px", "
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run with most of the global keys, as typed by a user."""
+    """A run with most of the global keys, typed in the way of a user."""
     cwd = tmp_path_factory.mktemp("train")
     scene = (*SCENE[1:], "data.size=[26,24]", "data.n_dates=7", "data.cloudy=0")
     keys = ("psf=0.5", "crop=21", "n_obs=5", "noise=0.003", "report.scale=3", "seed=1", "threads=1")

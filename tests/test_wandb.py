@@ -114,7 +114,7 @@ def test_history(logged):
 
 
 def media(folder, name):
-    """The newest table of that name."""
+    """The newest table of a name."""
     return json.loads(
         max(folder.glob(f"files/media/table/{name}_*.table.json"), key=lambda p: p.stat().st_mtime).read_text()
     )

@@ -56,7 +56,7 @@ def test_the_mean_of_the_dates_is_the_mean_of_the_truth():
 
 
 def test_some_fields_green_and_some_are_harvested_and_the_rest_stays():
-    """In the near infrared, where crops are bright, between the first and the last date."""
+    """The first and the last date are compared in the near infrared, where crops are bright."""
     first, *_, last = replace(STILL, size=48, changing=0.3, jitter=0).load().frames[:, 3]
     change = last - first
     assert change.max() > 0.02
@@ -162,7 +162,7 @@ def test_the_landscape_has_every_material_and_plausible_spectra():
 
 
 def test_the_same_seed_is_the_same_place_at_any_resolution():
-    """As LR pixels see it: .98 to .99 over six seeds, and at most .33 between two seeds."""
+    """As LR pixels see them, places correlate by .98 to .99 over six seeds, and by .33 at most between two seeds."""
     coarse, fine = (landscape((40 * k, 40 * k), pixels_per_lr=k, seed=1) for k in (8, 16))
     a, b = (
         land.reflectance.reshape(4, 40, k, 40, k).mean((2, 4)).reshape(4, -1) for land, k in ((coarse, 8), (fine, 16))

@@ -34,7 +34,7 @@ def write(
     transform=TRANSFORM,
     **tags,
 ):
-    """A GeoTIFF of the arrays `layers` {band: [y, x]}; scale and offset None: no such tags."""
+    """Write a GeoTIFF of the arrays `layers` {band: [y, x]}, without scale or offset tags where those are None."""
     stack = np.stack(list(layers.values()))
     path = folder / name
     with rasterio.open(
@@ -64,7 +64,7 @@ def counts(value=1000, *, shape=(6, 8), dtype=np.uint16):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five clear dates of B02 and B04, 1000 + date and 2000 + date."""
+    """A folder with five clear dates of B02 (1000 + date) and B04 (2000 + date)."""
     for t in range(5):
         write(tmp_path, f"S2_2023-06-{10 + t}.tif", {"B02": counts(1000 + t), "B04": counts(2000 + t)})
     return tmp_path

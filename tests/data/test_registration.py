@@ -18,7 +18,7 @@ SHAPE = (48, 53)
 
 
 def blobs(shifts, *, seed=0, bands=2, shape=SHAPE, noise=0.002):
-    """[t, b, y, x]: what lies at row r of the field is seen at row r + dy."""
+    """[t, b, y, x] frames in which what lies at row r of the field is seen at row r + dy."""
     rng = np.random.default_rng(seed)
     number = shape[0] * shape[1] // 8
     row, column = (rng.uniform(-6, n + 6, number) for n in shape)
@@ -45,7 +45,7 @@ def scene_of(frames, valid=None):
 
 
 def slope():
-    """[y, x] large contrast without detail: shifting it only adds an offset, so it may stay where it is."""
+    """[y, x] a large contrast without detail. Shifting it only adds an offset, so it may stay where it is."""
     return np.linspace(-0.3, 0.3, SHAPE[0])[:, None] + np.linspace(0, 0.4, SHAPE[1])
 
 
@@ -145,7 +145,7 @@ def test_another_place_is_rejected_and_does_not_disturb_the_others():
 
 
 def test_a_small_scene_is_registered_too():
-    """Of 12 x 12 pixels few samples are left by masks and borders, yet chance does not reach what they agree in."""
+    """Masks and borders leave few samples of 12 x 12 pixels, but their agreement exceeds what chance gives."""
     scene = Demo(size=12, seed=102).load()
     found = estimate_shifts(scene)
     assert found.trusted.all()

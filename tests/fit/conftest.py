@@ -12,7 +12,7 @@ from s2sr.model.scene import Scene
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    """Rectangles of 14 x 17 LR pixels in a 10 m and a 20 m band, a corner of one date masked."""
+    """A scene of rectangles, 14 x 17 LR pixels in a 10 m and a 20 m band, with a corner of one date masked."""
     rng = np.random.default_rng(0)
     sharp = np.full((2, 32 * 8, 35 * 8), 0.15)
     for y, x, h, w in rng.integers((0, 0, 8, 8), (256, 280, 64, 64), (60, 4)):

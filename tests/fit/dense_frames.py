@@ -23,7 +23,7 @@ def power(squared: Tensor) -> Tensor:
 
 
 def covariance(shifts: Tensor = SHIFTS) -> Tensor:
-    """[t * N * N, t * N * N] of the frames, by the Fourier coefficients of the scene."""
+    """[t * N * N, t * N * N] the covariance of the frames, by the Fourier coefficients of the scene."""
     f = torch.fft.fftfreq(N * SCALE, 1 / SCALE, dtype=torch.float64)
     fy, fx = (axis.flatten() for axis in torch.meshgrid(f, f, indexing="ij"))
     y, x = (axis.reshape(-1, 1) for axis in torch.meshgrid(*[torch.arange(N, dtype=torch.float64)] * 2, indexing="ij"))
@@ -43,7 +43,7 @@ def distribution() -> MultivariateNormal:
 
 
 def drawn() -> Tensor:
-    """[t, N, N] frames."""
+    """[t, N, N] frames drawn from the distribution."""
     torch.manual_seed(0)
     return distribution().sample().view(-1, N, N)
 

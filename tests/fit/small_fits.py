@@ -67,7 +67,7 @@ def state(module: Reconstruction) -> dict[str, Tensor]:
 
 
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    """Bit for bit."""
+    """Both states are the same, bit for bit."""
     assert one.keys() == other.keys()
     differ = [name for name in one if not torch.equal(one[name], other[name])]
     assert not differ, [(name, float((one[name] - other[name]).abs().max())) for name in differ]

@@ -22,7 +22,7 @@ EVIDENCE = Evidence()
 
 
 def simulated(dates: int = DATES, bands: tuple[str, ...] = ("B02", "B03"), spread: float = 0.2, **options) -> Scene:
-    """40 x 40 LR pixels per band of its own power-law scene."""
+    """A scene of 40 x 40 LR pixels in which each band has a power-law image of its own."""
     rng = np.random.default_rng(5)
     margin = math.ceil(3 * spread) + 4 * max(1, *(2 * (band == "B11") for band in bands))
     image = np.concatenate([power_law(40 + 2 * margin, 8, seed=k) for k in range(len(bands))])
@@ -33,7 +33,7 @@ def simulated(dates: int = DATES, bands: tuple[str, ...] = ("B02", "B03"), sprea
 
 
 def register(scene: Scene, *, evidence: Evidence = EVIDENCE, off: float = 0.02, rounds: int = 4, **options):
-    """From shifts that are off by hundredths."""
+    """Register a scene from shifts that are off by some hundredths."""
     fit = stage(
         blocks=ALL,
         optimizer=partial(QuasiNewton, max_iter=8),
@@ -46,7 +46,7 @@ def register(scene: Scene, *, evidence: Evidence = EVIDENCE, off: float = 0.02, 
 
 
 def without(scene: Scene, share: float = 0.13, seed: int = 0) -> Scene:
-    """Blocks of 7 pixels masked, others in every frame."""
+    """The scene with blocks of 7 pixels masked, different ones in every frame."""
     valid = scene.valid.clone()
     rng = np.random.default_rng(seed)
     for frame in valid:

@@ -68,7 +68,7 @@ def test_without_the_determinant_shifts_are_worse(scene, module):
 
 
 def test_the_metric_is_the_inverse_curvature_for_given_weights(module):
-    """Of one observation; differences of the misfit's gradient, whose residuals bend it a little."""
+    """For one observation, by differences of the misfit's gradient, whose residuals bend it a little."""
     parameter, metric = module.field.raw_shifts, AlignmentMetric(module)
     parameter.requires_grad_(True)
 
@@ -90,7 +90,7 @@ def test_the_metric_is_the_inverse_curvature_for_given_weights(module):
 
 
 def test_weights_alone_take_the_posterior_s_steps(module):
-    """As where a half of the dates is solved with all else held fixed."""
+    """This is what is solved for half of the dates when all else is held fixed."""
     weights = module.field.weights
     gradient = torch.randn_like(weights)
     (step,) = AlignmentMetric(module)([weights], [gradient.clone()])

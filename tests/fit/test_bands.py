@@ -110,7 +110,9 @@ def test_bands_that_have_nothing_in_common_are_what_each_is_alone():
 
 
 def test_bands_that_are_seen_alike_fall_into_components_exactly():
-    """With one spectrum, noise and sigma for all, the metric is that of single bands whose power is R's eigenvalue."""
+    """With the same spectrum, noise and sigma in all bands, the metric is that of single bands whose power is R's
+    eigenvalue.
+    """
     module = fit(scene(), R)
     module.spectrum.coefficients.data[:] = module.spectrum.coefficients.data[0]
     module.field.log_sigma.data[:] = module.field.log_sigma.data[0]
@@ -127,12 +129,12 @@ def test_bands_that_are_seen_alike_fall_into_components_exactly():
 
 @pytest.mark.parametrize("bands", [("B02", "B03", "B04"), BANDS])
 def test_the_solve_of_coupled_bands_finds_what_a_direct_solve_finds(bands):
-    """Also where a band's pixels are of 20 m."""
+    """This also holds for a band with pixels of 20 m."""
     assert_solved_as_directly(fit(scene(bands, side=24).crop(4), R))
 
 
 def test_what_drowns_in_one_band_is_found_in_the_others():
-    """The error of a band that is seen through four times the noise, its prior coupled and not; true R."""
+    """A band with four times the noise has a smaller error if its prior is coupled by the true R than if not."""
     seen = scene(noise=0.002, side=50)
     frames = seen.frames.clone()
     frames[:, 0] += 0.012 * normal(*frames[:, 0].shape).to(frames)

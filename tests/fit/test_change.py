@@ -27,7 +27,7 @@ def power() -> Tensor:
 
 
 def dense(residual: Tensor, valid: Tensor, power: Tensor, variance: Tensor) -> Tensor:
-    """S M (M S M + v)^-1 M r with matrices; one band."""
+    """S M (M S M + v)^-1 M r with matrices, for one band."""
     basis = torch.kron(cosines(SHAPE[0]), cosines(SHAPE[1]))
     covariance = basis.T @ torch.diag(power.flatten()) @ basis
     seen = valid.flatten()
@@ -90,7 +90,7 @@ SEASON = Demo(size=40, n_dates=8, bands=("B04", "B08"), seed=100, cloudy=0.0)
 
 @pytest.fixture(scope="module")
 def fits() -> dict[str, Reconstruction]:
-    """Of a season in which fields green and are harvested: with their change and without."""
+    """Fits of a season in which fields turn green and are harvested, with their change and without."""
     settings = ("strategy=bayes", "c2f=2_4", "threads=1", "holdout.refit=false")
     starts = {"with": "s2sr.fit.change.explain", "without": "s2sr.fit.posterior.local_noise"}
     return {

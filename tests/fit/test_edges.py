@@ -49,7 +49,7 @@ def energy(weights: Tensor, scale: int, exponent: float, delta: float) -> float:
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize(("exponent", "delta"), [(2.0, 0.5), (1.0, 0.1), (0.7, 0.3)])
 def test_the_energy_has_its_gradient(exponent, delta, rows, monkeypatch):
-    """However many rows are taken at a time."""
+    """However many rows are taken at a time, the gradient is that of the energy."""
     monkeypatch.setattr(losses, "BLOCK", 2 * 6 * rows)
     form = torch.tensor([[6.0, -2.0], [-2.0, 3.0]], dtype=torch.float64)
     w = normal(2, 5, 6).requires_grad_()
@@ -71,7 +71,7 @@ def test_an_edge_costs_less_where_another_band_has_one():
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_an_edge_costs_its_length_times_its_height_at_every_level(scale):
-    """With an exponent of 1; 6 LR pixels of 0.2, the smoothing costs delta per splat at most."""
+    """For an exponent of 1 and an edge of 0.2 along 6 LR pixels; the smoothing takes delta per splat at most."""
     w = torch.zeros(1, 6 * scale, 6 * scale, dtype=torch.float64)
     w[..., 3 * scale :] = 0.2
     assert energy(w, scale, 1.0, 0.01) == pytest.approx(1.2, rel=0.05)
@@ -105,7 +105,7 @@ def scene(image: np.ndarray, noise: float = 0.003):
 
 
 def edged(side: int = 28, seed: int = 2) -> np.ndarray:
-    """[1, side * 8, side * 8] rectangles."""
+    """[1, side * 8, side * 8] an image of rectangles."""
     rng = np.random.default_rng(seed)
     image = np.full((1, side * 8, side * 8), 0.15)
     for y, x, h, w in rng.integers((0, 0, 12, 12), (side * 8, side * 8, 80, 80), (60, 4)):
@@ -115,7 +115,7 @@ def edged(side: int = 28, seed: int = 2) -> np.ndarray:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_at_the_finest_visible_detail_observations_and_prior_tell_as_much(masked):
-    """Half of every date is masked or nothing."""
+    """Half of every date is masked, or nothing is."""
     seen = scene(power_law(28, 8))
     if masked:
         valid = (torch.arange(seen.valid.shape[-1]) % 2 == 0).expand(seen.valid.shape)
@@ -146,7 +146,7 @@ def test_where_gradients_are_normal_the_prior_is_gaussian_and_else_it_is_not():
 
 @pytest.mark.parametrize("scale", [2, 6])
 def test_gradients_of_the_posterior_mean_are_those_of_its_lattice(scale):
-    """At two splats per LR pixel and axis."""
+    """They are computed at two splats per LR pixel and axis."""
     module = reconstruction(scene(edged()), stage(), levels=(scale,), noise=0.003).double()
     found, cut = gradients_of_mean(module), module.field.lattice.margin * scale
     closed_form(module)
@@ -156,7 +156,7 @@ def test_gradients_of_the_posterior_mean_are_those_of_its_lattice(scale):
 
 
 def test_its_numbers_are_the_posterior_means_and_not_of_the_weights_it_finds():
-    """So that the stage may follow any other, and a part of it the part before."""
+    """So the stage may follow any other, and a part of it may follow the part before."""
     starts = (stage(**SOLVE, optimizer=lambda p, metric: QuasiNewton(p, metric=metric, max_iter=3)), sharpen())
     modules = [reconstruction(scene(edged()), stage(), levels=(4,), start=SHIFTS, noise=0.003)]
     modules += [fitted(edged(), one) for one in starts]
@@ -221,7 +221,7 @@ def test_edges_gain_and_texture_does_not_lose():
 
 
 def test_it_ends_where_the_gradient_is_small():
-    """In the metric, where a unit is a nat; and twelve iterations gain most of what six times as many do."""
+    """Small is meant in the metric, whose unit is a nat. Twelve iterations gain most of what six times as many do."""
     module = fitted(edged(), sharpen())
     long = fitted(edged(), sharpen(optimizer=lambda p, metric: QuasiNewton(p, metric=metric, max_iter=72)))
     start = reconstruction(scene(edged()), sharpen(), levels=(4,), start=SHIFTS, noise=0.003)

@@ -19,7 +19,7 @@ NOISE = torch.tensor([0.02, 0.03, 0.05, 0.02], dtype=torch.float64)
 
 
 def periodic() -> tuple[torch.Tensor, ...]:
-    """A periodic scene of twice the LR pixels: [4, f, 2] frequencies, G, P and a blur there."""
+    """[4, f, 2] the frequencies of a periodic scene of twice the LR pixels, and G, P and a blur at them."""
     f = torch.fft.fftfreq(N, dtype=torch.float64)
     steps = torch.cartesian_prod(*[torch.arange(2.0, dtype=torch.float64)] * 2)[:, None]
     points = torch.remainder(torch.cartesian_prod(f, f) + steps + 1, 2) - 1
@@ -30,7 +30,7 @@ def periodic() -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("keep", [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
 def test_it_is_the_variance_of_a_dense_posterior(keep):
-    """Of its mean less S x, x a periodic scene, y its shifted frames and S a blur, in the mean."""
+    """It is that of the posterior mean minus S x, for a periodic scene x, shifted frames of it, and a blur S."""
     points, transfer, power, blur = periodic()
     shifts = torch.as_tensor(SHIFTS, dtype=torch.float64)
     weights = torch.tensor(keep) / NOISE.square()
@@ -73,7 +73,7 @@ def test_where_noise_limits_it_the_variance_is_that_of_the_noise():
 
 @pytest.mark.parametrize("off", [-0.3, 0.2])
 def test_it_is_the_error_of_a_product_made_with_another_sigma(off):
-    """Of a periodic scene that was seen through G exp(-x) and has the power P exp(2 x): the frames cannot tell."""
+    """A scene of the power P exp(2 x) was seen through G exp(-x), which the frames cannot tell from P and G."""
     points, transfer, power, blur = periodic()
     x = off * points.square().sum(-1)
     shifts = torch.as_tensor(SHIFTS, dtype=torch.float64)
@@ -100,7 +100,7 @@ def test_it_is_the_error_of_a_product_made_with_another_sigma(off):
 
 
 def test_a_psf_that_is_not_known_makes_it_larger():
-    """By the mean over what sigma may be, the spectrum following it."""
+    """It is the mean over what sigma may be, with the spectrum that belongs to each sigma."""
     scene = simulate_scene(
         power_law(36, 8), 8, bands=("B02",), shifts=SHIFTS, sigma_psf=0.4, noise=0.004, seed=1, margin=4
     )
@@ -115,7 +115,7 @@ def test_a_psf_that_is_not_known_makes_it_larger():
 
 
 def test_samples_that_a_file_repeats_are_those_of_their_own_grid():
-    """Every 20 m sample once from each of 2 x 2 places, or every place sampled once: the same observations."""
+    """One 20 m sample from each of 2 x 2 places, or all places sampled once: the observations are the same."""
     scene = simulate_scene(
         power_law(36, 8), 8, bands=("B11",), shifts=np.zeros((4, 2)), sigma_psf=0.4, noise=0.004, seed=1, margin=5
     )

@@ -30,7 +30,7 @@ def clear(scene):
 
 
 def assert_sigma(module, tolerance: float = 2.5) -> None:
-    """Within `tolerance` standard errors, which are none too large."""
+    """Sigma is right within `tolerance` standard errors, and these are not too large."""
     errors = sigma_errors(module)
     assert float(errors.max()) < 0.15 * SIGMA
     away = (module.field.sigma_psf.detach() / module.field.widths - SIGMA) / errors
@@ -124,7 +124,7 @@ def test_a_fixed_psf_stays(scene):
 
 
 def test_a_20_m_band_that_repeats_its_samples_is_seen_on_its_own_grid():
-    """Noise and sigma of what was measured: the repetitions are no measurements."""
+    """Noise and sigma are those of what was measured: the repetitions are no measurements."""
     scene = simulated(bands=("B02", "B11"))
     measured = scene.frames[:, 1, ::2, ::2]
     repeats = measured.repeat_interleave(2, 1).repeat_interleave(2, 2)

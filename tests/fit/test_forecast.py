@@ -37,7 +37,7 @@ def conditions(shifts, *, noise=0.004, side=64, contrast=0.05, slope=2.3) -> Con
 
 
 def model(given: Conditions, aliases: Aliases) -> Model:
-    """Of its first band."""
+    """The model of frames of the first band."""
     power = given.spectrum(0, aliases.squared())[:, None].detach()
     noise = given.noise[:, :1].square()
     amplitude = aliases.transfer(given.sigma[:1], given.widths[:1]) * power.sqrt()
@@ -49,9 +49,9 @@ def drawn(dates: int, jitter=(0.2, 0.2), seed: int = 0) -> Tensor:
 
 
 def simulated(given: Conditions, seed: int) -> tuple[Tensor, Tensor]:
-    """A periodic scene of the spectrum as its unitary DFT [S n, S n], and its frames' [t, n, n / 2 + 1].
+    """A periodic scene of the given spectrum as its unitary DFT [S n, S n], and that of its frames [t, n, n / 2 + 1].
 
-    By products and a comb of the fine image, not by aliases.
+    They are made by products and a comb of the fine image, not by aliases.
     """
     n, random = given.shape[0], torch.Generator().manual_seed(seed)
     f = torch.fft.fftfreq(S * n, 1 / S, dtype=torch.float64)
@@ -68,7 +68,7 @@ def simulated(given: Conditions, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def test_fits_scatter_as_the_bound_says():
-    """Maximising the evidence over the shifts of 25 scenes of 12 x 12 pixels."""
+    """The evidence is maximised over the shifts of 25 scenes of 12 x 12 pixels."""
     given = conditions(drawn(6), side=12, noise=0.006)
     aliases = Aliases.of(given.shape)
     moments = model(given, aliases)
@@ -92,7 +92,7 @@ def test_fits_scatter_as_the_bound_says():
 def test_many_dates_know_each_shift_as_if_the_scene_were_known():
     """Then J = sum |2 pi f G|^2 P / v, and the mean shift, which is not determined, takes its share of 1 / t.
 
-    What the bound lies above that falls as 1 / sqrt(t): 6 % of 4 dates, 1.3 % of 60.
+    By how much the bound exceeds this falls as 1 / sqrt(t): 6 % for 4 dates, 1.3 % for 60.
     """
     f = torch.fft.fftfreq(32, 1 / 2, dtype=torch.float64)
     squared = f.square()[:, None] + f.square()
@@ -118,7 +118,7 @@ def test_the_bound_goes_with_the_noise_and_the_root_of_the_area():
 
 
 def test_few_frequencies_are_enough_for_the_bound():
-    """16 x 16 of them instead of the scene's own: 1.2 % for a scene of 48 x 48."""
+    """With 16 x 16 frequencies instead of the scene's own it differs by 1.2 % for a scene of 48 x 48."""
     given = conditions(drawn(8), side=48)
     coarse = given.shift_error()
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +128,7 @@ def test_few_frequencies_are_enough_for_the_bound():
 
 @pytest.mark.parametrize("jitter", [(0.2, 0.2), (0.3, 0.05)])
 def test_errors_of_the_posterior_mean_reach_a_quarter_of_the_power_where_it_says(jitter):
-    """Eight scenes: the mean over directions, and along each axis those within 3 frequencies of it."""
+    """Measured on eight scenes: the mean over directions, and along each axis frequencies up to 3 away from it."""
     given = conditions(drawn(8, jitter, seed=1), side=48, noise=0.003)
     n, aliases = 48, Aliases.of(given.shape)
     power = given.spectrum(0, aliases.squared()).detach()
@@ -183,7 +183,7 @@ def test_one_date_with_a_spectrum_below_its_noise_has_the_wiener_filters_reach()
 
 
 def test_a_detector_of_twice_the_width_makes_everything_twice_as_coarse():
-    """Of a scene of twice the size; but for the corner of its spectrum, which stays."""
+    """The scene is twice as large, except for the corner of its spectrum, which stays."""
     fine = conditions(drawn(8), side=24, slope=2.0)
     coarse = replace(fine, shape=(48, 48), shifts=2 * fine.shifts, sigma=2 * fine.sigma, widths=2 * fine.widths)
     assert [2 * f for f in coarse.reach(0)] == pytest.approx(list(fine.reach(0)), rel=0.02)

@@ -28,7 +28,7 @@ def clear(scene):
 
 
 def test_the_information_is_the_curvature_of_a_scene_of_the_model(clear):
-    """Per band along sigma and spectrum: within a third of what differences of the gradient say."""
+    """Per band, along the spectrum, it is within a third of what differences of the gradient say."""
     (patch,), objective = EVIDENCE.patches(clear), EVIDENCE(clear)
     for parameter in clear.parameters():
         parameter.requires_grad_(True)
@@ -54,7 +54,7 @@ def test_the_information_is_the_curvature_of_a_scene_of_the_model(clear):
 
 
 def changing(slope: float) -> Scene:
-    """The scene of `simulated`, a quarter of its contrast of something else beside it in every date, of a slope."""
+    """The scene of `simulated`; each date adds something else, of a quarter of its contrast and a given slope."""
     scene = simulated()
     frames = scene.frames.clone()
     for t in range(DATES):
@@ -79,7 +79,10 @@ def test_the_error_of_sigma_foresees_change_of_another_slope(clear, monkeypatch)
 
 
 def textured(seed: int, row: float = 0.0) -> np.ndarray:
-    """[1, y, x] for 50 x 50 LR pixels: power of slope 1.8, standard deviation .05, by exp(row) more at .5 cycles."""
+    """[1, y, x] an image for 50 x 50 LR pixels whose power has a slope of 1.8, and exp(row) times as much at .5 cycles.
+
+    Its standard deviation is .05.
+    """
     rng = np.random.default_rng(seed)
     f = np.hypot(*np.meshgrid(*[np.fft.fftfreq(400, 1 / 8)] * 2)).clip(1e-9)
     power = f**-1.8 * np.exp(row * np.exp(-(np.log(f / 0.5) ** 2) / (2 * 0.25**2)))
@@ -110,7 +113,7 @@ def test_a_psf_that_is_known_beforehand_stays_nearly_so(scene, clear):
 
 
 def test_the_information_on_shifts_is_that_of_the_dense_normal_distribution():
-    """1/2 tr(C^-1 dC C^-1 dC), dC by differences."""
+    """That is 1/2 tr(C^-1 dC C^-1 dC), with dC by differences."""
     inverse, e = torch.linalg.inv(covariance()), 1e-4
     slopes = []
     for axis in (0, 1):

@@ -41,7 +41,7 @@ def test_with_all_aliases_it_is_the_dense_normal_distribution(dense, frames):
 
 
 def test_two_aliases_per_axis_are_enough(dense, frames):
-    """The others have passed a footprint that leaves little of them: .04 nats of 216 samples."""
+    """The footprint leaves little of the others: .04 nats of 216 samples."""
     expected = -float(dense.log_prob(frames.flatten()))
     assert float(evidence(frames, 2)) == pytest.approx(expected, abs=0.2)
 
@@ -80,7 +80,7 @@ def test_a_few_rows_of_frequencies_at_a_time(frames, monkeypatch):
 
 
 def test_the_determinant_is_near_that_of_the_samples_that_are_there(dense, frames):
-    """4 nats off where 13 of 108 samples are missing, 25 if all counted."""
+    """It is 4 nats off where 13 of 108 samples are missing, and would be 25 nats off if all counted."""
     covariance = dense.covariance_matrix
     there = torch.rand(len(covariance), generator=torch.Generator().manual_seed(4)) > 0.1
     zero, n = torch.zeros_like(frames), float(there.sum())

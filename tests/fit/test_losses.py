@@ -52,18 +52,18 @@ def test_huber_is_linear_above_its_threshold():
 
 
 def bump(lattice: Lattice, size: tuple[float, float]) -> Tensor:
-    """A smooth function on a lattice: two waves over `size` LR pixels."""
+    """A smooth function on a lattice, with two waves over `size` LR pixels."""
     y, x = (lattice.centres(axis) / n for axis, n in zip((0, 1), size, strict=True))
     return 0.3 + 0.1 * torch.sin(2 * math.pi * y)[:, None] * torch.cos(2 * math.pi * x)
 
 
 def tv(w: Tensor, scale: int, unit: float = 0.01) -> float:
-    """Of one band w [y, x] whose mean gradient is `unit`."""
+    """The total variation of one band w [y, x] whose mean gradient is `unit`."""
     return float(total_variation(w[None], scale, gradients=w.new_tensor([unit]), delta=DELTA))
 
 
 def integral(size: tuple[int, int], unit: float = 0.01) -> float:
-    """Huber of the gradient of `bump` by the midpoint rule with the derivative written out."""
+    """The integral of Huber of the gradient of `bump`, by the midpoint rule with the derivative written out."""
     y, x = ((torch.arange(400, dtype=torch.float64) + 0.5) / 400 for _ in size)
     a = 0.1 * 2 * math.pi
     dy = a / size[0] * torch.cos(2 * math.pi * y)[:, None] * torch.cos(2 * math.pi * x)
@@ -75,7 +75,7 @@ def integral(size: tuple[int, int], unit: float = 0.01) -> float:
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("size", [(40, 40), (30, 56)])
 def test_the_tv_of_a_smooth_function_is_its_integral_at_every_level(size, scale):
-    """The last row and column have no difference: at most 2.1 % too little at scale 2, .5 % at 8."""
+    """The last row and column have no difference: it is too small by 2.1 % at most at scale 2, by .5 % at 8."""
     value = tv(bump(Lattice(size, scale, 0), size), scale)
     assert value == pytest.approx(integral(size), rel=0.025)
 
@@ -86,7 +86,7 @@ def test_tv_is_proportional_to_the_area():
 
 
 def test_a_bands_units_do_not_matter():
-    """Neither do its neighbours: the bands add up."""
+    """Nor do its neighbours matter: the bands add up."""
     bands, scale = normal(2, 9, 11), 2
     gradients = torch.tensor([0.4, 0.7], dtype=torch.float64)
     factor = torch.tensor([1.0, 10.0], dtype=torch.float64)
@@ -98,7 +98,7 @@ def test_a_bands_units_do_not_matter():
 
 
 def test_one_edge_costs_its_length_times_its_height():
-    """A step of 0.2 in a band with mean gradient 0.1 along 6 LR pixels: 12, up to delta / 2 over one splat."""
+    """A step of 0.2 along 6 LR pixels, where the mean gradient is 0.1, costs 12, up to delta / 2 over one splat."""
     for scale in (2, 4, 8):
         w = torch.zeros(6 * scale, 6 * scale, dtype=torch.float64)
         w[:, 3 * scale :] = 0.2

@@ -72,7 +72,7 @@ def test_a_fit_is_a_plain_torch_loop_bit_for_bit(scene, stages):
 
 
 def test_it_finds_the_shifts(scene):
-    """From .04 px off; measured .0038 px rms for 14 x 17 pixels at a noise of .002."""
+    """They start .04 px off; .0038 px rms was measured for 14 x 17 pixels at a noise of .002."""
     module = solve(reconstruction(scene, stage(rounds=3, steps=2), levels=(2,), noise=0.002))
     error = module.field.shifts.detach() - torch.as_tensor(SHIFTS)
     rmse = float(error.square().mean().sqrt())
@@ -117,7 +117,7 @@ def test_stages_of_one_strategy_serve_another(scene):
 
 
 def test_psf_learn_lets_sigma_move_and_nothing_else_does(scene):
-    """Under the same blocks; a fixed block is not visited."""
+    """The blocks are the same; one that is fixed is not visited."""
     blocks = [["weights"], ["shifts", "psf"], ["radiometry"]]
     fixed = solve(reconstruction(scene, stage(blocks=blocks), levels=(1,)))
     learned = solve(reconstruction(scene, stage(blocks=blocks), levels=(1,), learn=True))
@@ -145,7 +145,7 @@ def test_no_gradient_is_computed_that_no_block_asks_for(scene):
 
 
 def test_given_noise_is_kept_and_unknown_noise_is_estimated_again_at_every_level(scene):
-    """The temporal mean misses the aliases of the 10 m band, the field does not: under .85 of the first guess."""
+    """The temporal mean lacks the aliases of the 10 m band: less than .85 of the first guess is left."""
     given = solve(reconstruction(scene, stage(), noise=0.005))
     assert torch.equal(given.noise, torch.full((4, 2), 0.005))
     module = reconstruction(scene, stage(rounds=3), levels=(2, 4))
@@ -281,7 +281,7 @@ def test_an_objective_without_a_minimum_ends_at_finite_parameters(scene):
 
 
 class Stumbles(torch.optim.LBFGS):
-    """What torch's line search does on some unbounded objectives, parameters moved and all."""
+    """An optimizer that fails as torch's line search does on some unbounded objectives, parameters moved."""
 
     def step(self, closure):
         super().step(closure)

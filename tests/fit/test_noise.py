@@ -50,7 +50,7 @@ def smooth_frames() -> tuple[SplatField, Tensor]:
 
 
 def test_noise_is_found_on_shifted_frames_before_any_fit():
-    """Sinusoids with a period of 25 LR pixels move by up to .01; measured within 8 % of the noise."""
+    """Sinusoids with a period of 25 LR pixels move by up to .01; the noise was found to within 8 %."""
     field, frames = smooth_frames()
     gain = 1 + 0.05 * torch.randn(4, 2, generator=generator(2))
     offset = 0.01 * torch.randn(4, 2, generator=generator(3))

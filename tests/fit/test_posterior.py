@@ -25,7 +25,7 @@ WEIGHTS = [["weights"]]
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    """20 x 20 LR pixels, a corner of one date masked."""
+    """A scene of 20 x 20 LR pixels, with a corner of one date masked."""
     scene = simulate_scene(
         power_law(28, 8), 8, bands=("B02",), shifts=SHIFTS, sigma_psf=0.4, noise=0.002, seed=1, margin=4
     )
@@ -85,7 +85,7 @@ def test_the_metric_is_symmetric_and_positive(scene):
 
 
 def test_a_scene_of_the_prior_has_its_energy(scene):
-    """Half a nat per degree of freedom."""
+    """The energy is half a nat per degree of freedom."""
     module = reconstruction(scene, stage(), levels=(4,)).double()
     prior, lattice = GaussianPrior.of(module), module.field.lattice
     torch.manual_seed(0)

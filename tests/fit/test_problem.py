@@ -40,7 +40,7 @@ def test_what_lies_under_the_mask_changes_neither_objective_nor_gradient(scene):
 
 
 def test_the_objective_is_in_nats(scene):
-    """Half the sum of the squared residuals over the noise, and lambda times the TV."""
+    """It is half the sum of the squared residuals over the noise, and lambda times the TV."""
     one = problem(scene, misfit=Quadratic(), noise=0.01)
     residual = (one.field() - scene.frames)[scene.valid]
     assert one.misfit_and_tv().keys() == {"misfit"}

@@ -10,7 +10,7 @@ from s2sr.fit.quasi_newton import QuasiNewton
 
 
 def quadratic(n: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """H and b of 1/2 x H x - b x, and where it is least."""
+    """H and b of 1/2 x H x - b x, and where that is least."""
     a = normal(n, n)
     h = a @ a.T + torch.eye(n)
     b = torch.arange(n, dtype=torch.float64) / n - 0.4
@@ -18,14 +18,14 @@ def quadratic(n: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def huber(x: torch.Tensor) -> torch.Tensor:
-    """Of many sizes, along mixed axes, its minimum within reach."""
+    """An objective of many sizes along mixed axes, with its minimum within reach."""
     a = normal(16, 16) / 4 + torch.eye(16)
     z = a @ x - torch.linspace(-0.2, 0.3, 16, dtype=torch.float64)
     return ((z.square() * torch.logspace(0, 3, 16, dtype=torch.float64) + 1e-2).sqrt()).sum() + x.square().sum() / 20
 
 
 def minimise(objective, *starts: torch.Tensor, steps: int = 1, **options) -> tuple[list[torch.Tensor], list[float]]:
-    """Where it ends, and what was evaluated."""
+    """Minimise an objective: where it ends, and what was evaluated."""
     parameters = [torch.nn.Parameter(start.clone()) for start in starts]
     optimizer = QuasiNewton(parameters, **{"tolerance": 1e-14, **options})
     seen = []
@@ -99,7 +99,7 @@ def test_it_stops_where_less_than_the_tolerance_is_left():
 
 
 def test_where_the_objective_is_nan_a_step_is_shortened():
-    """The logarithm's domain ends before where its metric leads."""
+    """The metric leads beyond the end of the logarithm's domain."""
     (found,), _ = minimise(
         lambda x: (x - 3 * x.log()).sum(), torch.full((3,), 0.5, dtype=torch.float64), metric=lambda _, v: [9 * v[0]]
     )
@@ -107,7 +107,7 @@ def test_where_the_objective_is_nan_a_step_is_shortened():
 
 
 def test_where_no_step_helps_it_stays():
-    """A gradient that lies."""
+    """The gradient given here is not that of the objective."""
 
     class Lies(torch.autograd.Function):
         @staticmethod

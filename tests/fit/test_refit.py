@@ -46,9 +46,9 @@ def test_the_judge_is_asked_once_before_the_withheld_samples_are_revealed(scene)
 
 
 def test_a_refit_is_the_fit_to_everything(scene):
-    """Of the distance before, with 30 % of the samples withheld, .14 is left under its own prior, .52 under TV.
+    """With 30 % of the samples withheld, .14 of the distance before is left under its own prior, .52 under TV.
 
-    The prior is that of bands apart: their correlation stays what it was without the withheld samples.
+    The prior takes the bands apart: their correlation stays what it was without the withheld samples.
     """
     split = withheld(scene)
     apart = "strategy.solve.start.path=s2sr.fit.posterior.closed_form"

@@ -26,15 +26,15 @@ HAZY = 1
 
 
 def haze(shape: tuple[int, int], seed: int = 0) -> Tensor:
-    """[y, x] of mean 0 and standard deviation 1."""
+    """[y, x] haze of mean 0 and standard deviation 1."""
     billows = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 6, mode="wrap")
     return torch.from_numpy((billows - billows.mean()) / billows.std()).float()
 
 
 def known(*, gain: bool = True, offset: bool = True, strength: float = 0.0, mask: bool = False) -> Reconstruction:
-    """Weights of a scene, and frames that see them with other gains and offsets, one of them through haze.
+    """A fit with the weights of a scene, whose frames see it with other gains and offsets, one through haze.
 
-    `strength` is the haze's standard deviation, of the scene's.
+    `strength` is the haze's standard deviation, as a multiple of the scene's.
     """
     scene = simulated(dates=4)
     options = {"gain": gain, "offset": offset, "start": scene.truth.shifts.numpy(), "noise": NOISE}
@@ -57,7 +57,7 @@ def known(*, gain: bool = True, offset: bool = True, strength: float = 0.0, mask
 
 @pytest.mark.parametrize(("strength", "tolerance"), [(0.0, 0.005), (3.0, 0.05)])
 def test_gains_are_found_also_through_haze(strength, tolerance):
-    """By least squares, of white noise, haze of three times the contrast is .5 and more off."""
+    """Least squares of white noise would be off by .5 and more where haze has three times the contrast."""
     module = known(strength=strength)
     seen, frame = module.field.observed(module.field.shifts).detach()[HAZY].flatten(1), module.frames[HAZY].flatten(1)
     white = torch.stack([torch.cov(torch.stack(one))[0, 1] / one[0].var() for one in zip(seen, frame, strict=True)])
@@ -94,7 +94,7 @@ def test_a_date_without_samples_keeps_what_it_has():
 
 
 def veiled(seed: int, opacity: float) -> tuple[Scene, Tensor]:
-    """Four dates, the second under haze that no mask knows; and [b] what passes through it in the mean."""
+    """Four dates, of which the second is under haze that no mask knows, and the fraction [b] that passes through it."""
     scene = Demo(size=40, n_dates=4, seed=seed, cloudy=0, jitter=0.2).load()
     opaque = (opacity + 0.12 * haze(scene.grid.shape, seed)).clamp(0.02, 0.95)
     opaque = opaque * torch.tensor([1.0, 0.95, 0.9, 0.6])[:, None, None]
@@ -105,7 +105,9 @@ def veiled(seed: int, opacity: float) -> tuple[Scene, Tensor]:
 
 @pytest.mark.parametrize(("seed", "opacity"), [(100, 0.4), (103, 0.6)])
 def test_of_four_dates_a_hazy_one_does_not_become_the_scene(seed, opacity):
-    """Its gain was .7 to 1.9 times the others' where .4 of the light had passed, and the error 1.3 times bicubic's."""
+    """Its gain used to be .7 to 1.9 times that of the others where .4 of the light had passed, and the error 1.3 times
+    that of bicubic.
+    """
     scene, passed = veiled(seed, opacity)
     module = reconstruct(scene, configuration("strategy=bayes", "c2f=2_4", "threads=1", "holdout.refit=false"))
     gain, clear = module.field.radiometry.gain.detach(), [t for t in range(4) if t != HAZY]

@@ -15,7 +15,7 @@ BANDS = ("B02", "B08")
 
 
 def test_what_a_scene_shows():
-    """Noise to 5 %, also where a fifth is masked; spectrum as told by its forecast at the truth."""
+    """The noise is found to 5 %, also where a fifth is masked; the forecast is that with the true noise."""
     demo = Demo(
         size=40, n_dates=6, noise=0.004, changing=0, cloudy=0, sigma_psf=0.45, seed=101, pixels_per_lr=8, bands=BANDS
     )

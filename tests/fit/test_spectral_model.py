@@ -27,7 +27,7 @@ def test_a_few_rows_of_frequencies_at_a_time(monkeypatch):
 
 
 def test_the_precision_of_an_observation_is_that_of_the_dense_normal_distribution():
-    """On the mean over its samples."""
+    """The mean over its samples is compared."""
     model = moments(SCALE)
     found = (model.precision(model.posterior())[:, 0] * model.aliases.counts).sum((1, 2)) / N**2
     expected = torch.linalg.inv(covariance()).diagonal().view(3, N * N).mean(1)

@@ -146,6 +146,6 @@ def test_a_strategy_without_stages_raises():
 
 
 def test_a_strategy_in_which_everything_is_fixed_raises():
-    """Its stages have no blocks left: nothing would be done, without a word."""
+    """Its stages have no blocks left, so nothing would be done, and nobody would be told."""
     with pytest.raises(InputError, match="the strategy has no stages that fit"):
         plan({"tone": stage(blocks=[["radiometry"]]).without_fixed(FREE)}, [2, 4])

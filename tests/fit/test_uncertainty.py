@@ -21,7 +21,7 @@ from s2sr.model.scene import Scene
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    """28 x 28 LR pixels of four dates; two of them do not see a block of 10, none sees 5 x 5 of it."""
+    """28 x 28 LR pixels on four dates; two of them do not see a block of 10 x 10, and none sees 5 x 5 of it."""
     scene = simulate_scene(
         power_law(36, 8), 8, bands=("B02",), shifts=SHIFTS, sigma_psf=0.4, noise=0.004, seed=1, margin=4
     )
@@ -33,7 +33,7 @@ def scene() -> Scene:
 
 @pytest.fixture(scope="module")
 def solved(scene):
-    """The posterior mean, known shifts."""
+    """A fit of the posterior mean with known shifts."""
     mean = stage(blocks=[["weights"]], optimizer=QuasiNewton, steps=3, objective=posterior, metric=fourier_metric)
     return solve(reconstruction(scene, mean, levels=(2,), misfit=Quadratic(), start=SHIFTS))
 
@@ -78,7 +78,7 @@ def test_change_that_was_taken_off_counts_as_if_it_were_there(solved):
 
 
 def test_what_stages_made_of_noise_and_spectrum_does_not_matter(solved):
-    """They may have gone astray, or never asked: the evidence is asked anew."""
+    """They may have gone astray or have estimated neither, so both are estimated anew by the evidence."""
     image = solved.field.render()
     expected = standard_deviation(solved, image, 2)
     made = [solved.log_noise, solved.log_change, solved.spectrum.coefficients]

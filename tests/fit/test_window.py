@@ -20,7 +20,7 @@ def test_high_pass_and_window_leave_the_middle_of_the_spectrum():
 
 
 def test_the_window_moves_with_the_scene():
-    """Else frames of the same ground would differ at their borders, and the difference pass for noise."""
+    """Otherwise frames of the same ground would differ at their borders, and the difference would pass for noise."""
     n, d = 64, torch.tensor([[0.3, -0.2], [-0.3, 0.2]], dtype=torch.float64)
     x = torch.arange(n, dtype=torch.float64) + 0.5
     wave = [torch.outer(*(torch.cos(2 * math.pi * 9.3 / n * (x - shift)) for shift in pair)) for pair in d]
@@ -33,7 +33,7 @@ def test_the_window_moves_with_the_scene():
 
 @pytest.mark.parametrize("shape", [(40, 40), (41, 30)])
 def test_the_adjoint_of_the_spectra(shape):
-    """Over the frequencies that real frames have, those of both signs."""
+    """The product runs over the frequencies that real frames have, those of both signs."""
     torch.manual_seed(0)
     frames = torch.randn(3, 2, *shape, dtype=torch.float64)
     spectra = torch.fft.rfft2(torch.randn(frames.shape, dtype=torch.float64), norm="ortho")

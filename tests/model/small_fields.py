@@ -33,7 +33,7 @@ def field_of(
     seed: int = 0,
     **options: bool,
 ) -> SplatField:
-    """A field of white noise: the hardest for every law."""
+    """A field of white noise, which is the hardest for every law."""
     psf = PSF(sigma, learn=options.pop("learn", False))
     shifts = torch.as_tensor(shifts, dtype=dtype).view(-1, 2)
     field = SplatField(grid(*shape), bands, scale=scale, psf=psf, shifts=shifts, dtype=dtype, **options)

@@ -15,7 +15,7 @@ from s2sr.model.field import SLACK, SplatField
 
 
 def assert_constant(field: SplatField) -> None:
-    """A constant observes, and renders on any grid, as the constant."""
+    """A constant is observed, and rendered on any grid, as the constant."""
     with torch.no_grad():
         field.weights.fill_(0.3)
         frames = field()
@@ -74,7 +74,7 @@ def test_frames_and_gradients_against_the_dense_reference(shape, scale, shifts):
 
 
 def test_float32_is_as_good_as_its_digits():
-    """Measured 9e-7 of the weights' range: the five standard deviations at which a kernel is cut."""
+    """9e-7 of the weights' range was measured, which is due to cutting a kernel at five standard deviations."""
     single = field_of((17, 33), scale=8, dtype=torch.float32)
     double = field_of((17, 33), scale=8)
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_weights_moved_by_whole_pixels_move_the_frames(rows, columns):
 
 
 def test_a_positive_shift_moves_the_content_to_larger_rows_and_columns():
-    """One splat, found again by its centre of gravity; a detector's box moves that by less than 0.01."""
+    """One splat is found again by its centre of gravity, which a detector's box moves by less than 0.01."""
     field = field_of((21, 23), shifts=[(0.4, -0.3), (-0.4, 0.3)], bands=("B02",))
     with torch.no_grad():
         field.weights.zero_()
@@ -144,7 +144,7 @@ def test_the_shifts_have_zero_mean_whatever_the_raw_values():
 @pytest.mark.parametrize("largest", [0.0, 0.3, 3.0])
 @pytest.mark.parametrize("scale", [1, 4])
 def test_no_footprint_leaves_the_lattice(scale, largest):
-    """Up to the largest initial shift and the slack, the splats of the lattice see all of every footprint."""
+    """Up to the largest initial shift and the slack, the lattice holds all splats of every footprint."""
     field = field_of((3, 5), scale=scale, shifts=[(largest, -largest), (-largest, largest)])
     far = largest + SLACK
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_a_trial_step_far_away_stays_finite():
     ("name", "value"), [("raw_shifts", math.nan), ("raw_shifts", math.inf), ("log_sigma", math.nan)]
 )
 def test_a_trial_step_that_is_not_finite_gives_frames_that_say_so(name, value):
-    """Rather than an error: the line search goes on from there."""
+    """They are NaN, and there is no error: the line search goes on from there."""
     field = field_of(learn=True)
     with torch.no_grad():
         field.get_parameter(name)[0] = value

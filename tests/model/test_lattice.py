@@ -57,7 +57,7 @@ def test_along_is_the_dense_sum_over_all_splats(axis):
 
 
 def test_a_lattice_of_ones_hardly_ripples():
-    """Sampled at points: twice exp(-2 pi^2 0.6^2) = 1.6e-3, the worst that any pixel sees."""
+    """Sampled at points it ripples by twice exp(-2 pi^2 0.6^2) = 1.6e-3, the worst that any pixel sees."""
     lattice = Lattice((4, 4), 2, 6)
     positions = torch.linspace(0, 4, 97, dtype=torch.float64)
     ones = torch.ones(1, lattice.shape[0], 1, dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_refinement_is_a_narrower_lattice_of_the_same_image(coarse, fine):
 
 
 def test_doubling_keeps_a_constant_up_to_the_border():
-    """Measured 7e-10. At larger steps the coarse lattice's own ripple stays: 1.1e-3 of 0.3 from 2 to 8."""
+    """7e-10 was measured. At larger steps the coarse lattice's own ripple stays, 1.1e-3 of 0.3 from 2 to 8."""
     lattice = Lattice((3, 4), 2, 3)
     _, refined = lattice.refine(torch.full((1, *lattice.shape), 0.3, dtype=torch.float64), 4)
     assert float((refined - 0.3).abs().max()) < 2e-9

@@ -145,7 +145,7 @@ class Movable:
     ("shape", "s", "t"), [((1, 7), 1, 1), ((17, 1), 3, 2), ((33, 16), 2, 5), ((7, 17), 8, 3), ((163, 3), 1, 2)]
 )
 def test_frames_and_all_gradients_against_the_dense_reference(shape, s, t, d):
-    """(163, 3) is more than ROWS."""
+    """163 rows are more than ROWS."""
     normal, margin = Normal(), 3
     kernels = Movable(normal, d, t, s, cells=(4, 3, 5, 7), firsts=(1, 2, 1, 0))
     weights = normal(2, *((n + 2 * margin) * s for n in shape)).requires_grad_()
@@ -161,7 +161,7 @@ def test_frames_and_all_gradients_against_the_dense_reference(shape, s, t, d):
 
 
 def test_frames_are_the_same_bits_whatever_is_differentiated():
-    """Else a run that is resumed would go another way."""
+    """Otherwise a run that is resumed would go another way."""
     normal, shape = Normal(), (17, 33)
     kernels = Movable(normal, 2, 3, 4, cells=(4, 5), firsts=(1, 0))
     weights = normal(1, 23 * 4, 39 * 4).float()

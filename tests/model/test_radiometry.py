@@ -31,7 +31,7 @@ def test_gain_and_offset_are_those_of_observation_and_band():
 
 @pytest.mark.parametrize(("gain", "offset"), [(True, True), (True, False), (False, True), (False, False)])
 def test_initialise_recovers_what_is_asked_for_despite_outliers(gain, offset):
-    """A tenth of the valid samples is bright cloud, and what is masked is NaN. Measured off by 4e-4, 9e-5 at most."""
+    """A tenth of the valid samples is bright cloud, and masked ones are NaN. It was off by 4e-4 and 9e-5 at most."""
     g = generator()
     reference = 0.05 + 0.3 * torch.rand(2, 30, 33, generator=g)
     gains, offsets = 1 + 0.05 * torch.randn(5, 2, generator=g), 0.01 * torch.randn(5, 2, generator=g)
@@ -62,7 +62,7 @@ def test_where_there_is_nothing_to_regress_on_it_stays_neutral(what):
 
 
 def test_the_gain_pivots_about_the_scene_s_level():
-    """Where only detail told the gain, as in `register`, offsets did not follow, and levels came to be .1 off."""
+    """Where only detail told the gain, as in `register`, offsets used not to follow, and levels came to be .1 off."""
     reference = 0.2 + 0.05 * torch.rand(1, 9, 9, generator=generator())
     frames, valid = reference.expand(3, 1, 9, 9).clone(), torch.ones(3, 1, 9, 9, dtype=torch.bool)
     radiometry = Radiometry(3, 1, gain=True, offset=True)

@@ -20,7 +20,7 @@ from s2sr.model.grid import Grid
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("coarse", "fine"), [(2, 4), (2, 8), (3, 6), (4, 8)])
 def test_refinement_preserves_the_observations(coarse, fine, dtype):
-    """Relative to the range of the weights, white as they are. Measured 9e-9 at most, in float32 4e-8."""
+    """Relative to the range of the weights, which are white, 9e-9 was measured at most, and 4e-8 in float32."""
     field = field_of((7, 9), scale=coarse, dtype=dtype)
     before, extent = field().detach(), range_of(field.weights)
     field.refine(fine)
@@ -32,7 +32,7 @@ def test_refinement_preserves_the_observations(coarse, fine, dtype):
 
 @pytest.mark.parametrize(("coarse", "fine"), [(2, 4), (2, 8), (3, 6)])
 def test_refinement_preserves_the_image_of_a_smooth_scene(coarse, fine):
-    """Relative to its range: measured 9e-4, 2.9e-3, 7e-4. It is the ripple that the coarse render divided by."""
+    """Relative to its range, 9e-4, 2.9e-3 and 7e-4 were measured: the ripple by which the coarse render divided."""
     field = smoothed(field_of((7, 9), scale=coarse))
     product, extent = field.grid.scaled(12), range_of(field.weights)
     before = field.render(product)
@@ -55,7 +55,7 @@ def test_refinement_to_its_own_scale_does_nothing_and_to_another_raises():
 
 
 def splat_mean(field: SplatField, b: int, cell: tuple[float, float, float, float]) -> float:
-    """Quadrature of the splat sum over (top, bottom, left, right), LR pixels."""
+    """The mean of the splat sum over (top, bottom, left, right), in LR pixels, by quadrature."""
     s, sigma, w = field.scale, field.lattice.sigma, field.weights[b].detach().numpy()
     y, x = (field.lattice.centres(axis).numpy() for axis in (0, 1))
 
@@ -69,7 +69,7 @@ def splat_mean(field: SplatField, b: int, cell: tuple[float, float, float, float
 
 @pytest.mark.parametrize(("s", "pixel"), [(1, (2, 3)), (3, (7, 4)), (5, (0, 20))])
 def test_a_rendered_pixel_is_the_mean_of_the_splat_sum(s, pixel):
-    """Up to the ripple of the field of ones, 1.6e-3 at most, by which the render divides."""
+    """They agree up to the ripple of the field of ones, 1.6e-3 at most, by which the render divides."""
     field = field_of((5, 6), scale=2)
     row, column = pixel
     cell = (row / s, (row + 1) / s, column / s, (column + 1) / s)
@@ -93,7 +93,7 @@ def test_a_crop_is_a_window_of_the_whole(s, row, column, shape):
 
 
 def test_a_large_product_is_the_sum_of_its_windows():
-    """More rows and columns than are evaluated at a time."""
+    """It has more rows and columns than are evaluated at a time."""
     field = field_of((17, 19), scale=2)
     whole = field.render(field.grid.scaled(8))
     part = field.render(field.grid.crop(9, 10, (3, 4)).scaled(8))
@@ -101,7 +101,7 @@ def test_a_large_product_is_the_sum_of_its_windows():
 
 
 def test_a_coarse_product_is_the_mean_of_a_fine_one():
-    """Up to the ripple by which each is divided: measured 2.5e-4 of the range."""
+    """They agree up to the ripple by which each is divided; 2.5e-4 of the range was measured."""
     field = field_of((6, 9), scale=2)
     coarse = field.render(field.grid.scaled(3))
     fine = torch.nn.functional.avg_pool2d(field.render(field.grid.scaled(12)), 4)
@@ -150,9 +150,9 @@ def test_a_grid_elsewhere_raises():
 
 
 def test_the_simulator_agrees():
-    """The rendered field, on a raster of 32 pixels per LR pixel, observed without a splat or an erf.
+    """The field is rendered at 32 pixels per LR pixel, and this raster observed without a splat or an erf.
 
-    Relative to the range of the frames, measured 1.5e-4: the ripple by which the render divides.
+    Relative to the range of the frames, 1.5e-4 was measured: the ripple by which the render divides.
     """
     shifts = np.array(SHIFTS) - np.mean(SHIFTS, 0)
     field = smoothed(field_of((6, 9), shifts=shifts), cycles=0.8)

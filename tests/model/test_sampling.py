@@ -20,7 +20,7 @@ BANDS = ("B04", "B11")
 
 
 def frames_with_blocks(row: int, column: int, shape: tuple[int, int] = (12, 15)) -> torch.Tensor:
-    """[3, 2, y, x] noise; the second band's is that of every 2 x 2 block from a row and a column on."""
+    """[3, 2, y, x] noise; in the second band it is constant in every block of 2 x 2 from a row and a column on."""
     frames = torch.rand(3, 2, *shape, generator=torch.Generator().manual_seed(0))
     coarse = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(1))
     blocks = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)
@@ -59,7 +59,7 @@ def test_repeating_the_measurements_makes_the_file(sampling):
 
 @pytest.mark.parametrize("sampling", [Sampling(2), Sampling(2, 1, 0)])
 def test_the_detector_of_a_repeated_sample_lies_over_its_whole_block(sampling):
-    """Against the simulator's detectors, whose centres are half an LR pixel further than those of 10 m."""
+    """Compared with the simulator's detectors, whose centres lie half an LR pixel further than those of 10 m."""
     n, scale, sigma = 14, 16, 0.4
     grid, shifts = Grid(None, (1, 0, 0, 0, -1, 0), (n, n)), torch.tensor([[0.3, -0.2], [-0.3, 0.2]])
     field = SplatField(grid, ("B11",), scale=2, psf=PSF(sigma), shifts=shifts, samplings=[sampling])

@@ -12,7 +12,7 @@ GRID = Grid("EPSG:32631", (10, 0, 500_000, 0, -10, 5_600_000), (8, 11))
 
 @pytest.fixture
 def scene() -> Scene:
-    """Every sample and every truth pixel differs from all others."""
+    """A scene in which every sample and every truth pixel differs from all others."""
     shape = (3, 2, 8, 11)
     valid = torch.ones(shape, dtype=torch.bool)
     valid[1, :, :4] = False

@@ -58,7 +58,7 @@ def test_power_is_finite_at_zero():
 
 @pytest.mark.parametrize("slope", [1.5, 2.0, 2.0 + 1e-8, 2.5, 4.0])
 def test_the_first_guess_has_the_variance_that_lr_pixels_show(slope):
-    """The integral of P over |f| < 1/2, on rings."""
+    """That is the integral of P over |f| < 1/2, computed on rings."""
     spectrum = Spectrum(torch.tensor([0.003, 0.01], dtype=torch.float64), slope=slope)
     f = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 400_000
     for band, variance in enumerate((0.003, 0.01)):

@@ -91,7 +91,7 @@ def test_long_values_stay_within_the_figure_and_beside_each_other():
 
 
 def test_runs_that_other_samples_judge_are_not_compared():
-    """Sigma against the crop: of each crop its own best, along the key by which scores can be compared."""
+    """Sigma is swept against the crop; each crop has its own best, along the key by which scores can be compared."""
     scores = {("16", "0.3"): 0.010, ("16", "0.5"): 0.012, ("20", "0.3"): 0.030, ("20", "0.5"): 0.020}
     jobs = [
         Job(

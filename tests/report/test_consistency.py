@@ -16,7 +16,7 @@ DATES, SIZE = 9, (30, 38)
 
 @pytest.fixture
 def truth():
-    """[t, b, y, x] what a perfect product would predict."""
+    """[t, b, y, x] the frames that a perfect product would predict."""
     generator = torch.Generator().manual_seed(1)
     level = torch.tensor([0.06, 0.08, 0.3])[:, None, None]
     return (level * (1 + 0.2 * torch.rand(len(BANDS), *SIZE, generator=generator))).repeat(DATES, 1, 1, 1)

@@ -12,7 +12,7 @@ T = 3
 
 @pytest.fixture(scope="module")
 def changed():
-    """A field, its observations, of which one shows another field colour and a gradient, and the mask of that one."""
+    """A field, its observations, one of which shows another colour and a gradient, and the mask of that one."""
     shifts = torch.from_numpy(np.random.default_rng(3).normal(0, 0.25, (8, 2)))
     field = field_of(shifts - shifts.mean(0))
     scene = observed(field, noise=1e-4)

@@ -36,7 +36,7 @@ def normal(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def field() -> SplatField:
-    """The fit that is the truth."""
+    """A fit that is the truth itself."""
     field = SplatField(Grid(None, (1, 0, 0, 0, -1, 0), SHAPE), BANDS, scale=2, psf=PSF(0.45), shifts=SHIFTS)
     with torch.no_grad():
         field.weights.copy_(smooth(0, *field.lattice.shape))
@@ -133,7 +133,7 @@ def test_the_scene_is_judged_without_the_change_that_the_fit_has_found(field, sc
 
 
 def test_only_judged_samples_count_and_the_baselines_see_the_others_alone(field, scene):
-    """Garbage in the judged samples changes their errors by just that: no prediction moves."""
+    """Garbage in the judged samples changes their errors by exactly that, since no prediction moves."""
     offset = dataclasses.replace(scene, frames=torch.where(scene.judged, scene.frames + 5, scene.frames))
     one, other = (judge(s, field, noise_of(s)) for s in (scene, offset))
     for key, value in other.items():
@@ -235,7 +235,7 @@ def test_wiener_without_noise_and_jitter_is_the_mean_and_moves_a_cosine():
 
 
 def test_wiener_shrinks_by_the_share_of_noise():
-    """White noise of variance v taken for a scene: a mean whose noise is v / 2 keeps half of it."""
+    """White noise of variance v is taken for a scene; a mean whose noise is v / 2 keeps half of it."""
     image = normal((1, 64, 64))
     half = moved(deconvolved(image, torch.zeros(3, 2), torch.tensor([0.5])), torch.zeros(1, 2), (64, 64))[0]
     share = float((half * image).mean() / image.square().mean())

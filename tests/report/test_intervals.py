@@ -36,7 +36,7 @@ def test_normal_errors_are_covered_as_they_should_be():
 
 
 def test_quarters_are_of_the_products_contrast():
-    """Errors that are too large for their intervals where the image is rough, and the border does not count."""
+    """Errors are too large for their intervals where the image is rough; the border does not count."""
     rng = np.random.default_rng(0)
     image = np.zeros((1, 140, 140))
     image[:, :, 70:] = rng.normal(size=(1, 140, 70))
@@ -54,7 +54,7 @@ def test_what_has_no_inside_has_no_coverage():
 
 
 def test_the_truth_is_seen_at_the_products_resolution_and_place():
-    """An edge at column 12, blurred by the splat, averaged over pixels of 1/4, where the product's shifts put it."""
+    """An edge at column 12 is blurred by the splat, averaged over pixels of 1/4, and moved by the product's shifts."""
     edge = np.zeros((2, SIDE * 8, SIDE * 8), np.float32)
     edge[..., SIDE * 4 :] = 1
     found = seen(scene(edge, shifts=0.5), scale=4, splat=0.3, shifts=torch.zeros(3, 2))[0, 40]

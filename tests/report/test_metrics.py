@@ -23,7 +23,7 @@ def edge(scale, sigma, *, angle=0.0, height=16):
 
 
 def closed_form(sigma):
-    """The scores of an unslanted edge in `WIDTH` LR pixels; its gradient is a Gaussian of variance sigma^2 + 1/12."""
+    """The scores of an unslanted edge in `WIDTH` LR pixels: its gradient is a Gaussian of variance sigma^2 + 1/12."""
     variance = sigma**2 + 1 / 12
     distance = 0.01 * WIDTH / 2  # one per cent of the pixels are nearer to the edge
     return {

@@ -24,7 +24,7 @@ REFERS = {"src", "href", "xlink:href", "action", "poster", "data"}
 
 
 class Page(HTMLParser):
-    """The elements of a page; fails on tags that do not close."""
+    """The elements of a page. Parsing fails on tags that do not close."""
 
     def __init__(self, folder):
         super().__init__()
@@ -249,7 +249,7 @@ def test_a_page_is_the_same_when_it_is_written_again(folder):
 
 
 def test_a_table_of_an_earlier_version(folder):
-    """Without a column, and with other bands than the product's."""
+    """It lacks a column, and has other bands than the product."""
     text = (folder / "shifts.csv").read_text().replace("weight", "mass").replace("noise_B04", "noise_B08")
     (folder / "shifts.csv").write_text(text)
     write_run_page(folder)
@@ -257,7 +257,7 @@ def test_a_table_of_an_earlier_version(folder):
 
 
 def test_no_hydra_folder(folder):
-    """The Python API leaves none."""
+    """The Python API leaves no such folder."""
     shutil.rmtree(folder / ".hydra")
     assert write_run_page(folder) == [".hydra/config.yaml"]
     assert "python train.py" not in assert_self_contained(folder).prose

@@ -86,7 +86,7 @@ def test_nodata_suits_the_type(tmp_path, dtype, nodata):
 
 @contextmanager
 def files_of_at_most(size):
-    """Bytes; as on a disk that is full then."""
+    """Limit files to some bytes, as on a disk that is full then."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -98,7 +98,7 @@ def files_of_at_most(size):
 
 @pytest.mark.parametrize("missing", [10, 20_000, 200_000, 4_000_000])
 def test_a_file_that_does_not_fit_on_the_disk_is_named_and_leaves_nothing(tmp_path, missing):
-    """Which is told as it is closed, as it is copied, or as it is written at first."""
+    """GDAL tells it when the file is closed, when it is copied, or when it is first written."""
     image = torch.rand(1, 1024, 1024)  # noise: compressed, with its overviews, it is larger than as it is
     grid = Grid("EPSG:32633", (2.5, 0.0, 499980.0, 0.0, -2.5, 4200000.0), (1024, 1024))
     write_geotiff(tmp_path / "sr.tif", image, grid, ["B02"])

@@ -43,7 +43,7 @@ def test_identical_images_correlate_fully_and_independent_ones_not(shape):
 
 @pytest.mark.parametrize("shape", [(40, 36), (39, 41)])
 def test_rings_are_those_of_the_whole_transform(shape):
-    """Every frequency once, also those that a real transform leaves out."""
+    """Every frequency counts once, also those that a real transform leaves out."""
     a, b = white(1, *shape), white(1, *shape) + white(1, *shape, seed=1)
     inside = [np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5) for n in shape]
     fade = [np.sin(np.pi / 2 * np.clip(x / 16, 0, 1)) ** 2 for x in inside]
@@ -86,7 +86,7 @@ def test_a_wider_detector_counts_in_its_own_pixels():
 
 @pytest.mark.parametrize("n", [14, 18])
 def test_a_small_image_has_no_lowest_ring(n):
-    """None that is not its mean, which is no detail; and missing rings do not pull down the others."""
+    """Only its mean is in that ring, which is no detail; and missing rings do not pull down the others."""
     a = white(1, 4 * n, 4 * n)
     found = ring_correlation(a, a + 0.1 * white(1, 4 * n, 4 * n, seed=1), 4, ones(1))
     assert np.isnan(found[0, 0])

@@ -45,7 +45,7 @@ def shifts():
 
 
 def rings_of(field):
-    """Weights of every ring, and the power [b, ring]."""
+    """The weights of every ring, and the power [b, ring]."""
     parts, power = zip(*spectrum(field), strict=True)
     return list(parts), np.stack(power, 1)
 
@@ -138,7 +138,7 @@ def test_the_halves_tell_the_resolution(told):
 
 
 def test_a_prior_that_invents_the_same_twice_is_found_out(told):
-    """The same wrong detail in both halves: their own ring correlation calls it real."""
+    """Both halves have the same wrong detail, and their own ring correlation calls it real."""
     module, scenes, fields = told
     strange, _ = rings_of(field_of(torch.zeros(2, 2), scale=2, size=module.scene.grid.shape))
     fooled = []

@@ -18,14 +18,14 @@ MEAN = (0.4, -0.3)  # LR pixels
 
 @pytest.fixture(scope="module")
 def moved():
-    """A scene seen by two dates that lie apart from the truth, and the same seen by two that do not."""
+    """A scene seen on two dates that lie apart from the truth, and the same scene on two that do not."""
     sharp = Demo(size=30, n_dates=2, pixels_per_lr=8).load().truth.reflectance.numpy()
     options = {"bands": ("B02", "B03", "B04", "B08"), "sigma_psf": 0.4, "noise": 1e-4, "margin": 4}
     return [simulate_scene(sharp, 8, shifts=np.array([MEAN, MEAN]) * k, **options) for k in (1, 0)]
 
 
 def test_a_product_of_the_used_dates_lies_where_they_do(moved):
-    """With shifts in the gauge of zero mean, those of a field, the truth moved by the dates' mean is perfect."""
+    """The shifts of a field have zero mean; in this gauge the truth, moved by the mean of the dates, is perfect."""
     scene, _ = moved
     still = torch.zeros(2, 2)
     assert offset_to_truth(scene, still).tolist() == pytest.approx(MEAN)

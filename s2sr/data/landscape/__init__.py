@@ -1,9 +1,8 @@
 """A procedural piece of farmland, as sharp as asked for: the truth behind the simulated scene.
 
-Divided land is sown; a stream, roads and a village are laid on top; then houses, farms, woods and single trees, each
-with the shadow it casts.
-Lengths are metres (an LR pixel is 10 m), so one seed gives the same place at any resolution, but for its
-finest texture and a few houses and trees that only just fit.
+Divided land is sown; a stream, roads and a village are laid on top; then come houses, farms, woods and single trees,
+each with the shadow that it casts. Lengths are in metres (an LR pixel is 10 m), so one seed gives the same place at any
+resolution, except for its finest texture and a few houses and trees that only just fit.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def landscape(shape: tuple[int, int], *, pixels_per_lr: int = 16, seed: int = 0)
 
 
 def _successors(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
-    """A random stream per stage: what did not fit in the one before must not change it."""
+    """One random stream for each stage, so that what did not fit in one stage does not change the next."""
     streams = [rng]
     for _ in range(n):
         streams += streams[-1].spawn(1)
@@ -77,7 +76,7 @@ def _successors(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
 
 
 def _cast_shadows(canvas: Canvas, things: Iterable[Block | Tree]) -> None:
-    """Darken what an outline sweeps over on its way from the foot to the shadow's end."""
+    """Darken everything that an outline sweeps over on its way from the foot to the shadow's end."""
     shade = np.zeros(canvas.shape, np.float32)
     for thing in things:
         length = thing.height * SHADOW

@@ -30,18 +30,18 @@ class Block:
 
     @property
     def reach(self) -> float:
-        """From the middle to a corner."""
+        """The distance from the middle to a corner."""
         return float(np.hypot(self.half_length, self.half_width))
 
     def depth(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Distance of points, relative to the middle, to the outline, positive inside."""
+        """The distance of points, given relative to the middle, to the outline; positive inside."""
         if self.form == "round":
             return np.float32(self.half_width) - np.hypot(y, x)
         p, q = along_and_across(self.along, y, x)
         return np.minimum(np.float32(self.half_length) - np.abs(p), np.float32(self.half_width) - np.abs(q))
 
     def paint(self, canvas: Canvas) -> None:
-        """A roof whose faces are lit by their angle to the sun."""
+        """Paint a roof whose faces are lit according to their angle to the sun."""
         where, y, x = canvas.window(self.position, self.reach + 1)
         _, q = along_and_across(self.along, y, x)
         if self.form == "gable":
@@ -60,7 +60,7 @@ class Block:
 
 
 def houses(canvas: Canvas, parcels: Parcels, village: Village, rng: np.random.Generator) -> list[Block]:
-    """Houses with sheds and drives along the roads of the village; their ground is taken."""
+    """Build houses with sheds and drives along the roads of the village. Their ground is taken afterwards."""
     found: list[Block] = []
     for line, side in product(parcels.of_kind(MAIN, MINOR), (-1, 1)):
         s = rng.uniform(0, 15)
@@ -83,7 +83,9 @@ def houses(canvas: Canvas, parcels: Parcels, village: Village, rng: np.random.Ge
 
 
 def farms(canvas: Canvas, parcels: Parcels, village: Village, rng: np.random.Generator) -> list[Block]:
-    """Yards beside minor roads and tracks with sheds and silos, or with greenhouses; their ground is taken."""
+    """Build yards with sheds and silos, or with greenhouses, beside minor roads and tracks. Their ground is taken
+    afterwards.
+    """
     found: list[Block] = []
     roads = [line for line in parcels.of_kind(MINOR, TRACK) if line.length > 80]
     wanted = max(1, round(float(np.prod(canvas.extent)) / 2.2e5))
@@ -106,7 +108,7 @@ def farms(canvas: Canvas, parcels: Parcels, village: Village, rng: np.random.Gen
 
 
 def cars(parcels: Parcels, village: Village, rng: np.random.Generator) -> list[Block]:
-    """On both lanes of the roads, more of them in the village."""
+    """Put cars on both lanes of the roads, more of them in the village."""
     found = []
     for line in parcels.of_kind(MAIN, MINOR):
         s = rng.uniform(0, 60)
@@ -129,7 +131,7 @@ def _farm(
     under_glass: bool,
     rng: np.random.Generator,
 ) -> list[Block]:
-    """Three greenhouses, or two or three sheds and a row of silos, in the yard at one side of a line."""
+    """Build three greenhouses, or two or three sheds and a row of silos, in the yard at one side of a line."""
     found = []
     for offset in (-15, 0, 15):
         position = parcels.on_ground(line, s + rng.uniform(-4, 4), side * (36 + offset))
@@ -156,7 +158,7 @@ def _build(
     form: str = "gable",
     ridges: int = 1,
 ) -> Block:
-    """A new block; its ground is taken."""
+    """Return a new block and mark its ground as taken."""
     block = Block(position, along, *half, height, roof, form, ridges)
     where, y, x = canvas.window(position, block.reach + 2)
     canvas.taken[where] |= block.depth(y, x) > -1.5
@@ -171,7 +173,7 @@ def _surface(
     colour: str,
     material: Material = Material.BARE,
 ) -> None:
-    """A rectangle on the ground, where nothing stands."""
+    """Paint a rectangle on the ground, where nothing stands."""
     slab = Block(position, along, *half, 0, colour)
     where, y, x = canvas.window(position, slab.reach + 1)
     canvas.paint(canvas.inside(slab.depth(y, x)) * ~canvas.taken[where], colour, material, where=where)

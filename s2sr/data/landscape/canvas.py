@@ -14,7 +14,7 @@ EVERYWHERE: Window = (slice(None), slice(None))
 
 
 class Canvas:
-    """An image [4, y, x], what each pixel is, and where nothing more is built or planted."""
+    """An image [4, y, x], the material of each pixel, and a mask of where nothing more is built or planted."""
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class Canvas:
         return (down @ nodes @ across.T).astype(np.float32)
 
     def pixel_at(self, position: np.ndarray) -> tuple[int, int]:
-        """The nearest pixel."""
+        """The row and column of the pixel nearest to a position."""
         y, x = np.clip(position // self.pixel, 0, np.array(self.shape) - 1).astype(int)
         return y, x
 
     def relative_to(self, position: np.ndarray, where: Window = EVERYWHERE) -> tuple[np.ndarray, np.ndarray]:
-        """([y, 1], [1, x]) metres from a position to the pixels."""
+        """([y, 1], [1, x]) the distances from a position to the pixels, in metres."""
         return self.y[where[0]] - np.float32(position[0]), self.x[:, where[1]] - np.float32(position[1])
 
     def window(self, position: np.ndarray, reach: float | np.ndarray) -> tuple[Window, np.ndarray, np.ndarray]:
-        """The part within `reach` of a position, and metres from there to its pixels."""
+        """The part within `reach` of a position, and the distances from there to its pixels, in metres."""
         low = np.maximum((position - reach) / self.pixel, 0).astype(int)
         high = np.maximum(np.ceil((position + reach) / self.pixel), 0).astype(int)
         where = slice(low[0], high[0]), slice(low[1], high[1])
@@ -83,7 +83,7 @@ class Canvas:
             self.material[where][alpha > 0.5] = material
 
     def is_free(self, position: np.ndarray, reach: float) -> bool:
-        """Whether a disc lies on the canvas and nothing is built in it."""
+        """Whether a disc lies on the canvas and nothing has been built in it."""
         if (position < reach).any() or (position > self.extent - reach).any():
             return False
         where, y, x = self.window(position, reach)
@@ -91,6 +91,6 @@ class Canvas:
 
 
 def along_and_across(direction: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of points along a unit direction and to its side."""
+    """The coordinates of points along a unit direction and to its side."""
     a, b = direction.astype(np.float32)
     return y * a + x * b, y * b - x * a

@@ -14,7 +14,7 @@ from s2sr.data.landscape.parcels import HEDGE, MAIN, MARGIN, MINOR, Parcels
 
 @dataclass(frozen=True)
 class Crop:
-    """Rows of a plant over soil."""
+    """A crop: rows of a plant over soil."""
 
     plant: str
     soil: str
@@ -52,7 +52,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Village:
-    """Where people live."""
+    """The village: where it lies, how far it reaches, and its gardens."""
 
     position: np.ndarray
     reach: float  # metres
@@ -64,7 +64,7 @@ class Village:
 
 
 def sow(canvas: Canvas, parcels: Parcels, rng: np.random.Generator) -> Fields:
-    """Every plot gets a crop in rows along its long side, a headland, and grass along its edge."""
+    """Give every plot a crop in rows along its long side, a headland, and grass along its edge."""
     n = len(parcels.outlines)
     share = np.array([crop.share for crop in CROPS])
     crops = [CROPS[c] for c in rng.choice(len(CROPS), n, p=share / share.sum())]
@@ -96,7 +96,7 @@ def sow(canvas: Canvas, parcels: Parcels, rng: np.random.Generator) -> Fields:
 
 
 def add_water(canvas: Canvas, parcels: Parcels, fields: Fields, rng: np.random.Generator) -> np.ndarray:
-    """A stream that winds across the main road, and a pond in a meadow; returns [y, x] the metres to water."""
+    """Add a stream that winds across the main road, and a pond in a meadow; returns the metres to water [y, x]."""
     bank = _stream(canvas, parcels.plan.angle + np.pi / 2 + rng.normal(0, 0.1), rng)
     meadows = [o for o, crop in zip(parcels.outlines, fields.crops, strict=True) if crop.plant == "meadow"]
     if meadows:
@@ -113,7 +113,7 @@ def add_water(canvas: Canvas, parcels: Parcels, fields: Fields, rng: np.random.G
 
 
 def pave(canvas: Canvas, parcels: Parcels) -> None:
-    """Roads with verges, the main road's kerbs and dashes, and tracks with two wheel marks."""
+    """Lay roads with verges, the main road's kerbs and dashes, and tracks with two wheel marks."""
     main, minor, track = parcels.distance[:3]
     inside, worn = canvas.inside, 1 + 0.05 * canvas.texture
     canvas.paint(inside(2.3 - track) * 0.75, "dry grass", Material.GRASS, light=worn)
@@ -130,7 +130,8 @@ def pave(canvas: Canvas, parcels: Parcels) -> None:
 
 
 def found_village(canvas: Canvas, parcels: Parcels, bank: np.ndarray, rng: np.random.Generator) -> Village:
-    """At the road junction nearest to the middle that is not at the water; gardens behind its roads.
+    """Found the village at the road junction nearest to the middle that is not at the water, with gardens behind its
+    roads.
 
     bank: [y, x] metres to water.
     """
@@ -154,14 +155,14 @@ def found_village(canvas: Canvas, parcels: Parcels, bank: np.ndarray, rng: np.ra
 
 
 def _long_side(outline: np.ndarray) -> np.ndarray:
-    """Unit direction of a polygon's longest side."""
+    """The unit direction of a polygon's longest side."""
     sides = np.roll(outline, -1, 0) - outline
     longest = sides[np.argmax((sides**2).sum(1))]
     return longest / np.linalg.norm(longest)
 
 
 def _stream(canvas: Canvas, angle: float, rng: np.random.Generator) -> np.ndarray:
-    """[y, x] metres to a stream that runs at `angle` against north."""
+    """[y, x] the metres to a stream that runs at `angle` against north."""
     scale = float(min(canvas.extent))
     foot = canvas.extent * (0.5 + 0.28 * rng.choice((-1, 1)), 0.5)
     along, across = along_and_across(np.array([np.cos(angle), np.sin(angle)]), *canvas.relative_to(foot))
@@ -175,7 +176,7 @@ def _stream(canvas: Canvas, angle: float, rng: np.random.Generator) -> np.ndarra
 
 
 def _lay_out_gardens(canvas: Canvas, parcels: Parcels, free: np.ndarray, rng: np.random.Generator) -> None:
-    """Gardens of 17 m x 23 m along the main road, with hedges between them, where it is free ([y, x], 0 to 1)."""
+    """Paint gardens of 17 m x 23 m along the main road, with hedges between them, where it is free ([y, x], 0 to 1)."""
     s, q = along_and_across(parcels.lines[0].along, *parcels.on_plan)
     garden = np.floor(s / 17).astype(int) % 101, np.floor(q / 23).astype(int) % 97
     kind = rng.choice(len(GARDENS), (101, 97), p=list(GARDENS.values()))[garden]

@@ -1,8 +1,8 @@
 """Land divided as land is: cut in two, again and again, by lines that are straight but for a gentle warp.
 
-The first cut is the main road, the next ones are minor roads, then farm tracks, then hedges and margins: so roads meet,
-and a pixel's distance to the nearest boundary of a kind is the least over the cuts it went through.
-The plan is the ground as it was before it was warped: there all boundaries are straight.
+The first cut is the main road, the next ones are minor roads, then farm tracks, then hedges and margins. So roads meet,
+and a pixel's distance to the nearest boundary of a kind is the least over the cuts that it went through. The plan is
+the ground as it was before it was warped; there all boundaries are straight.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Plan:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Plan:
-        """Three waves of 260 m and longer for each axis: boundaries curve gently."""
+        """Draw three waves of 260 m and longer for each axis, so that boundaries curve gently."""
         direction, phases = rng.uniform(0, 2 * np.pi, (2, 2, 3))
         wave_number = 2 * np.pi / np.array([260, 380, 540])[:, None]
         waves = np.stack([np.cos(direction), np.sin(direction)], -1) * wave_number
         return cls(waves, phases, rng.uniform(0.1, 0.5) * rng.choice((-1, 1)))
 
     def warp(self, y: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
-        """The plan less the ground, in metres, at points of the ground: 4 m per wave at most."""
+        """The plan minus the ground at points of the ground, in metres; each wave adds 4 m at most."""
         dtype = y.dtype.type
         return [
             sum(dtype(4) * np.sin(dtype(k[0]) * y + dtype(k[1]) * x + dtype(p)) for k, p in zip(ks, ps, strict=True))
@@ -41,7 +41,7 @@ class Plan:
         ]
 
     def on_ground(self, points: np.ndarray) -> np.ndarray:
-        """Where points [..., 2] of the plan lie; the warp is a contraction, so iterate."""
+        """Where points [..., 2] of the plan lie on the ground. The warp is a contraction, so iterating finds them."""
         ground = points = np.asarray(points, dtype=float)
         for _ in range(6):
             ground = points - np.stack(self.warp(ground[..., 0], ground[..., 1]), -1)
@@ -50,7 +50,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Line:
-    """A boundary between plots: start + s * along on the plan, 0 <= s <= length."""
+    """A boundary between plots: the points start + s * along on the plan, with 0 <= s <= length."""
 
     kind: int
     start: np.ndarray
@@ -58,7 +58,7 @@ class Line:
     length: float
 
     def at(self, s: float | np.ndarray, offset: float | np.ndarray = 0.0) -> np.ndarray:
-        """[..., 2] points at s, `offset` metres to the side."""
+        """[..., 2] the points at s, `offset` metres to the side."""
         across = np.array([self.along[1], -self.along[0]])
         return self.start + np.asarray(s)[..., None] * self.along + np.asarray(offset)[..., None] * across
 
@@ -134,7 +134,7 @@ def _cut(canvas: Canvas, parcels: Parcels, plot: int, *, depth: int, rng: np.ran
 def _split(
     outline: np.ndarray, point: np.ndarray, normal: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[np.ndarray]]:
-    """A convex polygon cut by a line: the halves against and along the normal, and the two points on the outline."""
+    """Cut a convex polygon by a line: the halves against and along the normal, and the two points on the outline."""
     halves: tuple[list, list] = ([], [])
     ends = []
     sides = (outline - point) @ normal

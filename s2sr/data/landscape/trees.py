@@ -22,20 +22,20 @@ class Tree:
 
     @property
     def reach(self) -> float:
-        """From the stem to the outline."""
+        """The distance from the stem to the outline."""
         return self.radius
 
     @property
     def height(self) -> float:
-        """As its shadow has it."""
+        """The height that its shadow shows."""
         return 1.9 * self.radius
 
     def depth(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Distance of points, relative to the stem, to the outline that casts the shadow, positive inside."""
+        """The distance of points, relative to the stem, to the outline that casts the shadow; positive inside."""
         return np.float32(0.92 * self.radius) - np.hypot(y, x)
 
     def paint(self, canvas: Canvas, rng: np.random.Generator) -> None:
-        """A lumpy dome, brighter towards the sun."""
+        """Paint a lumpy dome that is brighter towards the sun."""
         radius = np.float32(self.radius)
         where, y, x = canvas.window(self.position, 1.3 * self.radius + 1)
         rho, lumps = np.hypot(y, x) / radius, canvas.texture[where]
@@ -46,7 +46,7 @@ class Tree:
 
 
 def woods(canvas: Canvas, parcels: Parcels, village: Village, rng: np.random.Generator) -> list[Tree]:
-    """A tenth of the plots, away from the village, are closed stands; their ground is no field any more."""
+    """Plant closed stands on a tenth of the plots, away from the village. Their ground is no longer field."""
     found = []
     middles = np.array([outline.mean(0) for outline in parcels.outlines])
     far = ~village.near(middles)
@@ -69,7 +69,7 @@ def woods(canvas: Canvas, parcels: Parcels, village: Village, rng: np.random.Gen
 
 
 def rows_of_trees(canvas: Canvas, parcels: Parcels, rng: np.random.Generator) -> list[Tree]:
-    """Hedges, and an avenue along the main road."""
+    """Plant hedges, and an avenue along the main road."""
     found = []
     for line in parcels.of_kind(MAIN, HEDGE):
         if line.kind == HEDGE:
@@ -86,7 +86,7 @@ def rows_of_trees(canvas: Canvas, parcels: Parcels, rng: np.random.Generator) ->
 
 
 def single_trees(canvas: Canvas, bank: np.ndarray, village: Village, rng: np.random.Generator) -> list[Tree]:
-    """On the banks, in gardens and, few, in fields.
+    """Plant trees on the banks, in gardens and, rarely, in fields.
 
     bank: [y, x] metres to water.
     """
@@ -107,7 +107,7 @@ def single_trees(canvas: Canvas, bank: np.ndarray, village: Village, rng: np.ran
 def _plant(
     canvas: Canvas, position: np.ndarray, radius: float, kind: str = "broadleaf", *, clearance: float = 0
 ) -> list[Tree]:
-    """One tree, or none where there is no room."""
+    """One tree, or none where there is no room for it."""
     outside = (position < 0).any() or (position >= canvas.extent).any()
     if outside or canvas.taken[canvas.pixel_at(position)] or (clearance and not canvas.is_free(position, clearance)):
         return []

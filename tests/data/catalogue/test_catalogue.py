@@ -1,4 +1,4 @@
-"""On a catalogue on disk; with servers, faults and interruptions: test_download_e2e.py."""
+"""A query to a catalogue on disk. Servers, faults and interruptions: test_fetching.py, test_fetching_faults.py."""
 
 import json
 import logging

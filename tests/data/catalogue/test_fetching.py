@@ -17,7 +17,7 @@ from stac_catalogue import BANDS, CLEAR, EARTH_SEARCH, SEASON, TWO_TILES, take, 
 
 
 def test_search_download_and_search_again(api, world, files, tmp_path):
-    """One query, in both catalogues' words, on servers that filter and on one that only pretends to."""
+    """One query, in the words of both catalogues, to servers that filter and to one that only pretends to."""
     found = {}
     for data in ("planetary_computer", "earth_search"):
         bands = "data.bands=[B02,B03,B04,B08,B11]"
@@ -59,7 +59,7 @@ def test_the_same_pixels_through_plain_rasterio(world, files, saved, tmp_path):
 
 
 def test_reflectance_is_the_same_across_baselines(world, files, saved, tmp_path):
-    """The later date has the older baseline: the date would have decided wrongly."""
+    """The later date has the older baseline, so deciding by date would have been wrong."""
     for data in ("planetary_computer", "earth_search"):
         folder = tmp_path / data
         kept = download(world, saved(world.items(data, files.base)), folder, data=data)
@@ -126,7 +126,7 @@ def test_an_area_across_two_tiles_is_mosaicked(world, files, saved, tmp_path):
 
 
 def test_the_tiles_of_a_split_granule_are_put_together(world, files, saved, tmp_path):
-    """A datatake that was cut while crossing a tile: two products of one tile, day and baseline, each with a part."""
+    """A datatake was cut while it crossed a tile: two products of one tile, day and baseline have a part each."""
     halves = []
     for part, made in (("north", "2021-12-18T00:00:00Z"), ("south", "2021-12-18T01:00:00Z")):
         [item] = world.items("planetary_computer", files.base, [take(3)])
@@ -269,7 +269,7 @@ def test_a_missing_basemap_stops_nothing(world, files, saved, tmp_path):
 
 
 def test_download_fit_product(api, world, files, tmp_path):
-    """As a user does: one command, from the catalogue to the product."""
+    """What a user does: one command leads from the catalogue to the product."""
     bbox = ",".join(map(str, world.bbox()))
     given = (f"data.catalog={api}", f"data.bbox=[{bbox}]", "data.root=scene", *DATES, "c2f.levels=[1,2]")
     done = run(

@@ -220,7 +220,7 @@ def test_a_server_cannot_name_local_files(world, files, tmp_path, href, served_i
 
 
 def test_a_remote_file_that_names_local_ones_is_refused(world, files, saved, tmp_path):
-    """A VRT behind the name of a GeoTIFF: GDAL would follow it."""
+    """The name of a GeoTIFF leads to a VRT, which GDAL would follow."""
     path = world.folder / "trojan" / "B04.tif"
     path.parent.mkdir(exist_ok=True)
     secret = world.path(take(1), "B04")

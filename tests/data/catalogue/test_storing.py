@@ -56,7 +56,7 @@ def test_damage_is_seen(saved):
 
 
 def test_a_disk_that_fills_leaves_nothing(saved, tmp_path):
-    """A limit on the size of files stands for it: writing fails in the middle of one."""
+    """A limit on the size of files stands for the full disk: writing fails in the middle of one."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
