@@ -20,6 +20,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from s2sr.model.psf import transfer
+
 
 @dataclass(frozen=True)
 class Aliases:
@@ -56,10 +58,7 @@ class Aliases:
 
     def transfer(self, sigma: Tensor, width: Tensor) -> Tensor:
         """[a, b, y, x] G for Gaussians of `sigma` [b] and boxes of `width` [b], LR pixels."""
-        y, x = (
-            torch.sinc(width[:, None] * f) * torch.exp(-2 * (math.pi * sigma[:, None] * f).square())
-            for f in (self.rows[:, None], self.columns[:, None])
-        )
+        y, x = (transfer(f[:, None], sigma[:, None], width[:, None]) for f in (self.rows, self.columns))
         return (y[:, None, :, :, None] * x[None, :, :, None]).flatten(0, 1)
 
     def phases(self, shifts: Tensor) -> Tensor:

@@ -70,9 +70,9 @@ def visible_gradients(module: Problem) -> Tensor:
         information = ((field.radiometry.gain / module.noise).double().square() * clear).sum(0)
         for b, (sigma, width) in enumerate(zip(field.sigma_psf.tolist(), field.widths.tolist(), strict=True)):
             frequencies = torch.linspace(0.02, 1, 99, dtype=torch.float64, device=information.device) / width
-            passed = frequencies.new_tensor([transfer(f, sigma, width) for f in frequencies.tolist()])
             power = module.spectrum(b, frequencies.square())
-            seen = int((information[b] * passed.square() * power > 1).sum().clamp(min=1)) - 1
+            passed = transfer(frequencies, sigma, width).square()
+            seen = int((information[b] * passed * power > 1).sum().clamp(min=1)) - 1
             found.append(2 * math.pi * frequencies[seen] * power[seen].sqrt())
     return torch.stack(found).to(field.weights)
 

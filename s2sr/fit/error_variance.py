@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from s2sr.model.psf import transfer
+
 if TYPE_CHECKING:
     from s2sr.fit.problem import Problem
 
@@ -73,12 +75,11 @@ def variances(module: Problem, band: int, weights: Tensor, scale: int, *, sigma_
 
     seen = (SEEN / width).square()
     blurred = averaged(every) * splat(every).square() * power(every) * (2 * doubt(every)).exp()
-    transfer = (torch.sinc(width * near) * torch.exp(-2 * (math.pi * sigma * near).square())).prod(-1)
     return posterior_variance(
         ACTIVITIES,
         weights,
         phases=torch.exp(2j * math.pi * (near @ field.shifts.double().T)),
-        amplitude=transfer * power(near).sqrt() / pitch,
+        amplitude=transfer(near, sigma, width).prod(-1) * power(near).sqrt() / pitch,
         found=averaged(near) * (2 * splat(near) * (doubt(near) / 2).exp() - 1) * power(near) / pitch**2,
         prior=blurred.sum() / every.shape[1] / pitch**2,
     )
@@ -105,10 +106,12 @@ def posterior_variance(
     return torch.stack(variance)
 
 
-def frequencies(cells: int = 2, n: int = FREQUENCIES) -> Tensor:
-    """[cells^2, f, 2] the aliases of n^2 / 2 LR frequencies (the others are their negatives), cycles per LR pixel."""
-    f = (torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5
-    base = torch.cartesian_prod(f, f[n // 2 :])
+def frequencies(cells: int) -> Tensor:
+    """[cells^2, f, 2] the aliases of half of FREQUENCIES^2 LR frequencies (the others are their negatives), cycles per
+    LR pixel.
+    """
+    f = (torch.arange(FREQUENCIES, dtype=torch.float64) + 0.5) / FREQUENCIES - 0.5
+    base = torch.cartesian_prod(f, f[FREQUENCIES // 2 :])
     steps = torch.arange(cells, dtype=torch.float64)
     whole = torch.cartesian_prod(steps, steps)[:, None]
     return torch.remainder(base + whole + cells / 2, cells) - cells / 2

@@ -97,11 +97,11 @@ def of_scene(patch: Patch, posterior: Posterior, spread: float) -> Tensor:
     found = slopes.new_zeros(bands, slopes.shape[2], slopes.shape[2])
     for a in range(size):
         for c in range(size):
-            both = _squared(int(a == c) - covariance[a, c]) * patch.window.worth  # on two aliases together
+            known = int(a == c) - covariance[a, c]
+            both = (known.real.square() + known.imag.square()) * patch.window.worth  # on two aliases together
             found += 2 * (slopes[a].T * both.flatten(1)[:, None]) @ slopes[c]
     precision = patch.fit.spectrum.precision.to(slopes)
-    known = torch.cat((precision.new_tensor([spread**-2]), precision)).diag()
-    return on_log_sigma(patch, found) + known
+    return on_log_sigma(patch, found) + torch.cat((precision.new_tensor([spread**-2]), precision)).diag()
 
 
 def of_change(patch: Patch, model: Model, posterior: Posterior, lowest: float) -> Tensor:
@@ -177,7 +177,3 @@ def shift_information(model: Model) -> Tensor:
                 each = each - inverse.mT * (slopes[i] @ left[j]) - inverse * (slopes[j] @ left[i]).mT
                 blocks[i, j] += (each.real * model.aliases.counts[:, None, None]).sum((0, 1)) / 2
     return blocks.permute(0, 2, 1, 3).reshape(2 * len(model.shifts), -1)
-
-
-def _squared(z: Tensor) -> Tensor:
-    return z.real.square() + z.imag.square()

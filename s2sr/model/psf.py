@@ -36,19 +36,18 @@ def sigma_from_mtf(mtf: float) -> float:
     return math.sqrt(-2 * math.log(mtf * math.pi / 2)) / math.pi
 
 
-def transfer(frequency: float, sigma: float, width: float = 1) -> float:
-    """The fraction of a sinusoid's amplitude that a footprint passes; cycles per LR pixel, the others LR pixels."""
-    x = math.pi * width * frequency
-    return (math.sin(x) / x if x else 1.0) * math.exp(-2 * (math.pi * sigma * frequency) ** 2)
+def transfer(frequency: Tensor, sigma: Tensor | float, width: Tensor | float = 1) -> Tensor:
+    """The fraction of a sinusoid's amplitude that a footprint passes along an axis; cycles per LR pixel, LR pixels."""
+    return torch.sinc(width * frequency) * torch.exp(-2 * (math.pi * sigma * frequency).square())
 
 
 def detail_limit(sigma: float, width: float = 1, passed: float = 0.05) -> float:
     """Half the period, LR pixels, of the finest sinusoid of which the footprint still passes the fraction `passed`."""
-    low, high = 0.0, 1 / width  # transfer falls from 1 to 0 between them
+    low, high = torch.tensor([0, 1 / width], dtype=torch.float64)  # transfer falls from 1 to 0 between them
     while high - low > 1e-6:
         middle = (low + high) / 2
         low, high = (middle, high) if transfer(middle, sigma, width) > passed else (low, middle)
-    return 1 / (2 * low)
+    return 1 / (2 * float(low))
 
 
 def detector_widths(bands: Sequence[str]) -> Tensor:

@@ -124,9 +124,7 @@ def test_at_the_finest_visible_detail_observations_and_prior_tell_as_much(masked
     unit, sigma = float(visible_gradients(module)), float(module.field.sigma_psf.detach())
     f = torch.linspace(0.1, 0.9, 801, dtype=torch.float64)
     power = module.spectrum(0, f.square()).detach()
-    ratio = (
-        len(SHIFTS) / (1 + masked) / 0.003**2 * power * torch.tensor([transfer(float(x), sigma) for x in f]).square()
-    )
+    ratio = len(SHIFTS) / (1 + masked) / 0.003**2 * power * transfer(f, sigma).square()
     last = int((ratio > 1).sum()) - 1
     assert unit == pytest.approx(float(2 * math.pi * f[last] * power[last].sqrt()), rel=0.03)
 
