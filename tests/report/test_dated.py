@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from test_resolution import field_of, observed
+from detailed_fields import field_of, observed
 
 from s2sr.errors import InputError
 from s2sr.report.dated import dated, observed_on
