@@ -1,8 +1,9 @@
 """How much goes on at a place, by the detail that the product shows there: the local factor of the scene's power.
 
-The energy of the product's gradient within a pixel, most where the gradient goes in two directions, as a straight edge
-is found along its whole length. Of the variance of that energy's logarithm, `CHANCE` is no property of the place; by
-that share it is shrunk towards its mean, so that a forest has nearly the same activity everywhere. Its mean is 1.
+It is the energy of the product's gradient within a pixel, which counts most where the gradient goes in two directions,
+as a straight edge is found along its whole length. Of the variance of that energy's logarithm, `CHANCE` is no property
+of the place; by that share it is shrunk towards its mean, so that a forest has nearly the same activity everywhere. Its
+mean is 1.
 """
 
 from __future__ import annotations

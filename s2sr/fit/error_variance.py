@@ -1,6 +1,6 @@
-"""V: the error to expect of the posterior mean, in reflectance squared, the same everywhere.
+"""V: the mean square error to expect of the posterior mean, in reflectance squared; it is the same everywhere.
 
-Of product - truth, the truth seen at the product's resolution: blurred by the product's splat, S(f) =
+The error is product - truth, with the truth seen at the product's resolution: blurred by the product's splat, S(f) =
 exp(-2 pi^2 sigma_splat^2 f^2), and averaged over its pixels, T(f) = sinc(f / scale) along each axis. The product itself
 is as sharp as the observations allow: recovered detail is not blurred by S. With the scene's power P and the posterior
 as in `spectral_model`, of mean M and B = I + H^H V^-1 H on the four aliases that a footprint passes, the mean of

@@ -18,7 +18,7 @@ from s2sr.fit.spectral_model import Model
 
 @torch.no_grad()
 def completed(patch: Patch, *, steps: int, outlier: float) -> Frames:
-    """The spectra of a patch whose untrusted samples are filled in; then, which samples are to be trusted from here on.
+    """The spectra of a patch whose untrusted samples are filled in; the fit's `filled` and `trusted` are updated.
 
     steps: conjugate gradient steps at most, from what was filled in last. outlier: standard deviations from what all
     others predict.
@@ -42,8 +42,9 @@ def completed(patch: Patch, *, steps: int, outlier: float) -> Frames:
 
 
 def descend(x: Tensor, scale: Tensor, gradient: Callable[[Tensor], Tensor], steps: int) -> None:
-    """Lower a quadratic form of x in place, by conjugate gradients where `scale`, nearly the inverse curvature, is
-    not 0.
+    """Lower a quadratic form of x in place, by conjugate gradients where `scale` is not 0.
+
+    scale: nearly the inverse curvature. gradient: of the form; it is linear in x.
     """
     left, direction, last = -gradient(x), torch.zeros_like(x), torch.ones_like(x[0, 0, 0, 0])
     enough = 1e-5 * (scale > 0).sum()  # nats, by `scale`; where neighbours are missing together, far more may remain

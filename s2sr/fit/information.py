@@ -72,7 +72,7 @@ class Information:
 
 
 def of_shifts(patch: Patch, model: Model, alone: Tensor, seen: Tensor) -> Tensor:
-    """[t, 2] on every shift, LR pixels, by itself.
+    """[t, 2] the information on every shift, in LR pixels, by itself.
 
     alone: [t, b, y, x] (C^-1)_tt; seen: [a, b, y, x] the scene's power, as far as it is recovered.
     """
@@ -82,7 +82,7 @@ def of_shifts(patch: Patch, model: Model, alone: Tensor, seen: Tensor) -> Tensor
 
 
 def of_noise(patch: Patch, model: Model, alone: Tensor) -> Tensor:
-    """[t, b, 2, 2] on the logarithms of an observation's noise and change; alone: [t, b, y, x] (C^-1)_tt."""
+    """[t, b, 2, 2] the information on the logarithms of noise and change; alone: [t, b, y, x] (C^-1)_tt."""
     white, other = 2 * model.noise, model.change
     powers = torch.stack([model.scene.pow(k) * patch.window.worth for k in range(3)])
     both = patch.clear * torch.einsum("tbyx,kbyx->ktb", alone.square(), powers) / 2
@@ -91,7 +91,10 @@ def of_noise(patch: Patch, model: Model, alone: Tensor) -> Tensor:
 
 
 def of_scene(patch: Patch, posterior: Posterior, spread: float) -> Tensor:
-    """[b, p, p] on log sigma and the spectrum's coefficients, including their priors; spread: that of log sigma."""
+    """[b, p, p] the information on log sigma and the spectrum's coefficients, including their priors.
+
+    spread: the prior standard deviation of log sigma.
+    """
     covariance, slopes = posterior.covariance, along_scene(patch).flatten(1, 2)
     size, bands = len(covariance), len(patch.bands)
     found = slopes.new_zeros(bands, slopes.shape[2], slopes.shape[2])
@@ -105,7 +108,7 @@ def of_scene(patch: Patch, posterior: Posterior, spread: float) -> Tensor:
 
 
 def of_change(patch: Patch, model: Model, posterior: Posterior, lowest: float) -> Tensor:
-    """[b, p + 1, p + 1] what change adds to that if its spectrum is the scene's times a power of |f|.
+    """[b, p + 1, p + 1] what change adds to the information on the scene if it has its spectrum times a power of |f|.
 
     The last parameter is the exponent by which it falls faster than the scene, down to the frequency `lowest`. Noise
     and amount of change of every observation are marginalised.

@@ -1,4 +1,4 @@
-"""What the evidence is computed of: of bands that are measured on the same grid, the clearest square of the frames.
+"""What the evidence is computed of: the clearest square of the frames, for bands that are measured on one grid.
 
 A band is treated on the grid of its own measurements: of 20 m, if a file repeats each 20 m sample.
 """
@@ -37,7 +37,7 @@ class Fit(Protocol):
 
 
 class Patch:
-    """Some bands of a fit, which share one sampling, in a window that is fixed for a round.
+    """Some bands of a fit, which share one sampling, seen through a window that is fixed for a round.
 
     numbers: indices of the bands. side, taper and lowest: see `Evidence`.
     """

@@ -1,4 +1,4 @@
-"""Noise and spectrum of a scene before there is a fit, by the evidence of a small sample of it; for the forecast."""
+"""Noise and spectrum of a scene before there is a fit, by the evidence of a small sample of it: for the forecast."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def conditions_of(scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None
 
 
 class Sample:
-    """What has an evidence (see `Fit`): a small scene at given shifts, with its most probable noise and spectrum."""
+    """A small scene at given shifts, with its most probable noise and spectrum. It is a `Fit`: it has an evidence."""
 
     def __init__(self, scene: Scene, *, shifts: Tensor, psf: PSF, noise: float | None = None) -> None:
         mean = scene.temporal_mean.nan_to_num()  # NaN if nothing is clear

@@ -1,7 +1,7 @@
-"""Noise, spectrum and sigma once more, after a fit, by the evidence: as they are needed to say how sure the product is.
+"""Noise, spectrum and sigma are estimated again after a fit, by the evidence, to say how sure the product is.
 
-Starts from initial guesses, whatever the stages found, in case one went astray. Change counts as local noise:
-subtracting it from the frames makes the scene no more certain where the ground changes.
+The search starts from initial guesses, whatever the stages found, in case one went astray. Change counts as local
+noise: subtracting it from the frames makes the scene no more certain where the ground changes.
 """
 
 from __future__ import annotations

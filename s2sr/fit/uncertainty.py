@@ -1,6 +1,7 @@
 """The uncertainty of the product: a standard deviation per pixel and band.
 
-It is that of product - truth, in three steps from V, the error to expect of the posterior mean (see `error_variance`):
+It is that of product - truth. Three things make V, the mean square error to expect of the posterior mean (see
+`error_variance`), local and the product's:
 
 * Edges. The scene's power is a(x) P(f), a Gaussian scale mixture (Portilla et al. 2003), with the activity a(x) from
   the product itself (see `activity`).
