@@ -229,6 +229,19 @@ def test_blocks_hold_what_is_free(learn, gain, offset):
     }
 
 
+def test_an_unsolved_field_sees_like_the_first_and_only_its_weights_are_free():
+    field = field_of(scale=2, learn=True, gain=True, offset=True)
+    with torch.no_grad():
+        field.radiometry.raw_gain.normal_(1, 0.1, generator=torch.Generator().manual_seed(1))
+        field.radiometry.raw_offset.normal_(0, 0.1, generator=torch.Generator().manual_seed(2))
+        field.log_sigma += 0.1
+    other = field.unsolved(4)
+    assert not other.weights.any()
+    assert other.blocks() == {"weights": [other.weights], "shifts": [], "radiometry": [], "psf": []}
+    other.weights.data = field.lattice.refine(field.weights.data, 4)[1]
+    torch.testing.assert_close(other(), field(), rtol=0, atol=1e-6)
+
+
 def test_sigma_counts_pixels_of_the_bands_own_grid():
     field = field_of(sigma=0.4)
     assert field.sigma_by_band() == {"B02": pytest.approx(0.4), "B11": pytest.approx(0.4)}

@@ -40,8 +40,10 @@ def test_rotated_grids_agree_with_each_other_only():
     turned = Grid(GRID.crs, (8, 6, 500_000, 6, -8, 5_600_000), (20, 30))
     (row, down), (column, across) = turned.axes_of(turned.crop(2, 3, (5, 5)).scaled(2))
     np.testing.assert_allclose((row, down, column, across), (2, 0.5, 3, 0.5), atol=1e-9)
-    with pytest.raises(ValueError, match="rotated against each other"):
-        GRID.axes_of(turned)
+    sheared = Grid(GRID.crs, (10, 2, 500_000, 0, -10, 5_600_000), (20, 30))
+    for other in (turned, sheared):
+        with pytest.raises(ValueError, match="rotated against each other"):
+            GRID.axes_of(other)
 
 
 @pytest.mark.parametrize("crs", [None, "EPSG:3035"])

@@ -50,6 +50,18 @@ def test_many_observations_are_interpolated_where_splats_are_many(t, scale, pays
     assert (one.footprints(one.shifts).interpolated() is not None) == pays
 
 
+def test_at_the_edge_of_the_lattice_the_kernels_themselves_are_taken():
+    """Positions to interpolate between would lie beyond it."""
+    one = field(0.45, scale=8, t=60)
+    assert one.footprints(one.shifts).interpolated() is not None
+    with torch.no_grad():
+        one.raw_shifts.copy_(one.reach * torch.ones(60, 2).copysign(one.raw_shifts))
+        one.raw_shifts[::2] = -one.raw_shifts[1::2]
+    assert one.footprints(one.shifts).interpolated() is None
+    found, expected = one().detach(), one.double()().detach()
+    assert float((found - expected).abs().max() / expected.abs().max()) < 2e-6
+
+
 def test_float64_takes_the_kernels_themselves():
     one = field(0.45, scale=8, t=60).double()
     assert one.footprints(one.shifts).interpolated() is None

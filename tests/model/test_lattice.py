@@ -32,6 +32,16 @@ def test_a_margin_makes_both_lengths_fast_where_there_is_room(pixels, least, mar
     assert margin_of(pixels, least) == margin
 
 
+def test_frequencies_are_cycles_per_lr_pixel():
+    lattice = Lattice((6, 5), 4, 3)  # 12 and 11 LR pixels with its margins
+    y, x = (lattice.centres(axis) for axis in (0, 1))
+    rows, columns = lattice.frequencies()
+    for down, across in ((5 / 12, 3 / 11), (-1.25, 1.0), (0.0, 20 / 11)):
+        wave = torch.cos(2 * torch.pi * (down * y[:, None] + across * x))
+        row, column = divmod(int(torch.fft.rfft2(wave).abs().argmax()), len(columns))
+        assert (float(rows[row, 0]), float(columns[column])) == pytest.approx((down, across))
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_along_is_the_dense_sum_over_all_splats(axis):
     lattice = Lattice((5, 7), 3, 4)
