@@ -202,7 +202,7 @@ def inside(image: Any) -> tuple[Any, ...]:
 def told(module, cfg) -> dict[str, float]:
     """What the dates of 20 m alone tell of their fit."""
     from s2sr.data.holdout import halves
-    from s2sr.fit.forecast import observed
+    from s2sr.fit.sample import conditions_of
     from s2sr.observations import build
     from s2sr.reconstruction import solve_again
     from s2sr.report.metrics import sharpness
@@ -211,7 +211,7 @@ def told(module, cfg) -> dict[str, float]:
     scene, field = module.scene, module.field
     found = {"hrmse": module.judgement["holdout_rmse"], "hmed": module.judgement["holdout_median"]}
     found["edge"] = sharpness(field.render(scene.grid.scaled(2)), 2)["edge_contrast"]
-    found["fore"] = observed(scene.whole(), shifts=field.shifts.detach(), psf=build(cfg.psf)).forecast().frequency
+    found["fore"] = conditions_of(scene.whole(), shifts=field.shifts.detach(), psf=build(cfg.psf)).forecast().frequency
     if cfg.report.frc:
         scenes = halves(scene)
         fields = [solve_again(module, half, cfg) for half in scenes]
