@@ -124,8 +124,8 @@ def oracle(scene, draw: dict[str, float]):
 
 def compared(seen, scene, draw: dict[str, float], best, overrides: list[str]) -> np.ndarray:
     """The row of `COLUMNS` of a fit of what was seen of a scene; best: the oracle's. Sigma has a number per band."""
-    from s2sr.fit.evidence import sigma_errors
     from s2sr.fit.forecast import Conditions
+    from s2sr.fit.information import sigma_errors
     from s2sr.observations import configuration
     from s2sr.reconstruction import reconstruct
     from s2sr.report.metrics import shift_rmse

@@ -50,7 +50,7 @@ def reached(scene, module) -> float:
 
 
 def main() -> None:
-    from s2sr.fit.forecast import observed
+    from s2sr.fit.sample import conditions_of
     from s2sr.observations import build, configuration, register
     from s2sr.reconstruction import reconstruct
     from s2sr.report.metrics import shift_rmse
@@ -68,7 +68,7 @@ def main() -> None:
         cfg = configuration("strategy=bayes", f"psf.sigma={draw['sigma']}", "c2f.levels=[4]", *overrides)
         shifts = register(scene)[1]
         start = time.process_time()
-        forecast = observed(scene, shifts=shifts, psf=build(cfg.psf)).forecast()
+        forecast = conditions_of(scene, shifts=shifts, psf=build(cfg.psf)).forecast()
         seconds = time.process_time() - start
         module = reconstruct(scene, cfg)
         sharpened = reached(scene, module)

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.holdout import halves
-from s2sr.fit.evidence import sigma_errors
+from s2sr.fit.clear import clear_count
+from s2sr.fit.information import sigma_errors
 from s2sr.fit.module import Reconstruction
-from s2sr.fit.uncertainty import clear_count, standard_deviation
+from s2sr.fit.uncertainty import standard_deviation
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from s2sr.cli import command
 from s2sr.errors import InputError
-from s2sr.fit.forecast import EXACT, Conditions, half_period, observed
+from s2sr.fit.forecast import EXACT, Conditions, half_period
+from s2sr.fit.sample import conditions_of
 from s2sr.model.psf import detector_widths
 from s2sr.model.spectrum import Spectrum
 from s2sr.observations import build, check, observe, register
@@ -79,7 +80,7 @@ def _of_scene(cfg: DictConfig) -> Conditions:
     print(scene)
     shape = scene.grid.shape
     centre, shifts = register(scene.crop(min(CENTRE, *shape)) if max(shape) > CENTRE else scene)
-    return replace(observed(centre, shifts=shifts, psf=build(cfg.psf), noise=cfg.noise), shape=shape)
+    return replace(conditions_of(centre, shifts=shifts, psf=build(cfg.psf), noise=cfg.noise), shape=shape)
 
 
 def _typical(cfg: DictConfig) -> Conditions:

@@ -24,10 +24,10 @@ from s2sr.data.holdout import halves
 from s2sr.errors import InputError
 from s2sr.fit.budget import Budget
 from s2sr.fit.checkpoint import LevelCheckpoint
-from s2sr.fit.forecast import observed
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.problem import Judge
 from s2sr.fit.progress import LevelLog, ProgressBar
+from s2sr.fit.sample import conditions_of
 from s2sr.fit.stages import Stage, check_levels
 from s2sr.interruption import heed
 from s2sr.model.field import SplatField
@@ -140,7 +140,7 @@ def reconstruct(
     known = {"shifts": module.field.shifts.detach().cpu(), "psf": build(cfg.psf), "noise": cfg.noise}
     facts = {"folder": folder, "group": group, "job_type": "sweep" if group else "train"}
     with ThreadPoolExecutor(1) as aside:  # the dashboard mostly waits for its service to start
-        forecast = aside.submit(lambda: observed(whole, **known).forecast())
+        forecast = aside.submit(lambda: conditions_of(whole, **known).forecast())
         loggers = build(cfg.logger)(**facts, config=OmegaConf.to_container(cfg, resolve=True))
     module.forecast = forecast.result()
     log.info("%s", module.forecast)

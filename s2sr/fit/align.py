@@ -3,9 +3,9 @@
     1/2 sum valid * rho(r^2 / v)  +  1/2 sum_k |W(k)|^2 S(k)^2 / (s^2 P(k))  +  1/2 sum_f log det B
 
 For a quadratic rho the minimum over the weights is -log evidence of the frames as they are, with borders, masks and
-offsets: what `evidence` fades at the border, filters and leaves out counts here. Without the last term, which is that
-of the blocks of `likelihood`, shifts would go where the weights explain most noise. Gain and offset are regressed anew
-at the start of every round: see `regression`.
+offsets: what `evidence` fades at the border, filters and leaves out counts here. Without the last term, with B as in
+`spectral_model`, shifts would go where the weights explain most noise. Gain and offset are regressed anew at the start
+of every round: see `regression`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from s2sr.errors import InputError
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.likelihood import Frames, Model, negative_log_evidence
+from s2sr.fit.likelihood import Frames, negative_log_evidence
 from s2sr.fit.posterior import FourierMetric, local_noise, posterior
 from s2sr.fit.regression import regress
+from s2sr.fit.spectral_model import Model
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:

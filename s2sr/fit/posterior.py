@@ -4,8 +4,8 @@
 
 W is the unitary DFT of the weights and S the splat's transfer function, so that W S is the scene; R is the correlation
 of the bands; the mean is free. With a quadratic rho the minimum is the posterior mean, exact for masks and borders.
-Without masks and borders, the normal equations of each component of the bands split into the blocks of `likelihood`,
-whose inverse is a metric with which a few quasi-Newton steps suffice.
+Without masks and borders, the normal equations of each component of the bands split into blocks, one for each LR
+frequency (see `spectral_model`), whose inverse is a metric with which a few quasi-Newton steps suffice.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Problem(nn.Module):
         self.judgement: dict[str, float] = {}
         self.evals = 0  # evaluations of objective and gradient so far
         self.tv = 0.0  # the weight of total variation now
-        self.filled: dict[Sampling, Tensor] = {}  # see evidence.Fit
+        self.filled: dict[Sampling, Tensor] = {}  # see patch.Fit
         self.fits_noise = noise is None
         self.fits_spectrum = spectrum is None
         self.register_buffer("frames", scene.frames, persistent=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_fits import reconstruction, solve, stage
-from test_evidence import DATES, NOISE, SIGMA, simulated
+from small_registrations import DATES, NOISE, SIGMA, simulated
 
 from s2sr.errors import InputError
 from s2sr.fit.align import AlignmentMetric, alignment

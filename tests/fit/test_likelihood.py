@@ -1,4 +1,4 @@
-"""The evidence, its gradient and its information against the dense normal distribution."""
+"""The evidence and its gradient against the dense normal distribution."""
 
 from __future__ import annotations
 
@@ -7,54 +7,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dense_frames import GAIN, NOISE, SCALE, SHIFTS, SIGMA, WIDTH, N, distribution, drawn, moments
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from s2sr.fit.aliases import Aliases, inverted
-from s2sr.fit.likelihood import Frames, Model, negative_log_evidence, shift_information
-
-N, SCALE = 6, 4
-SHIFTS = torch.tensor([(0.2, -0.1), (-0.3, 0.25), (0.1, -0.15)], dtype=torch.float64)
-GAIN = torch.tensor([0.9, 1.05, 1.1], dtype=torch.float64)
-NOISE = torch.tensor([0.02, 0.03, 0.05], dtype=torch.float64)
-SIGMA, WIDTH = torch.tensor(0.42, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
-
-
-def power(squared: Tensor) -> Tensor:
-    return 0.3 * (0.05**2 + squared) ** -1.25
-
-
-def observing() -> tuple[Tensor, Tensor]:
-    """The frames of every Fourier coefficient of a periodic scene [t * N * N, (N * SCALE)^2], and P of each."""
-    f = torch.fft.fftfreq(N * SCALE, 1 / SCALE, dtype=torch.float64)
-    fy, fx = (axis.flatten() for axis in torch.meshgrid(f, f, indexing="ij"))
-    y, x = (axis.reshape(-1, 1) for axis in torch.meshgrid(*[torch.arange(N, dtype=torch.float64)] * 2, indexing="ij"))
-    transfer = torch.sinc(fy) * torch.sinc(fx) * torch.exp(-2 * (math.pi * SIGMA) ** 2 * (fy**2 + fx**2))
-    frames = [
-        gain * transfer * torch.exp(2j * math.pi * (fy * (y - dy) + fx * (x - dx))) / N
-        for gain, (dy, dx) in zip(GAIN, SHIFTS, strict=True)
-    ]
-    return torch.cat(frames), power(fy**2 + fx**2)
+from s2sr.fit.likelihood import Frames, negative_log_evidence
+from s2sr.fit.spectral_model import Model
 
 
 @pytest.fixture(scope="module")
 def dense() -> MultivariateNormal:
-    matrix, prior = observing()
-    covariance = ((matrix * prior) @ matrix.mH).real + torch.diag(NOISE.square().repeat_interleave(N * N))
-    return MultivariateNormal(torch.zeros(len(covariance), dtype=torch.float64), covariance)
+    return distribution()
 
 
 @pytest.fixture(scope="module")
-def frames(dense) -> Tensor:
-    torch.manual_seed(0)
-    return dense.sample().view(-1, N, N)
-
-
-def moments(scale: int, shifts=SHIFTS, gain=GAIN, noise=NOISE, sigma=SIGMA, level=WIDTH) -> Model:
-    aliases = Aliases.of((N, N), scale=scale)
-    amplitude = aliases.transfer(sigma[None], WIDTH[None]) * (level * power(aliases.squared())).sqrt()[:, None]
-    noise = noise.square()[:, None]
-    return Model(aliases, shifts, gain[:, None], noise, torch.zeros_like(noise), amplitude)
+def frames() -> Tensor:
+    return drawn()
 
 
 def evidence(frames: Tensor, scale: int, *parameters: Tensor, clear: float = 1.0) -> Tensor:
@@ -76,12 +44,6 @@ def test_two_aliases_per_axis_are_enough(dense, frames):
     """The others have passed a footprint that leaves little of them: .04 nats of 216 samples."""
     expected = -float(dense.log_prob(frames.flatten()))
     assert float(evidence(frames, 2)) == pytest.approx(expected, abs=0.2)
-
-
-def test_odd_and_even_frames_count_every_frequency():
-    for shape in ((6, 6), (5, 6), (6, 5), (7, 5)):
-        counts = Aliases.of(shape).counts
-        assert float(counts.sum()) == shape[1]
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -113,24 +75,8 @@ def test_a_few_rows_of_frequencies_at_a_time(frames, monkeypatch):
         return [value.detach(), *torch.autograd.grad(value, parameters)]
 
     whole = value_and_slopes()
-    innovation = moments(2).innovation(torch.float64)(as_seen(frames, moments(2)).spectra)
-    monkeypatch.setattr("s2sr.fit.likelihood.BLOCK", 2 * 3 * (N // 2 + 1))
+    monkeypatch.setattr("s2sr.fit.spectral_model.BLOCK", 2 * 3 * (N // 2 + 1))
     torch.testing.assert_close(value_and_slopes(), whole)
-    torch.testing.assert_close(moments(2).innovation(torch.float64)(as_seen(frames, moments(2)).spectra), innovation)
-
-
-def test_samples_at_their_conditional_mean_count_nothing(dense, frames):
-    """Then Y^H C^-1 Y is that of the samples that are there, and (C^-1 Y) is zero where they are not."""
-    covariance = dense.covariance_matrix
-    there = torch.rand(len(covariance), generator=torch.Generator().manual_seed(3)) > 0.2
-    y = frames.flatten().clone()
-    inner = torch.linalg.solve(covariance[there][:, there], y[there])
-    y[~there] = covariance[~there][:, there] @ inner
-    model = moments(SCALE)
-    innovation = model.innovation(torch.float64)(torch.fft.rfft2(y.view(-1, 1, N, N), norm="ortho"))
-    found = torch.fft.irfft2(innovation, s=(N, N), norm="ortho").flatten()
-    torch.testing.assert_close(found[~there], torch.zeros_like(found[~there]), atol=1e-8, rtol=0)
-    torch.testing.assert_close(found[there], inner)
 
 
 def test_the_determinant_is_near_that_of_the_samples_that_are_there(dense, frames):
@@ -147,46 +93,3 @@ def test_the_determinant_is_near_that_of_the_samples_that_are_there(dense, frame
 def test_a_common_shift_changes_nothing(frames):
     moved = SHIFTS + torch.tensor([0.4, -1.3], dtype=torch.float64)
     assert float(evidence(frames, 3, moved)) == pytest.approx(float(evidence(frames, 3)), rel=1e-10)
-
-
-def test_the_inverse_and_its_volume():
-    torch.manual_seed(1)
-    a = torch.randn(5, 4, 4, dtype=torch.complex128)
-    b = a @ a.mH + torch.eye(4)
-    inverse = b.permute(1, 2, 0).clone()
-    torch.testing.assert_close(inverted(inverse), torch.linalg.slogdet(b)[1])
-    torch.testing.assert_close(inverse.permute(2, 0, 1), torch.linalg.inv(b))
-
-
-def test_the_aliases_are_the_frequency_and_the_next_ones():
-    aliases = Aliases.of((6, 6))
-    f = torch.tensor([0, 1, 2, -3, -2, -1]) / 6
-    torch.testing.assert_close(
-        aliases.rows.float().sort(0).values, torch.stack((f, f - (f >= 0) * 2 + 1)).sort(0).values
-    )
-
-
-def test_the_information_on_shifts_is_that_of_the_dense_normal_distribution():
-    """1/2 tr(C^-1 dC C^-1 dC), dC by differences."""
-    f = torch.fft.fftfreq(N * SCALE, 1 / SCALE, dtype=torch.float64)
-    fy, fx = (axis.flatten() for axis in torch.meshgrid(f, f, indexing="ij"))
-    matrix, prior = observing()
-
-    def covariance(shifts: Tensor) -> Tensor:
-        moves = [torch.exp(-2j * math.pi * (fy * dy + fx * dx)) for dy, dx in shifts - SHIFTS]
-        moved = matrix * torch.stack(moves).repeat_interleave(N * N, 0)
-        return ((moved * prior) @ moved.mH).real + torch.diag(NOISE.square().repeat_interleave(N * N))
-
-    inverse, e = torch.linalg.inv(covariance(SHIFTS)), 1e-4
-    slopes = []
-    for axis in (0, 1):
-        for t in range(3):
-            step = torch.zeros_like(SHIFTS)
-            step[t, axis] = e
-            slopes.append(inverse @ (covariance(SHIFTS + step) - covariance(SHIFTS - step)) / (2 * e))
-    expected = torch.tensor([[float((a * b.T).sum()) / 2 for b in slopes] for a in slopes], dtype=torch.float64)
-    found = shift_information(moments(SCALE))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.max()))
-    torch.testing.assert_close(
-        found @ torch.ones(6, dtype=torch.float64) / found.max(), torch.zeros(6).double(), atol=1e-9, rtol=0
-    )

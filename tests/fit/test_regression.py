@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from small_fits import reconstruction, stage
-from test_evidence import NOISE, simulated
+from small_registrations import NOISE, simulated
 from torch import Tensor
 
 from s2sr.data.demo import Demo

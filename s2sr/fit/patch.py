@@ -1,0 +1,88 @@
+"""What the evidence is computed of: of bands that are measured on the same grid, the clearest square of the frames.
+
+A band is treated on the grid of its own measurements: of 20 m, if a file repeats each 20 m sample.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from s2sr.fit.spectral_model import Model
+from s2sr.fit.window import Window
+
+if TYPE_CHECKING:
+    from s2sr.model.field import SplatField
+    from s2sr.model.sampling import Sampling
+    from s2sr.model.spectrum import Spectrum
+
+
+class Fit(Protocol):
+    """What has an evidence: a Problem, or a sample of a scene before there is one."""
+
+    field: SplatField
+    frames: Tensor  # [t, b, y, x] reflectance
+    valid: Tensor  # [t, b, y, x] bool
+    trusted: Tensor  # [t, b, y, x] bool: the valid samples that agree with other observations
+    filled: dict[Sampling, Tensor]  # [t, b, y, x] the part that is used, untrusted samples as predicted
+    spectrum: Spectrum
+
+    @property
+    def noise(self) -> Tensor: ...  # [t, b] standard deviation, reflectance
+
+    @property
+    def change(self) -> Tensor: ...  # [t, b] fraction of the scene's power
+
+
+class Patch:
+    """Some bands of a fit, which share one sampling, in a window that is fixed for a round.
+
+    numbers: indices of the bands. side, taper and lowest: see `Evidence`.
+    """
+
+    def __init__(
+        self, fit: Fit, numbers: list[int], sampling: Sampling, *, side: int, taper: float, lowest: float
+    ) -> None:
+        self.fit, self.sampling = fit, sampling
+        self.bands = bands = torch.tensor(numbers, device=fit.frames.device)
+        self.pitch = pitch = sampling.pitch
+        rows, columns = sampling.slices()
+        _, _, y, x = clearest(fit.valid[:, bands, rows, columns], side // pitch)
+        self.part = (slice(None), bands, _every(rows, y), _every(columns, x))
+        height, width = fit.valid[self.part].shape[2:]
+        shifts = fit.field.shifts.detach().double() / pitch
+        self.window = Window((height, width), shifts, taper=taper / pitch, lowest=lowest * pitch)
+        self.squared = self.window.aliases.squared() / pitch**2  # cycles per LR pixel
+        self.basis = fit.spectrum.basis(self.squared)
+        power = self.window.power
+        self.clear = (fit.trusted[self.part] * power).sum((2, 3)) / power.sum((2, 3))  # [t, b]
+
+    def model(self) -> Model:
+        """The second moments at the current parameters, in double precision and pixels of the bands' own grid."""
+        fit, field, bands = self.fit, self.fit.field, self.bands
+        gain, noise, change = (x[:, bands].double() for x in (field.radiometry.gain, fit.noise, fit.change))
+        shifts, sigma, widths = (
+            x.double() / self.pitch for x in (field.shifts, field.sigma_psf[bands], field.widths[bands])
+        )
+        density = fit.spectrum.coefficients[bands].double() @ self.basis.flatten(0, 2).T
+        root = (density / 2).exp().view(len(bands), *self.squared.shape).movedim(1, 0)
+        aliases = self.window.aliases
+        amplitude = aliases.transfer(sigma, widths) * root / self.pitch
+        return Model(aliases, shifts, gain, noise.square(), change, amplitude)
+
+
+def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:
+    """The part of [t, b, y, x], at most `side` along y and x, with the most valid samples; of equals, the first."""
+    starts = []
+    for n in valid.shape[2:]:
+        whole = min(n, side)
+        starts.append([slice(k, k + whole) for k in range(n % whole // 2, n - whole + 1, whole)])
+    parts = [(slice(None), slice(None), y, x) for y in starts[0] for x in starts[1]]
+    return max(parts, key=lambda part: int(valid[part].sum()))
+
+
+def _every(grid: slice, part: slice) -> slice:
+    """A contiguous part of the pixels selected by a slice, as one slice."""
+    return slice(grid.start + part.start * grid.step, grid.start + part.stop * grid.step, grid.step)

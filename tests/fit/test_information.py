@@ -1,0 +1,126 @@
+"""The Fisher information against differences and the dense normal distribution; the error of sigma against errors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from dense_frames import SCALE, SHIFTS, covariance, moments
+from small_images import power_law
+from small_registrations import DATES, EVIDENCE, NOISE, SIGMA, register, simulated
+
+from s2sr.data.simulate import jitter, simulate_scene
+from s2sr.fit.evidence import Evidence
+from s2sr.fit.information import of_scene, shift_information, sigma_errors
+from s2sr.model.scene import Scene
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return simulated()
+
+
+@pytest.fixture(scope="module")
+def clear(scene):
+    return register(scene)
+
+
+def test_the_information_is_the_curvature_of_a_scene_of_the_model(clear):
+    """Per band along sigma and spectrum: within a third of what differences of the gradient say."""
+    (patch,), objective = EVIDENCE.patches(clear), EVIDENCE(clear)
+    for parameter in clear.parameters():
+        parameter.requires_grad_(True)
+
+    def gradient() -> torch.Tensor:
+        found = torch.autograd.grad(sum(objective().values()), clear.spectrum.coefficients)
+        return found[0][0].double()
+
+    step, rows = 0.02, []
+    for k in range(clear.spectrum.coefficients.shape[1]):
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                clear.spectrum.coefficients[0, k] += sign * step
+            ends.append(gradient())
+            with torch.no_grad():
+                clear.spectrum.coefficients[0, k] -= sign * step
+        rows.append((ends[0] - ends[1]) / (2 * step))
+    with torch.no_grad():
+        expected = of_scene(patch, patch.model().posterior(patch.clear), EVIDENCE.spread)[0, 1:, 1:]
+    ratio = torch.linalg.eigvals(torch.linalg.solve(expected, torch.stack(rows))).real
+    assert 0.6 < float(ratio.min()) < float(ratio.max()) < 1.6
+
+
+def changing(slope: float) -> Scene:
+    """The scene of `simulated`, a quarter of its contrast of something else beside it in every date, of a slope."""
+    scene = simulated()
+    frames = scene.frames.clone()
+    for t in range(DATES):
+        image = np.concatenate([power_law(50, 8, seed=10 * t + k, slope=slope) for k in (7, 8)])
+        shifts = scene.truth.shifts[t : t + 1].numpy()
+        other = simulate_scene(
+            image, 8, bands=("B02", "B03"), shifts=shifts, sigma_psf=SIGMA, noise=1e-9, margin=5
+        ).frames[0]
+        frames[t] += 0.25 * (other - other.mean((-2, -1), keepdim=True))
+    return dataclasses.replace(scene, frames=frames)
+
+
+def test_the_error_of_sigma_foresees_change_of_another_slope(clear, monkeypatch):
+    like, steeper = (register(changing(slope)) for slope in (2.5, 3.5))
+    moved = (like.field.sigma_psf - steeper.field.sigma_psf).detach()
+    assert float(moved.min()) > 0.1 * SIGMA
+    told = [sigma_errors(module) for module in (like, clear)]
+    monkeypatch.setattr("s2sr.fit.information.CHANGE_SLOPE", 0.0)
+    alone = [sigma_errors(module) for module in (like, clear)]
+    torch.testing.assert_close(torch.sqrt(told[0].square() - alone[0].square()), moved, rtol=0.4, atol=0)
+    torch.testing.assert_close(told[1], alone[1], rtol=0.02, atol=0)  # where nothing changes
+
+
+def textured(seed: int, row: float = 0.0) -> np.ndarray:
+    """[1, y, x] for 50 x 50 LR pixels: power of slope 1.8, standard deviation .05, by exp(row) more at .5 cycles."""
+    rng = np.random.default_rng(seed)
+    f = np.hypot(*np.meshgrid(*[np.fft.fftfreq(400, 1 / 8)] * 2)).clip(1e-9)
+    power = f**-1.8 * np.exp(row * np.exp(-(np.log(f / 0.5) ** 2) / (2 * 0.25**2)))
+    image = np.fft.ifft2(np.fft.fft2(rng.normal(size=f.shape)) * np.sqrt(power) * (f > 1e-3)).real
+    return 0.2 + 0.05 * image[None] / image.std()
+
+
+def test_rows_of_half_the_power_more_are_within_what_sigma_is_sure_of():
+    away = []
+    for seed in range(3):
+        shifts = jitter(DATES, 0.2, np.random.default_rng(seed))
+        image = textured(seed, 0.5)
+        options = {"bands": ("B02",), "shifts": shifts, "sigma_psf": SIGMA, "noise": NOISE, "seed": seed, "margin": 5}
+        module = register(simulate_scene(image, 8, **options))
+        away.append(float((module.field.sigma_psf.detach() - SIGMA) / sigma_errors(module)))
+    assert np.sqrt(np.mean(np.square(away))) < 1.5, away
+
+
+def test_a_psf_that_is_known_beforehand_stays_nearly_so(scene, clear):
+    known = Evidence(spread=0.02)
+    module = register(scene, evidence=known)
+    relative = sigma_errors(module, known) / module.field.sigma_psf.detach()
+    assert 0.015 < float(relative.min()) < float(relative.max()) < 0.02
+    start = module.field.log_sigma_start
+    away, further = ((m.field.log_sigma.detach() - start).abs() for m in (module, clear))
+    assert (away < 0.04).all()
+    assert (away < further).all()
+
+
+def test_the_information_on_shifts_is_that_of_the_dense_normal_distribution():
+    """1/2 tr(C^-1 dC C^-1 dC), dC by differences."""
+    inverse, e = torch.linalg.inv(covariance()), 1e-4
+    slopes = []
+    for axis in (0, 1):
+        for t in range(3):
+            step = torch.zeros_like(SHIFTS)
+            step[t, axis] = e
+            slopes.append(inverse @ (covariance(SHIFTS + step) - covariance(SHIFTS - step)) / (2 * e))
+    expected = torch.tensor([[float((a * b.T).sum()) / 2 for b in slopes] for a in slopes], dtype=torch.float64)
+    found = shift_information(moments(SCALE))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.max()))
+    torch.testing.assert_close(
+        found @ torch.ones(6, dtype=torch.float64) / found.max(), torch.zeros(6).double(), atol=1e-9, rtol=0
+    )
