@@ -83,6 +83,9 @@ def test_a_band_of_20_m_changes_by_whole_blocks():
         module.noise.detach()[2, 1:, None, None].square(),
     )
     torch.testing.assert_close(found[2, 1:, rows, columns], one)
+    # the variance of a sample is the detector's, whether every LR pixel has one or every block
+    each, block = (float(power_of_scene(module, [1], sampling).mean().detach()) for sampling in (Sampling(), Sampling(2)))
+    assert block == pytest.approx(each, rel=0.02)
 
 
 SEASON = Demo(size=40, n_dates=8, bands=("B04", "B08"), seed=100, cloudy=0.0)

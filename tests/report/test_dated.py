@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -77,5 +79,8 @@ def test_the_nearest_date(changed):
     assert observed_on(scene, "2024-05-17") == 7
     with pytest.raises(InputError, match="no observation within 10 days; there are 2024-05-01, 2024-05-02"):
         observed_on(scene, "2024-06-01")
+    nameless = replace(scene, observations=tuple(replace(o, datetime="unknown") for o in scene.observations))
+    with pytest.raises(InputError, match="2024-05-04: 0 has no date itself"):
+        observed_on(nameless, "2024-05-04")
     with pytest.raises(InputError, match="june: not a date such as 2024-06-01"):
         observed_on(scene, "june")
