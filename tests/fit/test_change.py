@@ -52,6 +52,14 @@ def test_the_conditional_mean_is_the_dense_one(share):
     torch.testing.assert_close(found, expected)
 
 
+def test_a_band_without_a_gap_beside_one_with_a_gap():
+    residual, valid = normal(2, *SHAPE), torch.ones(2, *SHAPE, dtype=torch.bool)
+    valid[1, 2:6, 3:7] = False
+    found = conditional_mean(residual, valid, power(), VARIANCE, iterations=200, accuracy=1e-10)
+    expected = torch.stack([dense(*one) for one in zip(residual, valid, power(), VARIANCE, strict=True)])
+    torch.testing.assert_close(found, expected)
+
+
 def test_few_iterations_come_near_it():
     residual, valid = normal(2, *SHAPE), torch.ones(2, *SHAPE, dtype=torch.bool)
     valid[:, 2:6, 3:7] = False
