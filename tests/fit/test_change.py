@@ -92,7 +92,9 @@ def test_a_band_of_20_m_changes_by_whole_blocks():
     )
     torch.testing.assert_close(found[2, 1:, rows, columns], one)
     # the variance of a sample is the detector's, whether every LR pixel has one or every block
-    each, block = (float(power_of_scene(module, [1], sampling).mean().detach()) for sampling in (Sampling(), Sampling(2)))
+    each, block = (
+        float(power_of_scene(module, [1], sampling).mean().detach()) for sampling in (Sampling(), Sampling(2))
+    )
     assert block == pytest.approx(each, rel=0.02)
 
 

@@ -27,9 +27,7 @@ def test_modes_are_those_of_the_whole_transform(field):
     modes = Modes(field)
     whole = torch.fft.fft2(field.weights.detach(), norm="ortho")
     cells = [n // field.scale for n in field.lattice.shape]
-    rows, columns = (
-        (f * n).round().long() % (n * field.scale) for f, n in zip(modes.aliases.each, cells, strict=True)
-    )
+    rows, columns = ((f * n).round().long() % (n * field.scale) for f, n in zip(modes.aliases.each, cells, strict=True))
     torch.testing.assert_close(modes.of_images(field.weights.detach()), whole[:, rows, columns])
 
 
