@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import s2sr
+from s2sr.errors import InputError
 from s2sr.observations import configuration, register, usable
 
 CORNERS = {"EPSG:4326": (4.5, 51.2), "EPSG:3857": (5e5, 6.6e6)}
@@ -35,6 +36,11 @@ def scene_of(shape=(5, 1, 16, 20), *, bands=("B02",), crs="EPSG:32631", step=10.
 def test_pixels_that_are_not_of_10_m_are_noticed(caplog, crs, step, bands, size):
     usable(scene_of(crs=crs, step=step, bands=bands), configuration())
     assert (f"pixels of {size} on the ground" in caplog.text) == bool(caplog.records) == (size is not None), caplog.text
+
+
+def test_a_narrow_strip_is_too_small():
+    with pytest.raises(InputError, match="a scene of 3 x 40 pixels is too small"):
+        usable(scene_of((5, 1, 3, 40)), configuration())
 
 
 def test_an_observation_of_another_place_is_named_with_what_there_is_against_it(caplog):

@@ -50,7 +50,6 @@ class Refit:
 
         def closure() -> Tensor:
             module.evals += 1
-            weights.grad = None
             seen = change.observed(shifts)
             value = module.misfit_beside(known, seen) - (slope * seen).sum() + prior(weights)
             value.backward()

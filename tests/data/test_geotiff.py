@@ -391,7 +391,17 @@ class TestBadInput:
     def test_everything_excluded(self, folder):
         assert "data.exclude leaves none of the 5" in error(folder, exclude=["2023"])
 
-    @pytest.mark.parametrize("settings", [{"min_clear": 1.5}, {"dilate": -1}, {"dilate": 0.5}])
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"min_clear": 1.5},
+            {"min_clear": "most"},
+            {"dilate": -1},
+            {"dilate": 0.5},
+            {"scl_classes": [12]},
+            {"scl_classes": "8"},
+        ],
+    )
     def test_settings(self, folder, settings):
         (name,) = settings
         assert error(folder, **settings).startswith(f"data.{name}=")

@@ -81,7 +81,8 @@ def test_a_constant_stays_the_constant_up_to_the_border():
 
 def test_too_small_a_margin_is_refused():
     enough = margin_for(shifts=SHIFTS, sigma=[0.4, 0.8], widths=[1, 2])
-    assert enough == 5  # .42 + .5 + 5 * .8
+    assert enough == 5
+    assert margin_for(shifts=2.5 * SHIFTS, sigma=[0.4, 0.8], widths=[1, 2]) == enough + 1  # by .63
     with pytest.raises(ValueError, match=f"margin of {enough - 1} LR pixels .* need {enough}"):
         observe(np.ones((2, 160, 160)), 10, shifts=SHIFTS, sigma=[0.4, 0.8], widths=[1, 2], margin=enough - 1)
 

@@ -166,6 +166,18 @@ def test_bands_that_have_nothing_in_common_are_found_to_have_nothing():
     torch.testing.assert_close(correlation(module), torch.eye(3, dtype=torch.float64), atol=0.1, rtol=0)
 
 
+def test_a_coupled_start_is_the_closed_form_with_the_correlation_that_it_has_found():
+    """Of the distance .47 is left: frames are not periodic, so that it is a step from where the weights were."""
+    apart, coupled = (fit(scene()) for _ in range(2))
+    coupled_form(coupled)
+    closed_form(apart)
+    known = fit(scene(), coupled.correlation)
+    closed_form(known)
+    weights = known.field.weights
+    near, far = (float((x.field.weights - weights).detach().std()) for x in (coupled, apart))
+    assert near < 0.6 * far
+
+
 def test_a_band_alone_is_as_it_was():
     one = scene(("B02",), alike=R[:1, :1])
     found = []

@@ -93,4 +93,5 @@ def test_what_does_not_fit_is_refused_with_a_crop_that_does():
 def test_what_fits_passes():
     whole = budget(32)
     whole.check_memory(whole.memory)
-    assert str(whole).startswith("needs at most about")
+    line = str(replace(whole, seconds=125.0, memory=2.34e9, disk=5.6e7))
+    assert line == "needs at most about 2 min, 2.3 GB of memory and 56 MB of disk"

@@ -52,6 +52,14 @@ def test_the_conditional_mean_is_the_dense_one(share):
     torch.testing.assert_close(found, expected)
 
 
+def test_a_band_without_a_gap_beside_one_with_a_gap():
+    residual, valid = normal(2, *SHAPE), torch.ones(2, *SHAPE, dtype=torch.bool)
+    valid[1, 2:6, 3:7] = False
+    found = conditional_mean(residual, valid, power(), VARIANCE, iterations=200, accuracy=1e-10)
+    expected = torch.stack([dense(*one) for one in zip(residual, valid, power(), VARIANCE, strict=True)])
+    torch.testing.assert_close(found, expected)
+
+
 def test_few_iterations_come_near_it():
     residual, valid = normal(2, *SHAPE), torch.ones(2, *SHAPE, dtype=torch.bool)
     valid[:, 2:6, 3:7] = False
@@ -83,6 +91,11 @@ def test_a_band_of_20_m_changes_by_whole_blocks():
         module.noise.detach()[2, 1:, None, None].square(),
     )
     torch.testing.assert_close(found[2, 1:, rows, columns], one)
+    # the variance of a sample is the detector's, whether every LR pixel has one or every block
+    each, block = (
+        float(power_of_scene(module, [1], sampling).mean().detach()) for sampling in (Sampling(), Sampling(2))
+    )
+    assert block == pytest.approx(each, rel=0.02)
 
 
 SEASON = Demo(size=40, n_dates=8, bands=("B04", "B08"), seed=100, cloudy=0.0)

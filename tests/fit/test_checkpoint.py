@@ -81,6 +81,7 @@ def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene
         assert_same(state(resumed), state(whole))
         assert resumed.evals == whole.evals
         assert resumed.judgement == whole.judgement != {}
+        assert torch.equal(resumed.valid, whole.valid), "what the refit revealed stays revealed"
         shutil.rmtree(folder)
 
 

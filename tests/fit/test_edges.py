@@ -20,6 +20,7 @@ from s2sr.fit.edges import (
     edge_energy,
     edge_metric,
     gradients_of_mean,
+    mean_size,
     tail_exponent,
     visible_gradients,
 )
@@ -29,6 +30,12 @@ from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.fit.schedules import Constant
 from s2sr.model.psf import transfer
 from s2sr.report.scores import scores
+
+
+def test_the_size_of_gradients_is_their_mean_over_bands():
+    gradients = normal(2, 1, 7, 6).expand(2, 3, 7, 6)
+    one = torch.hypot(*gradients[:, 0])
+    torch.testing.assert_close(mean_size(gradients, torch.eye(3, dtype=torch.float64)), one)
 
 
 def test_the_energy_is_that_of_all_rows_at_once(monkeypatch):

@@ -20,6 +20,10 @@ def test_annealing_goes_from_start_to_stop_and_stays(start, stop, until):
     assert schedule(until / 2) == pytest.approx((start + stop) / 2)
 
 
+def test_annealing_ends_at_zero_with_the_stage():
+    assert (Anneal(0.5)(0.99) > 0, Anneal(0.5)(1.0)) == (True, 0)
+
+
 def test_a_ladder_gives_every_value_an_equal_share():
     ladder = Ladder([4.0, 2.0, 1.0])
     assert [ladder(k / 8) for k in range(9)] == [4, 4, 4, 2, 2, 2, 1, 1, 1]

@@ -66,6 +66,13 @@ def test_the_noise_is_found_and_more_of_it_makes_it_larger(solved, scene):
     assert float(standard_deviation(other, image, 2).mean()) > 1.1 * float(found.mean())
 
 
+def test_noise_that_is_known_stays(scene):
+    known = torch.tensor([[0.003], [0.005], [0.004], [0.009]])
+    module = reconstruction(scene, stage(), levels=(2,), start=SHIFTS, noise=known)
+    settle(module)
+    torch.testing.assert_close(module.noise.detach(), known)
+
+
 def test_change_that_was_taken_off_counts_as_if_it_were_there(solved):
     image = solved.field.render()
     expected = standard_deviation(solved, image, 2)

@@ -44,6 +44,11 @@ def test_frames_as_they_come_are_copied(frames):
     assert scene.valid.all()
 
 
+def test_a_scene_that_nobody_placed_has_pixels_of_10_m_with_north_up():
+    grid = Scene.of(FRAMES, **GIVEN).grid
+    assert (grid.crs, grid.transform) == (None, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0))
+
+
 def test_what_is_not_finite_or_not_valid_does_not_enter():
     frames, clear = FRAMES.copy(), np.ones((2, 1, 4, 5), bool)
     frames[0, 1, 2, 3], frames[1, 2, 0, 0], clear[1, 0, 3] = np.nan, -np.inf, False

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from rasterio.transform import Affine
 from scipy import ndimage
@@ -12,7 +13,7 @@ from s2sr.data.demo import Demo
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Observation, Scene, Truth
 from s2sr.report.comparison import aerial, comparison
-from s2sr.report.figures import Stretch, rgb, save
+from s2sr.report.figures import Stretch, _scale_bar, rgb, save
 
 
 def pixels(path):
@@ -60,6 +61,16 @@ def test_comparison_shows_the_observation_the_baseline_and_the_product_with_one_
     np.testing.assert_array_equal(drawn[::zoom, ::zoom], rgb(product, scene.bands, stretch))
     observed = np.asarray(panels[0].images[0].get_array())[:: 4 * zoom, :: 4 * zoom]
     assert any(np.array_equal(observed, rgb(frame, scene.bands, stretch)) for frame in scene.frames)
+
+
+@pytest.mark.parametrize(
+    ("metre", "label", "length"), [(0.15, "1 km", 150), (0.4, "500 m", 200), (0.41, "200 m", 82), (4.0, "50 m", 200)]
+)
+def test_the_scale_bar_is_the_longest_round_one_within_a_third_of_the_picture(metre, label, length):
+    axes = Figure().add_axes((0, 0, 1, 1))
+    _scale_bar(axes, metre, 600, 400)
+    low, high = axes.lines[0].get_xdata()
+    assert (axes.texts[0].get_text(), high - low) == (label, pytest.approx(length))
 
 
 def test_comparison_of_one_band_without_a_crs(tmp_path):

@@ -84,3 +84,4 @@ def test_a_wrong_address_is_a_warning_too(tmp_path, caplog, url):
     with caplog.at_level(logging.WARNING):
         assert not fetch(tmp_path / "basemap.tif", GRID, url=url, **CREDIT)
     assert len(caplog.records) == 1
+    assert url in caplog.text or not url.startswith("file")

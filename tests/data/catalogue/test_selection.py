@@ -67,6 +67,13 @@ def test_tiles_that_share_an_area_are_mosaicked():
     assert ids(passes([right, left, outside], AREA)) == [["left", "right"]]
 
 
+def test_a_tile_that_adds_nothing_is_not_read():
+    """Neither shows the eastern half."""
+    left = product("left", geometry=box(4, 50, 5.01, 52), **{"grid:code": "MGRS-31UES"})
+    corner = product("corner", geometry=box(4, 51.21, 5.01, 52), **{"grid:code": "MGRS-31UFT"})
+    assert ids(passes([left, corner], AREA)) == [["left"]]
+
+
 def test_the_own_zone_comes_first():
     other = product("other", **{"grid:code": "MGRS-32ULB", "proj:epsg": 32632})
     most = product("most", geometry=box(4, 50, 5.0199, 52))

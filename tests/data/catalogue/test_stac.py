@@ -33,13 +33,14 @@ def test_everything_is_filtered_here_whatever_the_catalogue_returns(find):
         item("first", "2023-05-01T00:00:00Z", {}),
         item("cloudy", "2023-05-02T10:00:00Z", {}, **{"eo:cloud_cover": 60.1}),
         item("limit", "2023-05-03T10:00:00Z", {}, **{"eo:cloud_cover": 60}),
+        item("unknown", "2023-05-04T10:00:00Z", {}, **{"eo:cloud_cover": None}),
         item("other", "2023-05-03T10:00:00Z", {}) | {"collection": "sentinel-2-l1c"},
         far,
     ]
     found, cloudy = find(items)
-    assert [p.id for p in found] == ["first", "limit", "last"]
+    assert [p.id for p in found] == ["first", "limit", "unknown", "last"]
     assert cloudy == 1
-    assert [p.id for p in find(items, orbits=[98])[0]] == ["first", "limit", "last"]
+    assert [p.id for p in find(items, orbits=[98])[0]] == ["first", "limit", "unknown", "last"]
     assert find(items, orbits=[7])[0] == []
 
 

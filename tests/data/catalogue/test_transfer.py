@@ -4,6 +4,7 @@ import rasterio
 import rasterio.shutil
 from local_catalogue import write_asset
 from rasterio.enums import Resampling
+from stac_servers import file_server
 
 from s2sr.data.catalogue.transfer import Reader, TransferError
 from s2sr.data.signing import planetary_computer
@@ -77,6 +78,16 @@ def test_another_format_is_refused(tmp_path):
         assert file.driver == "VRT"  # GDAL would have read it
     with pytest.raises(TransferError, match="not recognized"):
         read(tmp_path / "b.tif")
+
+
+def test_what_does_not_exist_is_asked_for_once(tmp_path):
+    with file_server(tmp_path) as server:
+        href = server.mount() + "/a.tif"
+        with pytest.raises(TransferError) as error:
+            Reader(attempts=4, backoff=0.01).read(href, GRID, resampling=Resampling.nearest)
+        assert len(server.requests("a.tif", "HEAD") + server.requests("a.tif")) <= 2
+    assert "times" not in str(error.value)
+    assert "404" in str(error.value)
 
 
 def test_what_is_signed_is_not_told():
