@@ -155,13 +155,13 @@ class World:
     def bbox(self, area: tuple[Span, Span] = AREA) -> list[float]:
         """(west, south, east, north) of rows and columns of the ground, in degrees."""
         (top, bottom), (left, right) = area
-        west, north = self.transform * (left, top)
-        east, south = self.transform * (right, bottom)
+        west, north = self.transform @ (left, top)
+        east, south = self.transform @ (right, bottom)
         return [round(v, 6) for v in transform_bounds(self.crs, "EPSG:4326", west, south, east, north)]
 
     def part(self, raster: rasterio.DatasetReader) -> tuple[slice, slice]:
         """Where a raster on the ground's pixels lies on it."""
-        column, row = ~self.transform * (raster.transform.c, raster.transform.f)
+        column, row = ~self.transform @ (raster.transform.c, raster.transform.f)
         row, column = round(row), round(column)
         return slice(row, row + raster.height), slice(column, column + raster.width)
 
@@ -293,8 +293,8 @@ def real_items(shared: Path, base: str) -> list[dict[str, Any]]:
 def _in_zone(image: np.ndarray, transform: Affine, epsg: int, pixel: int, crs: str) -> tuple[np.ndarray, Affine]:
     """The image on the grid of another UTM zone, whose corners are multiples of 20 m."""
     height, width = image.shape
-    west, north = transform * (0, 0)
-    east, south = transform * (width, height)
+    west, north = transform @ (0, 0)
+    east, south = transform @ (width, height)
     west, south, east, north = transform_bounds(crs, f"EPSG:{epsg}", west, south, east, north)
     west, north = (west // 20) * 20, (north // 20 + 1) * 20
     columns, rows = (-int(-(east - west) // pixel), -int(-(north - south) // pixel))

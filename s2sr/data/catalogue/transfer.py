@@ -21,7 +21,6 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -102,12 +101,12 @@ def _opened(href: str) -> rasterio.DatasetReader:
 def _onto(source: rasterio.DatasetReader, grid: Grid, resampling: Resampling) -> np.ndarray:
     """[y, x] the first band on `grid`, 0 where there is no data."""
     rows, columns = grid.shape
-    place = ~Affine(*grid.transform) * source.transform  # from the source's pixels to the grid's
-    times, left, top = round(place.a), place.c, place.f
+    place = np.linalg.inv(grid.matrix) @ np.reshape(source.transform, (3, 3))  # from the source's pixels to the grid's
+    times, (left, top) = round(place[0, 0]), place[:2, 2].tolist()
     fits = (
         source.crs == CRS.from_string(str(grid.crs))
         and times >= 1
-        and max(abs(place.a - times), abs(place.e - times), abs(place.b), abs(place.d)) < 1e-6
+        and abs(place[:2, :2] - times * np.eye(2)).max() < 1e-6
         and max(abs(v - times * round(v / times)) for v in (left, top)) < 1e-3
     )
     if not fits:

@@ -149,7 +149,7 @@ def test_the_grid_is_the_sources_own(make):
     source.prepare()
     grid = source.load().grid
     with rasterio.open(source.folder.parent / "archive" / "0_B02.tif") as band:
-        column, row = ~band.transform * (grid.transform[2], grid.transform[5])
+        column, row = ~band.transform @ (grid.transform[2], grid.transform[5])
         window = ((int(row), int(row) + grid.shape[0]), (int(column), int(column) + grid.shape[1]))
         expected = band.read(1, window=window) * 1e-4 - 0.1
     np.testing.assert_allclose(source.load().frames[0, 0], expected, atol=1e-6)
