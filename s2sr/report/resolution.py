@@ -64,6 +64,7 @@ def by_truth(scene: Scene, field: SplatField, offset: tuple[float, float]) -> Re
 
 
 def widths_of(field: SplatField) -> Array:
+    """[b] widths of the bands' detector pixels, LR pixels."""
     return field.widths.cpu().numpy().astype(float)
 
 
