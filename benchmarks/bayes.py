@@ -127,8 +127,8 @@ def oracle(scene, draw: dict[str, float]):
 
 def compared(seen, scene, draw: dict[str, float], best, overrides: list[str]) -> np.ndarray:
     """The row of `COLUMNS` for a fit of an observed scene, with one error of sigma per band; best: the oracle's fit."""
+    from s2sr.fit.evidence.information import sigma_errors
     from s2sr.fit.forecast import Conditions
-    from s2sr.fit.information import sigma_errors
     from s2sr.observations import configuration
     from s2sr.reconstruction import reconstruct
     from s2sr.report.metrics import shift_rmse

@@ -206,7 +206,7 @@ def told(module, cfg) -> dict[str, float]:
     from s2sr.observations import build
     from s2sr.reconstruction import solve_again
     from s2sr.report.metrics import sharpness
-    from s2sr.report.resolution_of_halves import by_halves
+    from s2sr.report.resolution.halves import by_halves
 
     scene, field = module.scene, module.field
     found = {"hrmse": module.judgement["holdout_rmse"], "hmed": module.judgement["holdout_median"]}

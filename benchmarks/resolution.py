@@ -56,7 +56,7 @@ def measured(scene, overrides: list[str]) -> tuple[float, float, float]:
     from s2sr.observations import configuration
     from s2sr.reconstruction import reconstruct, solve_again
     from s2sr.report.resolution import CRITERION, by_truth, crossing, ring_correlation
-    from s2sr.report.resolution_of_halves import by_halves
+    from s2sr.report.resolution.halves import by_halves
     from s2sr.report.scores import offset_to_truth
 
     cfg = configuration("c2f=2_4", *overrides)

@@ -87,8 +87,8 @@ class Case:
 
     @classmethod
     def of(cls, scene, overrides: list[str]) -> Case:
-        from s2sr.fit.clear import clear_count
         from s2sr.fit.uncertainty import errors
+        from s2sr.fit.uncertainty.clear import clear_count
         from s2sr.observations import configuration
         from s2sr.reconstruction import reconstruct
         from s2sr.report.intervals import seen
@@ -134,7 +134,7 @@ class Case:
 
     def beyond(self) -> float:
         """The share of the squared error at frequencies that are not seen, in per cent."""
-        from s2sr.fit.error_variance import SEEN
+        from s2sr.fit.uncertainty.error_variance import SEEN
 
         error = self.inside(self.image - self.truth)
         window = np.multiply.outer(*(np.hanning(n) for n in error.shape[1:]))
@@ -180,8 +180,8 @@ def report(options: argparse.Namespace, overrides: list[str]) -> None:
 def fit(options: argparse.Namespace, overrides: list[str]) -> None:
     from scipy.optimize import minimize
 
-    from s2sr.fit.activity import CHANCE
     from s2sr.fit.uncertainty import CORRELATION
+    from s2sr.fit.uncertainty.activity import CHANCE
 
     found: dict[str, list[Case]] = {}
     for name, strategy, case in cases(options, overrides):

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from s2sr.data.geotiff import SceneFolder
 from s2sr.data.holdout import halves
-from s2sr.fit.clear import clear_count
-from s2sr.fit.information import sigma_errors
+from s2sr.fit.evidence.information import sigma_errors
 from s2sr.fit.module import Reconstruction
 from s2sr.fit.uncertainty import standard_deviation
+from s2sr.fit.uncertainty.clear import clear_count
 from s2sr.model.field import SplatField
 from s2sr.model.psf import detail_limit
 from s2sr.model.scene import Scene
@@ -35,8 +35,8 @@ from s2sr.report.figures import Stretch, rgb, save, write_png
 from s2sr.report.loggers import summarise
 from s2sr.report.products import Product, shifts_csv, write_baseline, write_geotiff, write_json, write_truth
 from s2sr.report.resolution import by_truth
-from s2sr.report.resolution_figure import curves
-from s2sr.report.resolution_of_halves import by_halves
+from s2sr.report.resolution.figure import curves
+from s2sr.report.resolution.halves import by_halves
 from s2sr.report.run_page import write_run_page
 from s2sr.report.scores import offset_to_truth, scores
 

@@ -37,7 +37,13 @@ MAY_IMPORT = {  # parts of the house, besides themselves
     "resume": {"errors"},
     "cli": {"claim", "errors", "interruption", "overrides", "report", "experiment", "resume"},
 }
-HYDRA = {"s2sr/overrides.py", "s2sr/observations.py", "s2sr/cli.py", "s2sr/download.py", "s2sr/report/sweep.py"}
+HYDRA = {
+    "s2sr/overrides.py",
+    "s2sr/observations.py",
+    "s2sr/cli.py",
+    "s2sr/download.py",
+    "s2sr/report/sweep/__init__.py",
+}
 OMEGACONF = {
     f"s2sr/{name}.py"
     for name in ("observations", "training", "reconstruction", "experiment", "cli", "download", "forecast")

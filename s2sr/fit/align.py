@@ -19,10 +19,10 @@ from torch import Tensor
 
 from s2sr.errors import InputError
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.likelihood import Frames, negative_log_evidence
+from s2sr.fit.evidence.likelihood import Frames, negative_log_evidence
+from s2sr.fit.evidence.spectral_model import Model
 from s2sr.fit.posterior import FourierMetric, local_noise, posterior
 from s2sr.fit.regression import regress
-from s2sr.fit.spectral_model import Model
 from s2sr.fit.stages import Objective
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.information import shift_information
-from s2sr.fit.patch import Fit
-from s2sr.fit.spectral_model import Model
+from s2sr.fit.evidence.information import shift_information
+from s2sr.fit.evidence.patch import Fit
+from s2sr.fit.evidence.spectral_model import Model
 from s2sr.model.spectrum import Spectrum
 
 PIXEL = 10.0  # metres, an LR pixel

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.spectral_model import Model
+from s2sr.fit.evidence.spectral_model import Model
 
 N, SCALE = 6, 4
 SHIFTS = torch.tensor([(0.2, -0.1), (-0.3, 0.25), (0.1, -0.15)], dtype=torch.float64)

@@ -12,7 +12,7 @@ from small_images import power_law
 
 from s2sr.data.simulate import jitter, simulate_scene
 from s2sr.fit.evidence import Evidence
-from s2sr.fit.information import Information
+from s2sr.fit.evidence.information import Information
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.scene import Scene
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from s2sr.fit import forecast
 from s2sr.fit.aliases import Aliases
+from s2sr.fit.evidence.likelihood import Frames, negative_log_evidence
+from s2sr.fit.evidence.spectral_model import Model, planes
 from s2sr.fit.forecast import Conditions, Forecast, Reach, crossing
-from s2sr.fit.likelihood import Frames, negative_log_evidence
-from s2sr.fit.spectral_model import Model, planes
 from s2sr.model.spectrum import Spectrum
 
 BANDS = ("B02", "B08")

@@ -13,7 +13,7 @@ from small_images import power_law
 
 from s2sr.data.simulate import simulate_scene
 from s2sr.fit.evidence import Evidence
-from s2sr.fit.information import Information
+from s2sr.fit.evidence.information import Information
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.posterior import FourierMetric, GaussianPrior, fourier_metric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton

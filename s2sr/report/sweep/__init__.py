@@ -19,8 +19,8 @@ from s2sr.report.dashboard import log_sweep
 from s2sr.report.figures import save, write_png
 from s2sr.report.jobs import read_jobs, swept, table
 from s2sr.report.products import write_csv
-from s2sr.report.sweep_page import write_sweep_page
-from s2sr.report.sweep_pictures import comparison, file_name, layers
+from s2sr.report.sweep.page import write_sweep_page
+from s2sr.report.sweep.pictures import comparison, file_name, layers
 
 
 class Collate(Callback):

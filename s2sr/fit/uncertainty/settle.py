@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from s2sr.fit.evidence import Evidence
-from s2sr.fit.information import Information
+from s2sr.fit.evidence.information import Information
 from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import local_noise
 from s2sr.fit.quasi_newton import QuasiNewton

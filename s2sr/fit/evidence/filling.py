@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from s2sr.fit.likelihood import Frames
-from s2sr.fit.patch import Patch
-from s2sr.fit.spectral_model import Model
+from s2sr.fit.evidence.likelihood import Frames
+from s2sr.fit.evidence.patch import Patch
+from s2sr.fit.evidence.spectral_model import Model
 
 
 @torch.no_grad()

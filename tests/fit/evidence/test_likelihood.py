@@ -11,8 +11,8 @@ from dense_frames import GAIN, NOISE, SCALE, SHIFTS, SIGMA, WIDTH, N, distributi
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from s2sr.fit.likelihood import Frames, negative_log_evidence
-from s2sr.fit.spectral_model import Model
+from s2sr.fit.evidence.likelihood import Frames, negative_log_evidence
+from s2sr.fit.evidence.spectral_model import Model
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_a_few_rows_of_frequencies_at_a_time(frames, monkeypatch):
         return [value.detach(), *torch.autograd.grad(value, parameters)]
 
     whole = value_and_slopes()
-    monkeypatch.setattr("s2sr.fit.spectral_model.BLOCK", 2 * 3 * (N // 2 + 1))
+    monkeypatch.setattr("s2sr.fit.evidence.spectral_model.BLOCK", 2 * 3 * (N // 2 + 1))
     torch.testing.assert_close(value_and_slopes(), whole)
 
 

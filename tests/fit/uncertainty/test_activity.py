@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from s2sr.fit.activity import activity, energies, gradient_energy
+from s2sr.fit.uncertainty.activity import activity, energies, gradient_energy
 
 
 def test_activity_is_of_mean_one_and_follows_edges():

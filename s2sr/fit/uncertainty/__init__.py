@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from s2sr.fit.activity import CHANCE, REACH, activity, energies
-from s2sr.fit.clear import clear
-from s2sr.fit.error_variance import ACTIVITIES, tabulated
-from s2sr.fit.information import sigma_errors
+from s2sr.fit.evidence.information import sigma_errors
 from s2sr.fit.posterior import posterior_mean
-from s2sr.fit.settle import EVIDENCE, settled
+from s2sr.fit.uncertainty.activity import CHANCE, REACH, activity, energies
+from s2sr.fit.uncertainty.clear import clear
+from s2sr.fit.uncertainty.error_variance import ACTIVITIES, tabulated
+from s2sr.fit.uncertainty.settle import EVIDENCE, settled
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction

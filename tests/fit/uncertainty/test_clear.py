@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from s2sr.fit.clear import clear_count
+from s2sr.fit.uncertainty.clear import clear_count
 
 
 def test_the_count_is_that_of_the_samples_at_the_pixels_centres():

@@ -2,7 +2,7 @@
 
 Resolved is where C > 1/2. C falls with frequency, so the nearest falling curve is compared with 1/2; frequencies at
 which the standard error of C exceeds 1/4 count as unresolved. Frequencies are cycles per detector pixel within this
-module and `resolution_of_halves`, cycles per LR pixel outside.
+module and `halves`, cycles per LR pixel outside.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from s2sr.fit.aliases import Aliases
-from s2sr.fit.spectral_model import Model, planes
+from s2sr.fit.evidence.spectral_model import Model, planes
 
 
 @dataclass(frozen=True)

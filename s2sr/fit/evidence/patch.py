@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from s2sr.fit.spectral_model import Model
-from s2sr.fit.window import Window
+from s2sr.fit.evidence.spectral_model import Model
+from s2sr.fit.evidence.window import Window
 
 if TYPE_CHECKING:
     from s2sr.model.field import SplatField

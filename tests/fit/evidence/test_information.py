@@ -13,7 +13,7 @@ from small_registrations import DATES, EVIDENCE, NOISE, SIGMA, register, simulat
 
 from s2sr.data.simulate import jitter, simulate_scene
 from s2sr.fit.evidence import Evidence
-from s2sr.fit.information import of_scene, shift_information, sigma_errors
+from s2sr.fit.evidence.information import of_scene, shift_information, sigma_errors
 from s2sr.model.scene import Scene
 
 
@@ -72,7 +72,7 @@ def test_the_error_of_sigma_foresees_change_of_another_slope(clear, monkeypatch)
     moved = (like.field.sigma_psf - steeper.field.sigma_psf).detach()
     assert float(moved.min()) > 0.1 * SIGMA
     told = [sigma_errors(module) for module in (like, clear)]
-    monkeypatch.setattr("s2sr.fit.information.CHANGE_SLOPE", 0.0)
+    monkeypatch.setattr("s2sr.fit.evidence.information.CHANGE_SLOPE", 0.0)
     alone = [sigma_errors(module) for module in (like, clear)]
     torch.testing.assert_close(torch.sqrt(told[0].square() - alone[0].square()), moved, rtol=0.4, atol=0)
     torch.testing.assert_close(told[1], alone[1], rtol=0.02, atol=0)  # where nothing changes

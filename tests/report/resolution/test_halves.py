@@ -11,8 +11,8 @@ from s2sr.observations import configuration
 from s2sr.reconstruction import reconstruct, solve_again
 from s2sr.report.figures import pixels
 from s2sr.report.resolution import CRITERION, RINGS, TOGETHER, by_truth, ring_correlation
-from s2sr.report.resolution_figure import curves
-from s2sr.report.resolution_of_halves import POWER_LAW, by_halves, power_law, slopes, spectrum
+from s2sr.report.resolution.figure import curves
+from s2sr.report.resolution.halves import POWER_LAW, by_halves, power_law, slopes, spectrum
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def test_samples_at_their_conditional_mean_count_nothing():
 def test_a_few_rows_of_frequencies_at_a_time(monkeypatch):
     spectra = torch.fft.rfft2(drawn(), norm="ortho")[:, None]
     whole = moments(2).innovation(torch.float64)(spectra)
-    monkeypatch.setattr("s2sr.fit.spectral_model.BLOCK", 2 * 3 * (N // 2 + 1))
+    monkeypatch.setattr("s2sr.fit.evidence.spectral_model.BLOCK", 2 * 3 * (N // 2 + 1))
     torch.testing.assert_close(moments(2).innovation(torch.float64)(spectra), whole)
 
 

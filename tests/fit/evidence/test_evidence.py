@@ -13,7 +13,7 @@ from small_images import power_law
 from small_registrations import ALL, DATES, EVIDENCE, NOISE, SIGMA, register, simulated, without
 
 from s2sr.data.simulate import simulate_scene
-from s2sr.fit.information import Information, sigma_errors
+from s2sr.fit.evidence.information import Information, sigma_errors
 from s2sr.fit.quasi_newton import QuasiNewton
 from s2sr.model.scene import Scene
 from s2sr.report.metrics import shift_rmse

@@ -14,8 +14,8 @@ from s2sr.data.simulate import simulate_scene
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.posterior import fourier_metric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
-from s2sr.fit.settle import settle
 from s2sr.fit.uncertainty import departure, standard_deviation
+from s2sr.fit.uncertainty.settle import settle
 from s2sr.model.scene import Scene
 
 

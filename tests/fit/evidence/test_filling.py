@@ -7,7 +7,7 @@ from small_registrations import register, simulated, without
 from torch import Tensor
 
 from s2sr.fit.evidence import Evidence
-from s2sr.fit.filling import completed
+from s2sr.fit.evidence.filling import completed
 
 
 def test_what_is_filled_in_is_the_conditional_mean():

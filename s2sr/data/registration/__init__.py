@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from s2sr.data.displacement import polish, search
-from s2sr.data.filtering import band_passed, eroded, shifted
+from s2sr.data.registration.displacement import polish, search
+from s2sr.data.registration.filtering import band_passed, eroded, shifted
 from s2sr.model.psf import detector_widths
 from s2sr.model.scene import Scene
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from s2sr.fit.evidence import Evidence
-from s2sr.fit.patch import Patch
-from s2sr.fit.spectral_model import Model, Posterior
+from s2sr.fit.evidence.patch import Patch
+from s2sr.fit.evidence.spectral_model import Model, Posterior
 
 if TYPE_CHECKING:
     from s2sr.fit.problem import Problem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from s2sr.fit.patch import clearest
+from s2sr.fit.evidence.patch import clearest
 
 
 def test_the_clearest_part_of_a_large_frame_is_taken():

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from s2sr.fit.filling import completed
-from s2sr.fit.likelihood import negative_log_evidence
-from s2sr.fit.patch import Fit, Patch
+from s2sr.fit.evidence.filling import completed
+from s2sr.fit.evidence.likelihood import negative_log_evidence
+from s2sr.fit.evidence.patch import Fit, Patch
 
 
 @dataclass(frozen=True)

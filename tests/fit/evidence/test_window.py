@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from s2sr.fit.window import Window
+from s2sr.fit.evidence.window import Window
 
 
 def test_high_pass_and_window_leave_the_middle_of_the_spectrum():

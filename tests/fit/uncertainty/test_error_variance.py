@@ -11,7 +11,7 @@ from small_fits import SHIFTS, reconstruction, stage
 from small_images import power_law
 
 from s2sr.data.simulate import simulate_scene
-from s2sr.fit.error_variance import ACTIVITIES, FREQUENCIES, frequencies, posterior_variance, variances
+from s2sr.fit.uncertainty.error_variance import ACTIVITIES, FREQUENCIES, frequencies, posterior_variance, variances
 from s2sr.model.sampling import Sampling
 
 N = 6
