@@ -52,6 +52,8 @@ def stages_of(cfg: DictConfig) -> dict[str, Stage]:
             stages[name] = build(node)
         except InputError as error:
             raise InputError(f"strategy.{name}: {error}") from error
+        if not isinstance(stages[name], Stage):
+            raise InputError(f"strategy.{name}: not a stage; it needs _target_: s2sr.fit.stages.Stage")
     if not any(stage.blocks for stage in stages.values()):
         raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
     return stages
