@@ -83,6 +83,7 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
     """
     scene, stages, judge = withhold(scene, cfg)
     scene, shifts = register(scene)
+    # impossible requests are refused before the fit, not after it
     if cfg.report.date:
         observed_on(scene, cfg.report.date)
     if cfg.report.frc:
@@ -113,7 +114,6 @@ def reconstruct(
     Raises InputError if the configuration does not suit the scene or memory does not suffice, and KeyboardInterrupt
     after Ctrl-C.
     """
-    check(cfg)
     lightning.seed_everything(cfg.seed, verbose=False)
     torch.set_float32_matmul_precision("highest")  # an environment may ask for less, as NVIDIA's containers do
     if cfg.threads:
