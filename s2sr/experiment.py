@@ -54,7 +54,7 @@ def load_scene(root: str | Path, **options: Any) -> Scene:
 def super_resolve(scene: Scene, *overrides: str) -> SplatField:
     """Fit a scene and return the field; overrides as on the command line, except those of `data`.
 
-    Raises InputError as `usable` and `reconstruct` do.
+    Raises InputError as `check_fit`, `usable` and `reconstruct` do.
     """
     cfg = configuration(*overrides)
     check_fit(cfg)
@@ -65,7 +65,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     """Load, fit, write the run folder; returns the contents of metrics.json. group: the sweep that the run belongs to.
 
     resume: continue from the folder's last checkpoint; otherwise what an earlier run left there is ignored.
-    Raises what `observe` and `reconstruct` raise.
+    Raises what `check_fit`, `observe` and `reconstruct` raise.
     """
     start = time.perf_counter()
     check_fit(cfg)
