@@ -84,7 +84,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
         "detail_limit_px": f"{limit:.3f}",
         "attribution": module.scene.attribution,
     }
-    product = made(module, image, scale)
+    product = product_of(module, image, scale)
     metrics |= intervals.numbers(module.scene, product, module.field.shifts.detach())
     metrics |= tell_resolution(module, cfg, folder)
     write_products(module, product, metrics, folder, tags)
@@ -129,7 +129,7 @@ def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any
     }
 
 
-def made(module: Reconstruction, image: Tensor, scale: int) -> Product:
+def product_of(module: Reconstruction, image: Tensor, scale: int) -> Product:
     """The image [b, y * scale, x * scale] of a fit with its standard deviation and count of clear observations."""
     deviation = standard_deviation(module, image, scale)
     count = clear_count(module.scene.valid, module.field.shifts.detach(), scale)
@@ -159,34 +159,34 @@ def write_products(
     module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, tags: dict[str, str]
 ) -> None:
     """Write the files and, in parallel, the pictures: compressing keeps one core busy, drawing the other."""
-    scene = module.scene
-    shift = tuple(offset_to_truth(scene, module.field.shifts).tolist())
+    scene, field = module.scene, module.field
+    shift = tuple(offset_to_truth(scene, field.shifts).tolist())
 
     def write_files() -> None:
         write_geotiff(folder / "sr.tif", product.image, scene.grid.scaled(product.scale), scene.bands, tags=tags)
         intervals.write(folder, scene, product, tags=tags)
         write_baseline(folder, scene)
         write_truth(folder, scene, product.scale, shift)
+        radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
+        shifts_csv(folder / "shifts.csv", scene, shifts=field.shifts, **radiometry, noise=module.noise)
 
     with ThreadPoolExecutor(1) as beside:
         files = beside.submit(write_files)
-        show(module, product, metrics, folder, shift)
+        write_pictures(module, product, metrics, folder, shift)
     files.result()
 
 
-def show(
+def write_pictures(
     module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, shift: tuple[float, float]
 ) -> None:
-    """The pictures and the table of observations. shift: as in `metrics.fidelity`."""
-    scene, field, image = module.scene, module.field, product.image
+    """sr.png, comparison.png, uncertainty.png and consistency.png. shift: as in `metrics.fidelity`."""
+    scene, image = module.scene, product.image
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
     beside = comparison(scene, image, product.scale, stretch=stretch, metrics=metrics, shift=shift)
     save(beside, folder / "comparison.png")
     save(intervals.picture(product, scene.bands, stretch=stretch, most=len(scene)), folder / "uncertainty.png")
-    save(maps(scene, field(), module.noise), folder / "consistency.png")
-    radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
-    shifts_csv(folder / "shifts.csv", scene, shifts=field.shifts, **radiometry, noise=module.noise)
+    save(maps(scene, module.field(), module.noise), folder / "consistency.png")
 
 
 def write_dated(module: Reconstruction, scale: int, date: str, folder: Path, tags: dict[str, str]) -> None:

@@ -235,4 +235,4 @@ class Reconstruction(Problem, lightning.LightningModule):
         self.filled = {sampling: frames for sampling, frames in filled if frames is not None}
         self.judgement = state["judgement"]
         if not state["withholds"]:
-            self.show(self.scene.whole())
+            self.use_samples_of(self.scene.whole())
