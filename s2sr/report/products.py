@@ -41,8 +41,9 @@ class Product:
 def clear(folder: Path) -> None:
     """Remove files of an earlier run from which a new one would resume, or that would pass for its own."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    for name in ("metrics.csv", "metrics.json", "report.html", "frc.png", "truth.tif"):
-        (folder / name).unlink(missing_ok=True)
+    for name in ("metrics.csv", "metrics.json", "report.html", "frc.png", "truth.tif", "sr_[0-9]*.tif"):
+        for path in folder.glob(name):
+            path.unlink()
 
 
 def check_disk(folder: Path, needed: int) -> None:
