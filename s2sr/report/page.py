@@ -162,7 +162,7 @@ def listed(folder: Path) -> list[dict[str, str]]:
 def size(count: float) -> str:
     """Bytes in readable units."""
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
+        if count < 999.5:  # more would be shown as 1e+03
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"

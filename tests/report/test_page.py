@@ -13,7 +13,7 @@ from PIL import Image
 
 from s2sr.errors import InputError
 from s2sr.report.__main__ import main
-from s2sr.report.page import Raster, uri
+from s2sr.report.page import Raster, size, uri
 from s2sr.report.products import write_json
 from s2sr.report.run_page import command, write_run_page
 from s2sr.report.sweep import collate
@@ -162,6 +162,13 @@ def test_known_figures_are_shown_and_others_passed_over(folder):
     assert "How certain the product is, pixel by pixel." in page.prose
     assert "holiday" not in page.prose
     assert "666.6" not in page.prose
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1234, "1.23 kB"), (999_600, "1 MB"), (2.5e9, "2.5 GB")]
+)
+def test_sizes_of_files_have_three_digits(count, text):
+    assert size(count) == text
 
 
 def test_a_large_product_makes_no_large_page():
