@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class Steps:
-    """The block of each optimizer step of a phase. The scene is in the module."""
+    """The block of each optimizer step of a phase; the scene is in the module.
+
+    Not a list: Lightning would take its elements for loaders.
+    """
 
     def __init__(self, visits: Sequence[int]) -> None:
         self.visits = visits

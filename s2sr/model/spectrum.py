@@ -17,14 +17,8 @@ import torch
 from torch import Tensor, nn
 
 CORNER = 0.02  # f0, cycles per LR pixel: below what frames show; keeps P finite
-RIPPLES = (
-    0.15,
-    0.22,
-    0.32,
-    0.47,
-    0.69,
-    1.01,
-)  # cycles per LR pixel; frames show hardly any beyond, and lower ones do not count
+# cycles per LR pixel; frames show hardly any beyond, and lower ones do not count
+RIPPLES = (0.15, 0.22, 0.32, 0.47, 0.69, 1.01)
 TABLE = 4096  # frequencies
 BLOCK = 2**17  # frequencies looked up at a time, to stay in the cache
 BEND, RIPPLE = 0.2, 0.15  # prior standard deviations of q and r over scenes; means 0
