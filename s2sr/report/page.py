@@ -149,13 +149,12 @@ def tags(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def listed(folder: Path) -> list[dict[str, str]]:
-    """The files of `FILES` beside the page: name, link, what it is, size."""
+    """The files of `FILES` beside the page: name, what it is, size."""
     found = []
     for pattern, meaning in FILES.items():
         for path in sorted(folder.glob(pattern)):
             name, length = (f"{path.name}/", "") if path.is_dir() else (path.name, size(path.stat().st_size))
-            if name != "report.html":
-                found.append({"name": name, "link": name, "meaning": meaning, "size": length})
+            found.append({"name": name, "meaning": meaning, "size": length})
     return found
 
 
