@@ -68,13 +68,12 @@ class Spectrum(nn.Module):
         nodes = low + (high - low) / (TABLE - 1) * torch.arange(TABLE, dtype=squared.dtype, device=squared.device)
         table = _basis(nodes) @ coefficients
 
-        def between(some: Tensor) -> Tensor:
-            at = (_level(some) - low) * ((TABLE - 1) / (high - low))
-            below = at.long().clamp_(max=TABLE - 2)
-            return torch.lerp(table[below], table[below + 1], at.sub_(below)).exp_()
+        def interpolated(block: Tensor) -> Tensor:
+            position = (_level(block) - low) * ((TABLE - 1) / (high - low))
+            below = position.long().clamp_(max=TABLE - 2)
+            return torch.lerp(table[below], table[below + 1], position.sub_(below)).exp_()
 
-        # in blocks that stay in the cache
-        return torch.cat([between(some) for some in squared.flatten().split(BLOCK)]).view_as(squared)
+        return torch.cat([interpolated(block) for block in squared.flatten().split(BLOCK)]).view_as(squared)
 
     def prior(self) -> Tensor:
         """-log p of bend and ripples up to a constant, nats."""

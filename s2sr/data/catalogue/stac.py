@@ -76,8 +76,8 @@ def link(catalog: str, item: Item, asset: str) -> str:
     try:
         href = str(item["assets"][asset]["href"])
     except (KeyError, TypeError):
-        there = ", ".join(item.get("assets", {}))
-        raise InputError(f"{item.get('id')}: no asset {asset} among {there}; see data.assets") from None
+        names = ", ".join(item.get("assets", {}))
+        raise InputError(f"{item.get('id')}: no asset {asset} among {names}; see data.assets") from None
     if urlsplit(href).scheme in ("http", "https"):
         return href
     if is_local(catalog):
