@@ -29,7 +29,7 @@ from s2sr.observations import build, check, register
 from s2sr.report.dashboard import Dashboard
 from s2sr.report.dated import observed_on
 from s2sr.report.heldout import judge
-from s2sr.report.products import check_disk, clear
+from s2sr.report.products import check_disk, remove_earlier
 from s2sr.training import enough_memory, free_memory, train, trainer_of
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def reconstruct(
         return module
     check_disk(folder, int(budget.disk))
     if not resume:
-        clear(folder)
+        remove_earlier(folder)
     log.info("on %s: %s", device, budget)
     whole = module.scene.whole()
     known = {"shifts": module.field.shifts.detach().cpu(), "psf": build(cfg.psf), "noise": cfg.noise}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from s2sr.model.scene import Scene
 from s2sr.raster import metres, placed
-from s2sr.report.figures import Panel, Stretch, Window, fit, rgb, sheet, zoom_window
+from s2sr.report.figures import Panel, Stretch, Window, rgb, sheet, sized, zoom_window
 from s2sr.report.metrics import Array, area_average, bicubic
 from s2sr.report.products import clearest_frame
 
@@ -65,10 +65,10 @@ def comparison(
     _, metre = metres(scene.grid) or (None, None)
     rows: list[list[Panel]] = [[], []]
     for picture, factor, title, facts in pictures:
-        overview, size = fit(picture, factor, scale, (0, 0, height, width), side)
+        overview, size = sized(picture, factor, scale, (0, 0, height, width), side)
         window = window or zoom_window(mean, scale, max(overview.shape))
         row, column, rows_shown, _ = window
-        detail, detail_size = fit(picture, factor, scale, window, max(overview.shape))
+        detail, detail_size = sized(picture, factor, scale, window, max(overview.shape))
         first = not rows[0]
         frame = (row * size, column * size, rows_shown * size)
         rows[0].append(Panel(overview, title, facts, size / metre if metre and first else None, frame))

@@ -154,7 +154,7 @@ def sheet(rows: Sequence[Sequence[Panel]], header: str = "") -> Figure:
     return figure
 
 
-def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:
+def sized(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:
     """(the part of `picture` in `window`, for a square of `side` screen pixels; screen pixels per LR pixel).
 
     picture: [y, x, ...] at `factor` pixels per LR pixel. scale: that of the finest picture to be compared, so that all

@@ -43,7 +43,7 @@ class Product:
     splat: float  # standard deviation of the image's splats, LR pixels
 
 
-def clear(folder: Path) -> None:
+def remove_earlier(folder: Path) -> None:
     """Remove files of an earlier run from which a new one would resume, or that would pass for its own."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     for name in ("metrics.csv", "metrics.json", "report.html", "frc.png", "truth.tif", "sr_[0-9]*.tif"):
