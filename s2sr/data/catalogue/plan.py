@@ -40,9 +40,9 @@ def planned(folder: Path, grid: Grid, query: Mapping[str, Any]) -> list[Pass] | 
             Pass(tuple(Product(items[id]) for id in one["items"]), one["cloud"], one["coverage"])
             for one in plan["observations"]
         ]
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         log.warning("%s: cannot be read (%r); searching again", path, error)
         return None
 
