@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import resource
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -91,7 +92,8 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     if cfg.report.date:
         write_dated(module, scale, cfg.report.date, folder, tags)
     metrics["runtime_s"] = time.perf_counter() - start
-    metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kB
+    metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     log.info("the sensor passes less than 5 %% of detail finer than %.2f pixels: that is prior", limit)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
