@@ -37,7 +37,7 @@ DN = 1e-4  # reflectance of one digital number
 
 @dataclass(frozen=True)
 class Demo:
-    """A simulated season with known truth. Equal fields give equal scenes."""
+    """A simulated season with known truth. Equal fields give equal scenes, up to rounding by numpy's threads."""
 
     size: int | Sequence[int] = 64  # LR pixels: a side, or rows and columns
     n_dates: int = 12
