@@ -62,6 +62,15 @@ def test_names_are_not_joined_by_a_line():
     assert axes.lines[0].get_linestyle() == "None"
 
 
+@pytest.mark.parametrize(("swept", "scale"), [((0.01, 0.1, 1), "log"), ((0, 0.1, 1), "linear"), ((1, 2, 3), "linear")])
+def test_values_of_many_sizes_are_spread_and_a_zero_has_its_place(swept, scale):
+    figure = swept_scores(curve(swept), ["psf.sigma"])
+    for axes in figure.axes:
+        assert axes.get_xscale() == scale
+        left, right = axes.get_xlim()
+        assert left <= min(swept) < max(swept) <= right
+
+
 def test_other_keys_make_lines():
     jobs = [
         Job(Path(f"{n}{s}"), {"strategy": s, "seed": str(n)}, {"psnr": 20.0 + n}) for s in ("a", "b") for n in range(3)
