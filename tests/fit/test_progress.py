@@ -24,6 +24,7 @@ def test_the_bar_moves_to_the_end_and_the_log_counts_every_evaluation(scene, cap
     (task,) = bar.bar.tasks
     assert task.completed == pytest.approx(task.total - work(module.phases[-1]))  # a refit is no step
     assert not bar.bar.live.is_started
-    told = re.findall(r"(\w+) x1: .*; (\d+) evaluations", caplog.text)
-    assert [name for name, _ in told] == ["joint", "refit"]
-    assert sum(int(count) for _, count in told) == module.evals
+    told = re.findall(r"(\w+) x1: .*; (\d+) evaluations, ([\d.]+) s", caplog.text)
+    assert [name for name, _, _ in told] == ["joint", "refit"]
+    assert sum(int(count) for _, count, _ in told) == module.evals
+    assert all(float(seconds) < 60 for _, _, seconds in told)

@@ -31,7 +31,8 @@ def upright(axes):
 
 
 def test_both_optima_are_marked_through_both_panels(tmp_path):
-    figure = swept_scores(curve([0.6, 0.3, 0.4, 0.5]), ["psf.sigma"])
+    none = job(9, sigma=0.2, metrics={"edge_contrast": math.nan, "holdout_rmse": None})
+    figure = swept_scores([none, *curve([0.6, 0.3, 0.4, 0.5])], ["psf.sigma"])
     heldout, edge = figure.axes
     assert heldout.get_title(loc="left") == "held-out error, reflectance"
     assert edge.get_title(loc="left") == "edge contrast, 1/px"

@@ -18,7 +18,7 @@ from s2sr.report.products import write_json
 from s2sr.report.run_page import command, write_run_page
 from s2sr.report.sweep import collate
 
-METRICS = {"status": "ok", "psnr": 24.126, "psnr_bicubic": 22.0, "psf_sigma": 0.41, "psf_sigma_B02": 0.4, "scale": 4}
+METRICS = {"status": "ok", "strategy": "bayes", "psnr": 24.126, "psnr_bicubic": 22.0, "psf_sigma": 0.41, "psf_sigma_B02": 0.4, "scale": 4}
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 REFERS = {"src", "href", "xlink:href", "action", "poster", "data"}
 
@@ -90,7 +90,7 @@ def test_a_run(folder):
     page = assert_self_contained(folder)
     assert "PSNR 24.13 22.00 dB" in page.prose
     assert "PSF sigma 0.410 px" in page.prose
-    assert "2 observations from 2023-06-01 to 2023-06-02, B02 B03 B04, 4x" in page.prose
+    assert "2 observations from 2023-06-01 to 2023-06-02, B02 B03 B04, 4x, strategy bayes" in page.prose
     assert "python train.py psf.sigma=0.4 'hydra.run.dir=a b'" in page.prose
     assert "2023-06-01 S2_0 100% 50.0% +0.100 -0.200 1.000 1.000 1.000" in page.prose
     assert "seed: 0 # & <b>" in page.prose

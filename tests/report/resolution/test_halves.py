@@ -127,6 +127,15 @@ def test_the_halves_tell_the_resolution(told):
     assert picture.shape == (600, 960, 3)
 
 
+def test_a_half_of_twice_the_contrast_tells_the_same(told):
+    """The slopes on it are half as large, and so are their errors."""
+    module, scenes, (one, other) = told
+    doubled = [_with(one, 2 * one.weights), other]
+    expected, found = (by_halves(module.field, f, scenes, module.noise.detach()) for f in ((one, other), doubled))
+    assert found.correlation == pytest.approx(expected.correlation, abs=1e-3, nan_ok=True)
+    assert found.error == pytest.approx(expected.error, rel=1e-2, nan_ok=True)
+
+
 def test_a_prior_that_invents_the_same_twice_is_found_out(told):
     """Both halves have the same wrong detail, and their own ring correlation calls it real."""
     module, scenes, fields = told

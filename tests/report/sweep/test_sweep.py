@@ -91,6 +91,15 @@ def test_every_product_is_a_png_under_one_stretch_beside_what_it_is_compared_wit
     assert [size(tmp_path / "pictures" / name) for name in names] == [(80, 64), (80, 64), (80, 64), (20, 16)]
 
 
+def test_layers_that_cannot_be_laid_over_each_other_are_left_out(tmp_path):
+    write_job(tmp_path / "0", ["data.bands=all"], metrics=ok())
+    write_job(tmp_path / "1", ["data.bands=[B08]"], metrics=ok(), bands=("B08",))
+    write_job(tmp_path / "2", ["crop=12"], metrics=ok(), shape=(12, 12))
+    collate(tmp_path)
+    names = {path.name.partition("_")[0] for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"0", "bicubic.png", "observation.png"}
+
+
 def test_readme_has_the_command_the_choice_and_the_table(tmp_path):
     for n, sigma in enumerate((0.3, 0.4)):
         write_job(tmp_path / str(n), [f"psf.sigma={sigma}"], metrics=ok(1 + sigma, holdout_rmse=sigma / 100))
@@ -135,6 +144,7 @@ def test_where_other_samples_judge_the_best_is_counted(tmp_path):
         text = (tmp_path / name).read_text()
         assert told in text
         assert warned in text
+        assert text.count("by itself") == 1, "of a score that no run has there is nothing to tell"
 
 
 def test_values_that_are_dictionaries_lists_or_nothing(tmp_path):
