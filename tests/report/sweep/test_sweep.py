@@ -13,7 +13,7 @@ from PIL import Image
 
 from s2sr.model.grid import Grid
 from s2sr.report.jobs import read_jobs, swept
-from s2sr.report.products import write_geotiff
+from s2sr.report.products import write_geotiff, write_truth
 from s2sr.report.sweep import Collate, collate
 
 
@@ -89,6 +89,22 @@ def test_every_product_is_a_png_under_one_stretch_beside_what_it_is_compared_wit
     names = ["0_psf.sigma=0.3.png", "1_psf.sigma=0.4.png", "bicubic.png", "observation.png"]
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == names
     assert [size(tmp_path / "pictures" / name) for name in names] == [(80, 64), (80, 64), (80, 64), (20, 16)]
+
+
+def test_the_truth_is_shown_last_at_its_own_scale(tmp_path):
+    scene = write_job(tmp_path / "0", ["seed=0"], metrics=ok())
+    write_truth(tmp_path / "0", scene, 4, (0.0, 0.0))
+    collate(tmp_path)
+    assert size(tmp_path / "pictures" / "truth.png") == (80, 64)
+    with Image.open(tmp_path / "comparison.png") as image:
+        *_, product, truth = np.split(np.asarray(image)[100:-40, 20:], 4, 1)
+    np.testing.assert_array_equal(truth, product)  # of this job they are equal
+
+
+def test_a_sweep_without_a_job_says_so(tmp_path):
+    (line,) = collate(tmp_path)
+    assert line.startswith("none: there is no job folder in ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_layers_that_cannot_be_laid_over_each_other_are_left_out(tmp_path):
