@@ -54,23 +54,30 @@ def test_failed_jobs_are_named_and_do_not_lose_the_others(tmp_path):
     write_job(tmp_path / "2", ["psf.sigma=0.5"])
     write_job(tmp_path / "3", ["psf.sigma=0.6"], metrics=ok())
     (tmp_path / "3" / "metrics.json").write_text('{"status": "ok", "edge')
-    write_job(tmp_path / "4", ["psf.sigma=0.7"], metrics=ok())
+    write_job(tmp_path / "4", ["psf.sigma=0.7"], metrics=ok(0.9))
     (tmp_path / "4" / "sr.tif").unlink()
+    write_job(tmp_path / "5", ["psf.sigma=0.8"], metrics=ok())
+    (tmp_path / "5" / "metrics.json").write_text("[]")
+    (tmp_path / "5" / ".hydra" / "overrides.yaml").write_text("[psf.sig")
     write_job(tmp_path / "10", ["psf.sigma=0.8"], metrics=ok(0.7))
     (tmp_path / "wandb").mkdir()  # not a job
     failed = collate(tmp_path)
     assert [line.split(":")[0] for line in failed] == [
         "1 (psf.sigma=-1)", "2 (psf.sigma=0.5)", "3 (psf.sigma=0.6)", "4 (psf.sigma=0.7)",
+        "5 (psf.sigma=)",
     ]  # fmt: skip
     assert "must be\npositive" in failed[0]
     assert "no metrics.json" in failed[1]
     assert "cannot be read" in failed[2]
     assert "no sr.tif" in failed[3]
+    assert "metrics.json is not an object" in failed[4]
     rows = table(tmp_path)
     assert [(row["job"], row["status"]) for row in rows] == [
-        ("0", "ok"), ("1", "failed"), ("2", "failed"), ("3", "failed"), ("4", "failed"), ("10", "ok"),
+        ("0", "ok"), ("1", "failed"), ("2", "failed"), ("3", "failed"), ("4", "failed"), ("5", "failed"),
+        ("10", "ok"),
     ]  # fmt: skip
     assert rows[1]["error"] == "psf.sigma must be positive"
+    assert "sharpest at psf.sigma=0.8 (0.700 1/px)" in (tmp_path / "README.md").read_text()
     assert size(tmp_path / "comparison.png")[0] >= 4 * 380
     assert size(tmp_path / "sweep.png")[0] == 1100
 
@@ -146,6 +153,15 @@ def test_two_keys_groups_and_a_metric_of_the_same_name(tmp_path):
     row = table(tmp_path)[2]
     assert (row["strategy"], row["psf"], row["strategy (run)"]) == ("lbfgs_adam", "0.3", "lbfgs_adam")
     assert size(tmp_path / "sweep.png") == (1100, 75 + 28 + 2 * 270)  # one line of legend
+
+
+def test_a_sigma_by_the_evidence_is_told_with_its_error(tmp_path):
+    found = {"psf_sigma": 0.44, "psf_sigma_B02_std": 0.03, "psf_sigma_B03_std": 0.04}
+    for n, (psf, metrics) in enumerate({"0.4": {"psf_sigma": 0.4}, "auto": found}.items()):
+        write_job(tmp_path / str(n), [f"psf={psf}"], metrics=ok(**metrics))
+    collate(tmp_path)
+    told = [line for line in (tmp_path / "README.md").read_text().splitlines() if "by the evidence" in line]
+    assert told == ["* by the evidence, psf=auto found sigma 0.440 ± 0.025 px"]
 
 
 def test_where_other_samples_judge_the_best_is_counted(tmp_path):
