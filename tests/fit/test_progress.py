@@ -28,3 +28,4 @@ def test_the_bar_moves_to_the_end_and_the_log_counts_every_evaluation(scene, cap
     assert [name for name, _, _ in told] == ["joint", "refit"]
     assert sum(int(count) for _, count, _ in told) == module.evals
     assert all(float(seconds) < 60 for _, _, seconds in told)
+    assert 4 < int(told[1][1]) < 10, "four iterations of the refit"
