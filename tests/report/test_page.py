@@ -13,7 +13,7 @@ from PIL import Image
 
 from s2sr.errors import InputError
 from s2sr.report.__main__ import main
-from s2sr.report.page import Raster, uri
+from s2sr.report.page import Raster, size, uri
 from s2sr.report.products import write_json
 from s2sr.report.run_page import command, write_run_page
 from s2sr.report.sweep import collate
@@ -171,6 +171,10 @@ def test_a_large_product_makes_no_large_page():
     assert uri(coarse).startswith("data:image/png")
     assert uri(large).startswith("data:image/jpeg")
     assert len(uri(large)) < 3e6
+
+
+def test_sizes_are_in_units_that_can_be_read():
+    assert [size(n) for n in (0, 999, 1500, 2_340_000, 5.6e9)] == ["0 B", "999 B", "1.5 kB", "2.34 MB", "5.6 GB"]
 
 
 def test_a_raster_is_read_at_no_more_pixels_than_are_shown(folder):
