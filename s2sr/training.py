@@ -102,6 +102,5 @@ def quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", module="torch.jit")
         yield
     logger.setLevel(level)
