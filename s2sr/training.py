@@ -103,7 +103,6 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", module="torch.jit")
             yield
     finally:
         logger.setLevel(level)

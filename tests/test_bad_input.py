@@ -62,6 +62,11 @@ def test_no_such_folder(refused, tmp_path):
     assert "no such folder" in refused(data=tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("override", ["psf.sigma=-1", "strategy.coarse_to_fine.steps=0", "c2f.levels=[3,4]"])
+def test_settings_are_checked_before_a_scene_is_loaded(refused, tmp_path, override):
+    assert "no such folder" not in refused(override, data=tmp_path / "nowhere")
+
+
 def test_no_geotiff_in_it(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("")

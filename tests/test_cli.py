@@ -29,6 +29,11 @@ def test_resume_becomes_the_folders_own_configuration(run_dir, tmp_path):
     assert cli.Path.cwd() == tmp_path / "start"
 
 
+def test_a_home_is_found_that_no_shell_has_put_in(run_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"--config-dir={run_dir / '.hydra'}" in cli.resumed([f"resume=~/{run_dir.name}"])
+
+
 @pytest.mark.parametrize("other", ["psf=0.5", "seed=1", "data.root=/elsewhere", "hydra.run.dir=x", "loggerx.mode=a"])
 def test_other_settings_do_not_come_with_resume(run_dir, other):
     with pytest.raises(InputError, match="leave out") as error:

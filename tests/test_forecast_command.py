@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from hydra import compose, initialize_config_dir
 from runs import environment, run
 
 from s2sr import forecast
 from s2sr.data.demo import Demo
+from s2sr.overrides import CONF
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBER = r"([\d.]+)"
@@ -55,12 +57,25 @@ def table(text: str) -> dict[int, float]:
 def test_of_a_folder(said, folder):
     text = said(f"data.root={folder}", "threads=1")
     assert "8 observations from 2023-05-02" in text
-    for band in ("B02", "B03", "B04"):
-        assert re.search(rf"^{band} +0\.00\d+ ", text, re.MULTILINE)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        seen = forecast.conditions(compose("forecast", [f"data.root={folder}", "threads=1"]))
+    noise, contrast = seen.noise.log().mean(0).exp(), seen.spectrum.variance().sqrt()
+    for b, band in enumerate(("B02", "B03", "B04")):
+        row = re.search(rf"^{band} +{NUMBER} +{NUMBER} +{NUMBER} ", text, re.MULTILINE)
+        own = [float(x[b]) for x in (noise, contrast, seen.spectrum.slope)]
+        assert [float(x) for x in row.groups()] == pytest.approx(own, rel=0.03)
     found = numbers(text)
     assert 0.0005 < found["shift"] < 0.01
     assert 0.4 < found["detail"] < 0.8
     assert found["metres"] == pytest.approx(10 / (2 * found["detail"]), abs=0.1)
+
+
+def test_of_a_large_folder_shifts_are_estimated_in_the_middle(said, folder, monkeypatch):
+    whole = numbers(said(f"data.root={folder}"))
+    monkeypatch.setattr(forecast, "CENTRE", 32)
+    middle = said(f"data.root={folder}")
+    assert "40 x 52 pixels" in middle
+    assert numbers(middle) == pytest.approx(whole, rel=0.25)  # as accurate as all of it allows
 
 
 def test_without_a_folder_it_is_that_of_the_numbers(said):

@@ -98,6 +98,16 @@ def test_metrics(trained):
     assert not any(isinstance(value, dict | list) for value in metrics.values()), "flat"
 
 
+def test_the_curves_end_at_the_reports_scores(trained):
+    with (trained[1] / "metrics.csv").open(newline="") as file:
+        levels = [row for row in csv.DictReader(file) if row["heldout/holdout_rmse"]]
+    last = {key: float(levels[-1][f"heldout/{key}"]) for key in ("holdout_rmse", "holdout_rmse_temporal_mean")}
+    metrics = metrics_of(trained[1])
+    assert last["holdout_rmse"] == pytest.approx(metrics["holdout_rmse"], rel=1e-4)
+    # the fit's own gain and offset, not those that suit the mean best
+    assert last["holdout_rmse_temporal_mean"] == pytest.approx(metrics["holdout_rmse_temporal_mean"], rel=0.06)
+
+
 def test_shifts(trained):
     rows = rows_of(trained[1])
     assert len(rows) == 7

@@ -105,6 +105,7 @@ def test_history(logged):
     assert len(pictures) == 4
     shown = {key.split("/")[1].split(".")[0] for row in pictures for key in row if key.startswith("pictures/")}
     assert shown == set(IMAGES)
+    assert ["shifts/plot" in key for row in pictures for key in [" ".join(row)]] == [True] * 3 + [False]
     assert all("level" in row for row in levels)
     assert len({row["fidelity/psnr_bicubic"] for row in levels}) == 1, "levels are compared at one scale"
     assert ["heldout/holdout_rmse" in row for row in levels] == [True] * 3 + [False], "the refit has seen the samples"

@@ -178,8 +178,7 @@ def log_sweep(logger: Callable[..., list[Logger]], folder: Path) -> None:
             run.log({f"pictures/{Path(name).stem}": wandb.Image(str(folder / name)) for name in pictures})
             run.log({"sweep/runs": wandb_table(table(jobs, keys))})
             run.finish()
-    if (folder / "wandb").is_dir():
-        link_runs(folder, [job.folder for job in jobs])
+    link_runs(folder, [job.folder for job in jobs])
 
 
 def _log_curves(run: Any, axis: str, members: Sequence[Job], known: Sequence[str]) -> None:

@@ -98,6 +98,19 @@ def test_neither_of_other_observations_nor_damaged(scene, tmp_path):
         reconstruct(scene, cfg, folder=tmp_path, resume=True)
 
 
+def test_what_a_killed_run_left_is_replaced(scene, tmp_path):
+    """It was writing a level's checkpoint, under two names."""
+    cfg = configuration("logger=csv", "c2f.levels=[1]", "strategy=lbfgs", "strategy.coarse_to_fine.rounds=1")
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "last.ckpt.part").write_text("half")
+    (folder / "coarse_to_fine_x1.part").hardlink_to(folder / "last.ckpt.part")
+    whole = reconstruct(scene, cfg, folder=tmp_path, resume=True)
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "coarse_to_fine_x1.ckpt", "refit_x1.ckpt"}
+    assert torch.load(folder / "coarse_to_fine_x1.ckpt", weights_only=False)["epoch"] == 0
+    assert len(whole.phases) == 2
+
+
 def test_without_a_folder_nothing_is_written(scene, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = configuration("logger=csv", "c2f.levels=[1]", "strategy=lbfgs", "strategy.coarse_to_fine.rounds=1")

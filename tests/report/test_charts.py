@@ -31,7 +31,8 @@ def upright(axes):
 
 
 def test_both_optima_are_marked_through_both_panels(tmp_path):
-    figure = swept_scores(curve([0.6, 0.3, 0.4, 0.5]), ["psf.sigma"])
+    none = job(9, sigma=0.2, metrics={"edge_contrast": math.nan, "holdout_rmse": None})
+    figure = swept_scores([none, *curve([0.6, 0.3, 0.4, 0.5])], ["psf.sigma"])
     heldout, edge = figure.axes
     assert heldout.get_title(loc="left") == "held-out error, reflectance"
     assert edge.get_title(loc="left") == "edge contrast, 1/px"
@@ -60,6 +61,15 @@ def test_names_are_not_joined_by_a_line():
     (axes,) = swept_scores(jobs, ["strategy"]).axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["lbfgs", "adam"]
     assert axes.lines[0].get_linestyle() == "None"
+
+
+@pytest.mark.parametrize(("swept", "scale"), [((0.01, 0.1, 1), "log"), ((0, 0.1, 1), "linear"), ((1, 2, 3), "linear")])
+def test_values_of_many_sizes_are_spread_and_a_zero_has_its_place(swept, scale):
+    figure = swept_scores(curve(swept), ["psf.sigma"])
+    for axes in figure.axes:
+        assert axes.get_xscale() == scale
+        left, right = axes.get_xlim()
+        assert left <= min(swept) < max(swept) <= right
 
 
 def test_other_keys_make_lines():

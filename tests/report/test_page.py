@@ -18,7 +18,15 @@ from s2sr.report.products import write_json
 from s2sr.report.run_page import command, write_run_page
 from s2sr.report.sweep import collate
 
-METRICS = {"status": "ok", "psnr": 24.126, "psnr_bicubic": 22.0, "psf_sigma": 0.41, "psf_sigma_B02": 0.4, "scale": 4}
+METRICS = {
+    "status": "ok",
+    "strategy": "bayes",
+    "psnr": 24.126,
+    "psnr_bicubic": 22.0,
+    "psf_sigma": 0.41,
+    "psf_sigma_B02": 0.4,
+    "scale": 4,
+}
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 REFERS = {"src", "href", "xlink:href", "action", "poster", "data"}
 
@@ -90,7 +98,7 @@ def test_a_run(folder):
     page = assert_self_contained(folder)
     assert "PSNR 24.13 22.00 dB" in page.prose
     assert "PSF sigma 0.410 px" in page.prose
-    assert "2 observations from 2023-06-01 to 2023-06-02, B02 B03 B04, 4x" in page.prose
+    assert "2 observations from 2023-06-01 to 2023-06-02, B02 B03 B04, 4x, strategy bayes" in page.prose
     assert "python train.py psf.sigma=0.4 'hydra.run.dir=a b'" in page.prose
     assert "2023-06-01 S2_0 100% 50.0% +0.100 -0.200 1.000 1.000 1.000" in page.prose
     assert "seed: 0 # & <b>" in page.prose
@@ -180,12 +188,16 @@ def test_a_large_product_makes_no_large_page():
     assert len(uri(large)) < 3e6
 
 
+def test_sizes_are_in_units_that_can_be_read():
+    assert [size(n) for n in (0, 999, 1500, 2_340_000, 5.6e9)] == ["0 B", "999 B", "1.5 kB", "2.34 MB", "5.6 GB"]
+
+
 def test_a_raster_is_read_at_no_more_pixels_than_are_shown(folder):
-    raster = Raster.read(folder / "sr.tif", side=40)
-    assert raster.image.shape == (3, 32, 40)
+    raster = Raster.read(folder / "sr.tif", side=10)
+    assert raster.image.shape == (3, 8, 10)
     assert raster.bands == ("B04", "B03", "B02")
     whole = Raster.read(folder / "sr.tif").image
-    np.testing.assert_allclose(raster.image, whole.reshape(3, 32, 2, 40, 2).mean((2, 4)), rtol=1e-5)
+    np.testing.assert_allclose(raster.image, whole.reshape(3, 8, 8, 10, 8).mean((2, 4)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty"])

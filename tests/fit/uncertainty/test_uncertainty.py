@@ -146,3 +146,12 @@ def test_a_product_of_a_sigma_that_is_not_the_most_probable_departs_by_that(scen
         assert float(module.field.sigma_psf.detach()) == pytest.approx(0.4, abs=0.04)
     right, wrong = found
     assert float(wrong.mean()) > 1.2 * float(right.mean())
+
+
+def test_a_sigma_that_a_stage_has_found_by_the_evidence_is_not_looked_for_again(scene):
+    found = stage(blocks=[["weights"], ["psf", "spectrum"]])
+    for stages, kept in (((found,), True), ((stage(),), False)):
+        module = reconstruction(scene, *stages, levels=(2,), start=SHIFTS, learn=True)
+        module.field.log_sigma.data.fill_(math.log(0.6))
+        settle(module)
+        assert (float(module.field.sigma_psf.detach()) == pytest.approx(0.6)) == kept

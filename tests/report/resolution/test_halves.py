@@ -71,6 +71,20 @@ def test_detail_has_slope_one_and_invented_detail_none(shifts):
         assert slope[:, 0] == pytest.approx(slope[:, TOGETHER - 1])
 
 
+def test_change_on_one_date_does_not_hide_the_detail_of_all(shifts):
+    """A field that is bright on that date; counted as noise, it would make every error 3.6 times as large."""
+    field = field_of(shifts)
+    scene = observed(field)
+    frames = scene.frames.clone()
+    frames[4, :, 10:20, 12:22] += 0.1
+    noise = torch.full((len(scene), 2), NOISE)
+    rings = list(spectrum(field))
+    told = [slopes(field, rings, seen, noise) for seen in (scene, replace(scene, frames=frames))]
+    (slope, error, _), (changed, wider, _) = told
+    assert wider == pytest.approx(error, rel=0.1)
+    assert abs(changed - slope)[:, RINGS < 0.85].max() < 0.1
+
+
 def test_halves_are_disjoint_and_interleaved():
     scene = observed(field_of(torch.zeros(7, 2), size=(12, 12)))
     one, other = halves(scene)
@@ -111,6 +125,15 @@ def test_the_halves_tell_the_resolution(told):
     assert found.correlation[:, low] == pytest.approx(1, abs=0.05)
     picture = pixels(curves(found, fields, truth=truth, forecast=0.7, metre=10.0))
     assert picture.shape == (600, 960, 3)
+
+
+def test_a_half_of_twice_the_contrast_tells_the_same(told):
+    """The slopes on it are half as large, and so are their errors."""
+    module, scenes, (one, other) = told
+    doubled = [_with(one, 2 * one.weights), other]
+    expected, found = (by_halves(module.field, f, scenes, module.noise.detach()) for f in ((one, other), doubled))
+    assert found.correlation == pytest.approx(expected.correlation, abs=1e-3, nan_ok=True)
+    assert found.error == pytest.approx(expected.error, rel=1e-2, nan_ok=True)
 
 
 def test_a_prior_that_invents_the_same_twice_is_found_out(told):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from s2sr.model.grid import Grid
 from s2sr.report.jobs import read_jobs, swept
-from s2sr.report.products import write_geotiff
+from s2sr.report.products import write_geotiff, write_truth
 from s2sr.report.sweep import Collate, collate
 
 
@@ -54,23 +54,30 @@ def test_failed_jobs_are_named_and_do_not_lose_the_others(tmp_path):
     write_job(tmp_path / "2", ["psf.sigma=0.5"])
     write_job(tmp_path / "3", ["psf.sigma=0.6"], metrics=ok())
     (tmp_path / "3" / "metrics.json").write_text('{"status": "ok", "edge')
-    write_job(tmp_path / "4", ["psf.sigma=0.7"], metrics=ok())
+    write_job(tmp_path / "4", ["psf.sigma=0.7"], metrics=ok(0.9))
     (tmp_path / "4" / "sr.tif").unlink()
+    write_job(tmp_path / "5", ["psf.sigma=0.8"], metrics=ok())
+    (tmp_path / "5" / "metrics.json").write_text("[]")
+    (tmp_path / "5" / ".hydra" / "overrides.yaml").write_text("[psf.sig")
     write_job(tmp_path / "10", ["psf.sigma=0.8"], metrics=ok(0.7))
     (tmp_path / "wandb").mkdir()  # not a job
     failed = collate(tmp_path)
     assert [line.split(":")[0] for line in failed] == [
         "1 (psf.sigma=-1)", "2 (psf.sigma=0.5)", "3 (psf.sigma=0.6)", "4 (psf.sigma=0.7)",
+        "5 (psf.sigma=)",
     ]  # fmt: skip
     assert "must be\npositive" in failed[0]
     assert "no metrics.json" in failed[1]
     assert "cannot be read" in failed[2]
     assert "no sr.tif" in failed[3]
+    assert "metrics.json is not an object" in failed[4]
     rows = table(tmp_path)
     assert [(row["job"], row["status"]) for row in rows] == [
-        ("0", "ok"), ("1", "failed"), ("2", "failed"), ("3", "failed"), ("4", "failed"), ("10", "ok"),
+        ("0", "ok"), ("1", "failed"), ("2", "failed"), ("3", "failed"), ("4", "failed"), ("5", "failed"),
+        ("10", "ok"),
     ]  # fmt: skip
     assert rows[1]["error"] == "psf.sigma must be positive"
+    assert "sharpest at psf.sigma=0.8 (0.700 1/px)" in (tmp_path / "README.md").read_text()
     assert size(tmp_path / "comparison.png")[0] >= 4 * 380
     assert size(tmp_path / "sweep.png")[0] == 1100
 
@@ -89,6 +96,31 @@ def test_every_product_is_a_png_under_one_stretch_beside_what_it_is_compared_wit
     names = ["0_psf.sigma=0.3.png", "1_psf.sigma=0.4.png", "bicubic.png", "observation.png"]
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == names
     assert [size(tmp_path / "pictures" / name) for name in names] == [(80, 64), (80, 64), (80, 64), (20, 16)]
+
+
+def test_the_truth_is_shown_last_at_its_own_scale(tmp_path):
+    scene = write_job(tmp_path / "0", ["seed=0"], metrics=ok())
+    write_truth(tmp_path / "0", scene, 4, (0.0, 0.0))
+    collate(tmp_path)
+    assert size(tmp_path / "pictures" / "truth.png") == (80, 64)
+    with Image.open(tmp_path / "comparison.png") as image:
+        *_, product, truth = np.split(np.asarray(image)[100:-40, 20:], 4, 1)
+    np.testing.assert_array_equal(truth, product)  # of this job they are equal
+
+
+def test_a_sweep_without_a_job_says_so(tmp_path):
+    (line,) = collate(tmp_path)
+    assert line.startswith("none: there is no job folder in ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_layers_that_cannot_be_laid_over_each_other_are_left_out(tmp_path):
+    write_job(tmp_path / "0", ["data.bands=all"], metrics=ok())
+    write_job(tmp_path / "1", ["data.bands=[B08]"], metrics=ok(), bands=("B08",))
+    write_job(tmp_path / "2", ["crop=12"], metrics=ok(), shape=(12, 12))
+    collate(tmp_path)
+    names = {path.name.partition("_")[0] for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"0", "bicubic.png", "observation.png"}
 
 
 def test_readme_has_the_command_the_choice_and_the_table(tmp_path):
@@ -123,6 +155,15 @@ def test_two_keys_groups_and_a_metric_of_the_same_name(tmp_path):
     assert size(tmp_path / "sweep.png") == (1100, 75 + 28 + 2 * 270)  # one line of legend
 
 
+def test_a_sigma_by_the_evidence_is_told_with_its_error(tmp_path):
+    found = {"psf_sigma": 0.44, "psf_sigma_B02_std": 0.03, "psf_sigma_B03_std": 0.04}
+    for n, (psf, metrics) in enumerate({"0.4": {"psf_sigma": 0.4}, "auto": found}.items()):
+        write_job(tmp_path / str(n), [f"psf={psf}"], metrics=ok(**metrics))
+    collate(tmp_path)
+    told = [line for line in (tmp_path / "README.md").read_text().splitlines() if "by the evidence" in line]
+    assert told == ["* by the evidence, psf=auto found sigma 0.440 ± 0.025 px"]
+
+
 def test_where_other_samples_judge_the_best_is_counted(tmp_path):
     """Edge contrast is sharpest at sigma .5 for two seeds and at .3 for one."""
     edges = {(0, 0.3): 1, (0, 0.5): 2, (1, 0.3): 3, (1, 0.5): 4, (2, 0.3): 6, (2, 0.5): 5}
@@ -135,6 +176,7 @@ def test_where_other_samples_judge_the_best_is_counted(tmp_path):
         text = (tmp_path / name).read_text()
         assert told in text
         assert warned in text
+        assert text.count("by itself") == 1, "of a score that no run has there is nothing to tell"
 
 
 def test_values_that_are_dictionaries_lists_or_nothing(tmp_path):
