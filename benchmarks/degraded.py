@@ -168,7 +168,7 @@ def compared(image: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     from s2sr.report.metrics import fidelity
     from s2sr.report.resolution import EDGES, RINGS, Resolution, ring_correlation
 
-    a, b = (x[inside(x)].astype(float) for x in (image, truth))
+    a, b = (inside(x).astype(float) for x in (image, truth))
     a, b = (x - x.mean((1, 2), keepdims=True) for x in (a, b))
     a *= (a * b).sum((1, 2), keepdims=True) / np.square(a).sum((1, 2), keepdims=True)
     away = (np.minimum(np.arange(n) + 0.5, n - np.arange(n) - 0.5) for n in a.shape[1:])
@@ -192,11 +192,12 @@ def compared(image: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
-def inside(image: Any) -> tuple[Any, ...]:
-    """What of [..., y, x], 10 m pixels, is judged."""
+def inside(image: Any) -> Any:
+    """The part of an image [..., y, x] of 10 m pixels that is judged."""
     from s2sr.report.metrics import BORDER
 
-    return (..., *[slice(2 * BORDER, -2 * BORDER)] * 2)
+    cut = slice(2 * BORDER, -2 * BORDER)
+    return image[..., cut, cut]
 
 
 def told(module, cfg) -> dict[str, float]:
@@ -245,7 +246,7 @@ def drawn(stack: Stack, draw: int, options: argparse.Namespace, overrides: list[
 
     def scores(predicted: Tensor) -> dict[str, float]:  # [t, b, 2 y, 2 x]
         away = (matched(predicted, frames, valid) - frames)[left].abs()
-        away = away[inside(away)].transpose(0, 1).flatten(1)
+        away = inside(away).transpose(0, 1).flatten(1)
         floor.append(away)
         unseen = compared(predicted[left].mean(0).numpy(), frames[left].mean(0).numpy())
         return compared(predicted[used].mean(0).numpy(), frames[used].mean(0).numpy()) | {

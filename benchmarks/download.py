@@ -2,6 +2,8 @@
 
 python benchmarks/download.py [--side 1024] [--items 8] [--workers 8] [--latency 0.02] [--repetitions 3]
 
+Needs `pip install odc-stac`, without which s2sr does.
+
 Serves noisy Cloud-Optimized GeoTIFFs (blocks of 512 pixels with overviews, as the Planetary Computer has them) from
 another process on loopback, each answer `latency` seconds late. Both read them in turn, each time in a fresh process,
 with the same number of threads, bands and SCL, onto the same grid, and write one GeoTIFF per date with the same

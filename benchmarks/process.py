@@ -49,7 +49,7 @@ PHASES = {  # what each spends is that of these functions, named where they are 
         "s2sr.cli:close_dashboard",
     ],
     "numbers": ["s2sr.experiment:measured"],
-    "uncertainty": ["s2sr.experiment:made"],
+    "uncertainty": ["s2sr.experiment:product_of"],
     "products": ["s2sr.experiment:write_products"],  # pictures, too
     "report": ["s2sr.experiment:write_run_page"],
 }

@@ -25,12 +25,12 @@ EDGES = (0, 1, 2, 5, 10, 20, 40)  # LR pixels from the cut
 
 def products(scene, overrides: list[str]) -> tuple[Tensor, Tensor]:
     """[b, y, x] the product at `SCALE` and its standard deviation."""
-    from s2sr.experiment import made
+    from s2sr.experiment import product_of
     from s2sr.observations import configuration
     from s2sr.reconstruction import reconstruct
 
     module = reconstruct(scene, configuration(f"c2f.levels=[2,{SCALE}]", *overrides))
-    product = made(module, module.field.render(), SCALE)
+    product = product_of(module, module.field.render(), SCALE)
     return product.image, product.deviation
 
 

@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -16,6 +21,11 @@
 # optimizer is any `torch.optim.Optimizer` whose `step` takes a closure.
 
 # %%
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import indent
+
 import matplotlib.pyplot as plt
 import torch
 from omegaconf import OmegaConf
@@ -41,8 +51,7 @@ def fit(strategy=None, *overrides):
 # %% [markdown]
 # ## Ten lines of YAML
 #
-# Weights and shifts in turn at the coarsest level, where shifts are cheap; then the weights alone at the finest. Saved
-# as `conf/strategy/mine.yaml`, under a key `strategy:`, it runs as `python train.py strategy=mine`.
+# Weights and shifts in turn at the coarsest level, where shifts are cheap; then the weights alone at the finest.
 
 # %%
 LBFGS = "{_target_: torch.optim.LBFGS, _partial_: true, max_iter: 20, history_size: 10, line_search_fn: strong_wolfe}"
@@ -64,6 +73,18 @@ refine:
   optimizer: {LBFGS}
 """
 found = {"lbfgs": fit(), "mine": fit(mine)}
+
+# %% [markdown]
+# For the command line it becomes a file, with a name and with the stages below `strategy:`. It may lie in
+# `conf/strategy/`, or in a folder `strategy` of your own, whose parent `--config-dir` names:
+
+# %%
+file = Path("outputs/my_conf/strategy/mine.yaml")
+file.parent.mkdir(parents=True, exist_ok=True)
+file.write_text("# @package _global_\nname: mine\nstrategy:\n" + indent(mine, "  "))
+train = [sys.executable, str(Path(s2sr.__file__).parents[1] / "train.py")]
+options = ["--config-dir=outputs/my_conf", "strategy=mine", "data.size=24", "c2f=2_4", "logger=csv"]
+print(subprocess.run([*train, *options], check=True, capture_output=True, text=True).stdout)
 
 
 # %% [markdown]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import resource
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -54,7 +55,7 @@ def load_scene(root: str | Path, **options: Any) -> Scene:
 def super_resolve(scene: Scene, *overrides: str) -> SplatField:
     """Fit a scene and return the field; overrides as on the command line, except those of `data`.
 
-    Raises InputError as `usable` and `reconstruct` do.
+    Raises InputError as `check_fit`, `usable` and `reconstruct` do.
     """
     cfg = configuration(*overrides)
     check_fit(cfg)
@@ -65,7 +66,7 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
     """Load, fit, write the run folder; returns the contents of metrics.json. group: the sweep that the run belongs to.
 
     resume: continue from the folder's last checkpoint; otherwise what an earlier run left there is ignored.
-    Raises what `observe` and `reconstruct` raise.
+    Raises what `check_fit`, `observe` and `reconstruct` raise.
     """
     start = time.perf_counter()
     check_fit(cfg)
@@ -84,14 +85,15 @@ def run(cfg: DictConfig, folder: Path, *, group: str | None = None, resume: bool
         "detail_limit_px": f"{limit:.3f}",
         "attribution": module.scene.attribution,
     }
-    product = made(module, image, scale)
+    product = product_of(module, image, scale)
     metrics |= intervals.numbers(module.scene, product, module.field.shifts.detach())
     metrics |= tell_resolution(module, cfg, folder)
     write_products(module, product, metrics, folder, tags)
     if cfg.report.date:
         write_dated(module, scale, cfg.report.date, folder, tags)
     metrics["runtime_s"] = time.perf_counter() - start
-    metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kB
+    metrics["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     log.info("the sensor passes less than 5 %% of detail finer than %.2f pixels: that is prior", limit)
     summarise(module.trainer.loggers, metrics)
     write_json(folder / "metrics.json", metrics)
@@ -129,7 +131,7 @@ def measured(module: Reconstruction, image: Tensor, scale: int) -> dict[str, Any
     }
 
 
-def made(module: Reconstruction, image: Tensor, scale: int) -> Product:
+def product_of(module: Reconstruction, image: Tensor, scale: int) -> Product:
     """The image [b, y * scale, x * scale] of a fit with its standard deviation and count of clear observations."""
     deviation = standard_deviation(module, image, scale)
     count = clear_count(module.scene.valid, module.field.shifts.detach(), scale)
@@ -159,34 +161,34 @@ def write_products(
     module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, tags: dict[str, str]
 ) -> None:
     """Write the files and, in parallel, the pictures: compressing keeps one core busy, drawing the other."""
-    scene = module.scene
-    shift = tuple(offset_to_truth(scene, module.field.shifts).tolist())
+    scene, field = module.scene, module.field
+    shift = tuple(offset_to_truth(scene, field.shifts).tolist())
 
     def write_files() -> None:
         write_geotiff(folder / "sr.tif", product.image, scene.grid.scaled(product.scale), scene.bands, tags=tags)
         intervals.write(folder, scene, product, tags=tags)
         write_baseline(folder, scene)
         write_truth(folder, scene, product.scale, shift)
+        radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
+        shifts_csv(folder / "shifts.csv", scene, shifts=field.shifts, **radiometry, noise=module.noise)
 
     with ThreadPoolExecutor(1) as beside:
         files = beside.submit(write_files)
-        show(module, product, metrics, folder, shift)
+        write_pictures(module, product, metrics, folder, shift)
     files.result()
 
 
-def show(
+def write_pictures(
     module: Reconstruction, product: Product, metrics: dict[str, Any], folder: Path, shift: tuple[float, float]
 ) -> None:
-    """The pictures and the table of observations. shift: as in `metrics.fidelity`."""
-    scene, field, image = module.scene, module.field, product.image
+    """sr.png, comparison.png, uncertainty.png and consistency.png. shift: as in `metrics.fidelity`."""
+    scene, image = module.scene, product.image
     stretch = Stretch.of(image, scene.bands)
     write_png(folder / "sr.png", rgb(image, scene.bands, stretch))
     beside = comparison(scene, image, product.scale, stretch=stretch, metrics=metrics, shift=shift)
     save(beside, folder / "comparison.png")
     save(intervals.picture(product, scene.bands, stretch=stretch, most=len(scene)), folder / "uncertainty.png")
-    save(maps(scene, field(), module.noise), folder / "consistency.png")
-    radiometry = {"gains": field.radiometry.gain, "offsets": field.radiometry.offset}
-    shifts_csv(folder / "shifts.csv", scene, shifts=field.shifts, **radiometry, noise=module.noise)
+    save(maps(scene, module.field(), module.noise), folder / "consistency.png")
 
 
 def write_dated(module: Reconstruction, scale: int, date: str, folder: Path, tags: dict[str, str]) -> None:

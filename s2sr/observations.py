@@ -74,7 +74,6 @@ def observe(cfg: DictConfig, *, fetch: bool = True) -> Scene:
 
     fetch: let the source download what is missing. Raises InputError as the source and `usable` do.
     """
-    check(cfg)
     source = build(cfg.data)
     if fetch:
         source.prepare()

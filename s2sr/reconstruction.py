@@ -29,7 +29,7 @@ from s2sr.observations import build, check, register
 from s2sr.report.dashboard import Dashboard
 from s2sr.report.dated import observed_on
 from s2sr.report.heldout import judge
-from s2sr.report.products import check_disk, clear
+from s2sr.report.products import check_disk, remove_earlier
 from s2sr.training import enough_memory, free_memory, train, trainer_of
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ def stages_of(cfg: DictConfig) -> dict[str, Stage]:
             stages[name] = build(node)
         except InputError as error:
             raise InputError(f"strategy.{name}: {error}") from error
+        if not isinstance(stages[name], Stage):
+            raise InputError(f"strategy.{name}: not a stage; it needs _target_: s2sr.fit.stages.Stage")
     if not any(stage.blocks for stage in stages.values()):
         raise InputError(f"strategy={cfg.name} has no stage left that fits; choose another of conf/strategy")
     return stages
@@ -81,6 +83,7 @@ def prepare(scene: Scene, cfg: DictConfig) -> Reconstruction:
     """
     scene, stages, judge = withhold(scene, cfg)
     scene, shifts = register(scene)
+    # impossible requests are refused before the fit, not after it
     if cfg.report.date:
         observed_on(scene, cfg.report.date)
     if cfg.report.frc:
@@ -111,7 +114,6 @@ def reconstruct(
     Raises InputError if the configuration does not suit the scene or memory does not suffice, and KeyboardInterrupt
     after Ctrl-C.
     """
-    check(cfg)
     lightning.seed_everything(cfg.seed, verbose=False)
     torch.set_float32_matmul_precision("highest")  # an environment may ask for less, as NVIDIA's containers do
     if cfg.threads:
@@ -128,7 +130,7 @@ def reconstruct(
         return module
     check_disk(folder, int(budget.disk))
     if not resume:
-        clear(folder)
+        remove_earlier(folder)
     log.info("on %s: %s", device, budget)
     whole = module.scene.whole()
     known = {"shifts": module.field.shifts.detach().cpu(), "psf": build(cfg.psf), "noise": cfg.noise}

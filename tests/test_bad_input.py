@@ -210,6 +210,7 @@ def test_nan_and_inf_are_masked_and_no_error(scene, tmp_path):
         ("strategy.coarse_to_fine.steps=many", "full_key: strategy.coarse_to_fine"),
         ("strategy.coarse_to_fine.blocks=weights", "a stage's blocks are weights; write lists of lists"),
         ("strategy.coarse_to_fine.blocks=[]", "strategy=lbfgs has no stage left"),
+        ("~strategy.coarse_to_fine._target_", "strategy.coarse_to_fine: not a stage; it needs _target_"),
         ("~strategy.coarse_to_fine", "strategy=lbfgs has no stage left"),
         ("psf.learn=3", "psf.learn=3: it must be true or false"),
         ("radiometry.gain=some", "radiometry.gain=some: it must be true or false"),

@@ -179,7 +179,9 @@ def judges(rows) -> int:
     return [row["used"] for row in rows].count("no: withheld to judge the fit (holdout.dates)")
 
 
-@pytest.mark.parametrize("how", [["strategy=bayes", "holdout=null"], ["strategy=lbfgs", "+strategy.coarse_to_fine.stop_on=validation"]])
+@pytest.mark.parametrize(
+    "how", [["strategy=bayes", "holdout=null"], ["strategy=lbfgs", "+strategy.coarse_to_fine.stop_on=validation"]]
+)
 def test_the_resolution_from_two_halves(how, tmp_path):
     run(short(configuration(*SCENE[1:], "logger=csv", "data.size=20", "report.frc=true", *how)), tmp_path)
     metrics = finished(tmp_path)

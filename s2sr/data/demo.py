@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
+import rasterio
 import torch
 from scipy.ndimage import gaussian_filter
 
 from s2sr.data.landscape import BANDS, LR_PIXEL, Landscape, Material, landscape
 from s2sr.data.simulate import jitter, margin_for, observe, record, truth_of
 from s2sr.errors import InputError
+from s2sr.files import atomic
 from s2sr.model.grid import Grid
 from s2sr.model.psf import MTF_AT_NYQUIST, detector_widths, sigma_from_mtf
 from s2sr.model.scene import Observation, Scene, Truth
+from s2sr.raster import name_bands, placed
 
 VEGETATION, NOT_VEGETATED, WATER = 4, 5, 6  # Sen2Cor's scene classes
 SHADOW, CLOUD, THICK_CLOUD = 3, 8, 9
@@ -33,7 +37,7 @@ DN = 1e-4  # reflectance of one digital number
 
 @dataclass(frozen=True)
 class Demo:
-    """A simulated season with known truth. Equal fields give equal scenes."""
+    """A simulated season with known truth. Equal fields give equal scenes, up to rounding by numpy's threads."""
 
     size: int | Sequence[int] = 64  # LR pixels: a side, or rows and columns
     n_dates: int = 12
@@ -82,11 +86,6 @@ class Demo:
 
     def write(self, folder: str | Path) -> Path:
         """Write the scene as a scene folder, one GeoTIFF per date, including the clouds; returns the folder."""
-        import rasterio
-
-        from s2sr.files import atomic
-        from s2sr.raster import name_bands, placed
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         frames, scl, _ = self._acquire()
@@ -209,8 +208,6 @@ class Demo:
         for name in ("changing", "change", "cloudy", "cloud_cover", "scl_misses"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"data.{name}={getattr(self, name)} must be a fraction from 0 to 1")
-        import psutil
-
         needed = 190 * (sides[0] + 8) * (sides[1] + 8) * self.pixels_per_lr**2  # bytes; 181 a raster pixel measured
         free = psutil.virtual_memory().available
         if needed > free:

@@ -89,8 +89,8 @@ class Holdout:
         if len(clear) < self.dates:
             raise InputError(f"holdout.dates={self.dates}: only {len(clear)} observations are clear by half or more")
         generator = torch.Generator().manual_seed(self.seed)
-        at = (torch.arange(self.dates) + torch.rand(self.dates, generator=generator)) * len(clear) / self.dates
-        chosen = sorted(clear[k] for k in at.long().tolist())
+        drawn = (torch.arange(self.dates) + torch.rand(self.dates, generator=generator)) * len(clear) / self.dates
+        chosen = sorted(clear[k] for k in drawn.long().tolist())
         kept = [t for t in range(len(scene)) if t not in chosen]
         dates = scene.select(chosen, "used for the fit")
         rows, columns = (torch.arange(n) // self.side for n in scene.grid.shape)

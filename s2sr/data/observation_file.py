@@ -64,10 +64,10 @@ class ObservationFile:
 
         classes: of SCL that are masked, with `dilate` pixels around them. Raises InputError if the file is truncated.
         """
-        at = [self.bands.index(band) for band in bands]
+        indices = [self.bands.index(band) for band in bands]
         with _opened(self.path) as source:
-            stored = source.read([i + 1 for i in at])
-            scale, offset = np.array(source.scales)[at], np.array(source.offsets)[at]
+            stored = source.read([i + 1 for i in indices])
+            scale, offset = np.array(source.scales)[indices], np.array(source.offsets)[indices]
             valid = measured(stored, nodata=source.nodata)
             if "SCL" in self.bands:
                 valid &= ~scl_mask(source.read(self.bands.index("SCL") + 1), classes=classes, dilate=dilate)

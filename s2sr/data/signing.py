@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from urllib.parse import urlsplit
 
 _one_at_a_time = Lock()  # otherwise each thread would fetch a token
 
@@ -12,8 +13,6 @@ def planetary_computer(href: str, *, again: bool = False) -> str:
 
     Tokens are kept by the library until a minute before they expire. Raises requests.RequestException.
     """
-    from urllib.parse import urlsplit
-
     from planetary_computer import sas, sign_url
 
     parts = urlsplit(href)

@@ -3,9 +3,9 @@
     y[t,b,i,j] = o[t,b] + g[t,b] / B_b^2 * integral over the detector of (Gaussian_b * f_b) + noise
 
 f is a raster of `scale` pixels per LR pixel. The Gaussian is applied as a discrete convolution; the cumulative sum of
-the result is the exact integral up to each raster line, and a cubic spline interpolates it at the detector's edges. No
-erf, no splats, no torch. Observation t with shift (dy, dx) has the detector of LR pixel (i, j)
-centred at (i + 1/2 - dy, j + 1/2 - dx): a positive shift looks at smaller rows and columns.
+the result is the exact integral up to each raster line, and a cubic spline interpolates it at the detector's edges:
+neither erf nor splats. Observation t with shift (dy, dx) has the detector of LR pixel (i, j) centred at
+(i + 1/2 - dy, j + 1/2 - dx): a positive shift looks at smaller rows and columns.
 """
 
 from __future__ import annotations

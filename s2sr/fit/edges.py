@@ -36,19 +36,20 @@ from s2sr.model.psf import transfer
 if TYPE_CHECKING:
     from s2sr.fit.problem import Problem
 
+LEAST = 0.7  # exponent q
+
 
 @dataclass(frozen=True)
 class EdgePrior:
-    """The objective misfit + tv * prior. delta: fraction of the mean gradient; least: lower bound on the exponent q."""
+    """The objective misfit + tv * prior. delta: as a fraction of the mean gradient."""
 
     delta: float = 0.2
-    least: float = 0.7
 
     def __call__(self, module: Problem) -> Objective:
         field, units = module.field, visible_gradients(module)
         inside = gradients_of_mean(module)
         alone, vary = units.pow(-2).diag(), dimensions((inside / units[:, None, None]).flatten(0, 1).flatten(1))
-        exponent = max(self.least, tail_exponent(mean_size(inside, alone), vary))
+        exponent = max(LEAST, tail_exponent(mean_size(inside, alone), vary))
         form = likeness(module.correlation, -exponent / 2) / units / units[:, None]
         size = mean_size(inside, form)
         delta = self.delta * float(size.mean().clamp(min=1e-6))

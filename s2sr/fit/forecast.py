@@ -1,8 +1,8 @@
 """What a fit will recover, before there is one.
 
-With B as in `spectral_model`, the posterior variance of X at the frequency f_a is P(f_a) (B^-1)_aa. So e(f) =
-(B^-1)_aa is the expected error as a fraction of the signal's power: 0 where the frames determine it, 1 where they say
-nothing.
+With B as in `spectral_model`, the posterior variance of X at the frequency f_a is P(f_a) (B^-1)_aa. So e = (B^-1)_aa is
+the expected error as a fraction of the signal's power: 0 where the frames determine it, 1 where they say nothing.
+
 Detail counts as recovered up to the lowest frequency at which the error's amplitude reaches half the signal's, e = 1/4:
 along an axis by the profile of e, over all directions by its mean on rings |f|. The shifts enter through the aliases,
 which cannot be told apart if all dates see them alike.

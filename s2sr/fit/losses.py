@@ -95,17 +95,19 @@ class Misfit(torch.autograd.Function):
         value = seen.new_zeros((), dtype=torch.float64)  # float32 would lose a nat in ten million
         images = [x.flatten(0, 1).flatten(1) for x in (seen, beside, observed, valid, excess)]
         numbers = [x.flatten()[:, None] for x in (gain, offset, noise.square())]
-        for part in torch.arange(noise.numel()).split(max(1, BLOCK // seen[0, 0].numel())):
-            each = slice(int(part[0]), int(part[-1]) + 1)
-            (x, known, y, there, more), (g, o, v) = [x[each] for x in images], [x[each] for x in numbers]
-            rate = torch.mul(more, v).rsqrt_().mul_(there)
+        count = max(1, BLOCK // seen[0, 0].numel())
+        for first in range(0, noise.numel(), count):
+            part = slice(first, first + count)
+            x, known, y, clear, local = (image[part] for image in images)
+            g, o, v = (number[part] for number in numbers)
+            rate = torch.mul(local, v).rsqrt_().mul_(clear)
             with torch.enable_grad():
                 z = torch.addcmul(o, g, x).add_(known).sub_(y).mul_(rate).requires_grad_()
                 nats = rho(z)
             rate.mul_(torch.autograd.grad(nats, z)[0])
             if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-                of_gain.view(-1)[each], of_offset.view(-1)[each] = torch.linalg.vecdot(rate, x), rate.sum(1)
-            torch.mul(rate, g, out=slope.flatten(0, 1).flatten(1)[each])
+                of_gain.view(-1)[part], of_offset.view(-1)[part] = torch.linalg.vecdot(rate, x), rate.sum(1)
+            torch.mul(rate, g, out=slope.flatten(0, 1).flatten(1)[part])
             value += nats.detach()
         ctx.save_for_backward(slope, of_gain, of_offset)
         return value

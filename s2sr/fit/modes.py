@@ -64,9 +64,8 @@ class Modes:
         """[b, a, a] curvature of a quadratic misfit along pairs of aliases over their transfer; the same everywhere."""
         field, scale = self.field, self.field.scale
         each = zip(module.valid, module.excess, strict=True)  # frame by frame, to need no new memory pages
-        clear = torch.stack(
-            [(valid / excess).double().mean((-2, -1)) for valid, excess in each]
-        )  # [t, b] effective fraction of samples
+        # [t, b] effective fraction of samples
+        clear = torch.stack([(valid / excess).double().mean((-2, -1)) for valid, excess in each])
         weights = (field.radiometry.gain / module.noise).double().square() * clear
         from_first = (scale - 1) / (2 * scale)  # distance of a cell's first splat from its centre
         shifts = field.shifts.double()[:, None] - field.beside.double()[:, None] - from_first

@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class Steps:
-    """The block of each optimizer step of a phase. The scene is in the module."""
+    """The block of each optimizer step of a phase; the scene is in the module.
+
+    Not a list: Lightning would take its elements for loaders.
+    """
 
     def __init__(self, visits: Sequence[int]) -> None:
         self.visits = visits
@@ -235,4 +238,4 @@ class Reconstruction(Problem, lightning.LightningModule):
         self.filled = {sampling: frames for sampling, frames in filled if frames is not None}
         self.judgement = state["judgement"]
         if not state["withholds"]:
-            self.show(self.scene.whole())
+            self.use_samples_of(self.scene.whole())

@@ -48,7 +48,7 @@ class GaussianPrior:
 
     @cached_property
     def roots(self) -> Tensor:
-        """Of the stiffness."""
+        """[b, y, x] the square root of the stiffness."""
         return self.stiffness.sqrt()
 
     @cached_property
@@ -156,7 +156,7 @@ class FourierMetric:
     """A gradient [b, y, x] -> a step, in place, with the curvature of a periodic lattice without masks.
 
     The four aliases of every LR frequency are solved for jointly; all other modes see the prior alone.
-    prior: default: the module's. field: default: the module's.
+    prior, field: by default the module's own.
     """
 
     @torch.no_grad()

@@ -145,14 +145,14 @@ class Problem(nn.Module):
     def reveal(self) -> None:
         """Judge the fit; from here on the withheld samples enter it."""
         self.be_judged()
-        self.show(self.scene.whole())
+        self.use_samples_of(self.scene.whole())
 
     def be_judged(self) -> None:
         """Judge the fit by the withheld samples, once."""
         if self.judge and not self.judgement:
             self.judgement = self.judge(self.scene, self.field, self.noise.detach())
 
-    def show(self, scene: Scene) -> None:
+    def use_samples_of(self, scene: Scene) -> None:
         """From here on, fit another selection of samples of the same frames."""
         self.scene = scene
         device = self.valid.device

@@ -35,7 +35,6 @@ class Refit:
 
     max_iter: int = 4
     tolerance: float = 1e-6
-    history: int = 3
 
     def __call__(self, module: Problem) -> None:
         field = module.field
@@ -59,7 +58,7 @@ class Refit:
         QuasiNewton(
             [weights],
             max_iter=self.max_iter,
-            history=self.history,
+            history=3,  # past steps, each of which costs two lattices of memory
             tolerance=self.tolerance,
             metric=lambda _, vectors: [metric(v) for v in vectors],
         ).step(closure)

@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from s2sr.errors import InputError
 from s2sr.fit.schedules import Constant, Schedule
+
+if TYPE_CHECKING:
+    from s2sr.fit.problem import Problem
+    from s2sr.fit.quasi_newton import Metric
 
 BLOCKS = ("weights", "shifts", "radiometry", "psf", "noise", "spectrum")
 Objective = Callable[[], Mapping[str, Tensor]]  # -> its terms at the current parameters, nats
@@ -56,9 +60,9 @@ class Stage:
     stop_on: str | None = None
     lr: Schedule | None = None
     part: int = 250
-    start: Callable[[Any], None] | None = None
-    objective: Callable[[Any], Objective] = attrgetter("misfit_and_tv")
-    metric: Callable[[Any], Callable[[Tensor], Tensor]] | None = None
+    start: Callable[[Problem], None] | None = None
+    objective: Callable[[Problem], Objective] = attrgetter("misfit_and_tv")
+    metric: Callable[[Problem], Metric] | None = None
 
     def __post_init__(self) -> None:
         if any(not block or isinstance(block, str) for block in self.blocks):

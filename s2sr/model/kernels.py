@@ -33,9 +33,7 @@ class Kernels:
     """The taps of every observation, and the cells where they begin."""
 
     firsts: tuple[int, ...]  # the cell of the first tap of LR pixel 0
-    values: tuple[
-        Tensor, ...
-    ]  # [1 + d, t, Q, s] each, with derivatives along `Footprints.parameters`; not differentiable
+    values: tuple[Tensor, ...]  # [1 + d, t, Q, s], with derivatives along `Footprints.parameters`; not differentiable
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ MTF_AT_NYQUIST = {
     "B02": 0.304, "B03": 0.276, "B04": 0.233, "B08": 0.222, "B05": 0.343,
     "B06": 0.336, "B07": 0.338, "B8A": 0.325, "B11": 0.21, "B12": 0.19,
 }  # fmt: skip
+PASSED = 0.05  # of a sinusoid's amplitude; what is finer counts as not seen
 WIDEST = 2  # pixels of the band's own grid: such a PSF passes under 1 % at a quarter of a cycle per pixel
 
 
@@ -41,12 +42,12 @@ def transfer(frequency: Tensor, sigma: Tensor | float, width: Tensor | float = 1
     return torch.sinc(width * frequency) * torch.exp(-2 * (math.pi * sigma * frequency).square())
 
 
-def detail_limit(sigma: float, width: float = 1, passed: float = 0.05) -> float:
-    """Half the period, LR pixels, of the finest sinusoid of which the footprint still passes the fraction `passed`."""
+def detail_limit(sigma: float, width: float) -> float:
+    """Half the period, LR pixels, of the finest sinusoid of which the footprint still passes the fraction `PASSED`."""
     low, high = torch.tensor([0, 1 / width], dtype=torch.float64)  # transfer falls from 1 to 0 between them
     while high - low > 1e-6:
         middle = (low + high) / 2
-        low, high = (middle, high) if transfer(middle, sigma, width) > passed else (low, middle)
+        low, high = (middle, high) if transfer(middle, sigma, width) > PASSED else (low, middle)
     return 1 / (2 * float(low))
 
 

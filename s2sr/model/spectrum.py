@@ -17,14 +17,8 @@ import torch
 from torch import Tensor, nn
 
 CORNER = 0.02  # f0, cycles per LR pixel: below what frames show; keeps P finite
-RIPPLES = (
-    0.15,
-    0.22,
-    0.32,
-    0.47,
-    0.69,
-    1.01,
-)  # cycles per LR pixel; frames show hardly any beyond, and lower ones do not count
+# cycles per LR pixel; frames show hardly any beyond, and lower ones do not count
+RIPPLES = (0.15, 0.22, 0.32, 0.47, 0.69, 1.01)
 TABLE = 4096  # frequencies
 BLOCK = 2**17  # frequencies looked up at a time, to stay in the cache
 BEND, RIPPLE = 0.2, 0.15  # prior standard deviations of q and r over scenes; means 0
@@ -74,13 +68,12 @@ class Spectrum(nn.Module):
         nodes = low + (high - low) / (TABLE - 1) * torch.arange(TABLE, dtype=squared.dtype, device=squared.device)
         table = _basis(nodes) @ coefficients
 
-        def between(some: Tensor) -> Tensor:
-            at = (_level(some) - low) * ((TABLE - 1) / (high - low))
-            below = at.long().clamp_(max=TABLE - 2)
-            return torch.lerp(table[below], table[below + 1], at.sub_(below)).exp_()
+        def interpolated(block: Tensor) -> Tensor:
+            position = (_level(block) - low) * ((TABLE - 1) / (high - low))
+            below = position.long().clamp_(max=TABLE - 2)
+            return torch.lerp(table[below], table[below + 1], position.sub_(below)).exp_()
 
-        # in blocks that stay in the cache
-        return torch.cat([between(some) for some in squared.flatten().split(BLOCK)]).view_as(squared)
+        return torch.cat([interpolated(block) for block in squared.flatten().split(BLOCK)]).view_as(squared)
 
     def prior(self) -> Tensor:
         """-log p of bend and ripples up to a constant, nats."""

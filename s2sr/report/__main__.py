@@ -15,8 +15,10 @@ def main(folder: Path) -> str:
     """
     try:
         return _write(folder)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"{folder}: {error}") from error
+        raise InputError(f"{folder}: {error}") from error
 
 
 def _write(folder: Path) -> str:

@@ -94,9 +94,9 @@ def swept_scores(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
             x, y = _points(members, f"{key}_bicubic", place)
             once = np.unique(x)
             _baseline(axes, once, np.array([y[x == each].mean() for each in once]), "" if k else "bicubic")
-        for at in _mark_best(axes, jobs, keys, key, place):
+        for optimum in _mark_best(axes, jobs, keys, key, place):
             for other in panels:
-                other.axvline(at, color=INK, lw=0.9, ls="--", zorder=1)
+                other.axvline(optimum, color=INK, lw=0.9, ls="--", zorder=1)
         if axis in SIGMA:
             _evidence(axes, jobs, labelled=axes is panels[0])
     places = {value: place(job) for job in jobs for value in [job.overrides.get(axis, job.folder.name)]}
@@ -165,14 +165,14 @@ def _evidence(axes: Axes, jobs: Sequence[Job], *, labelled: bool) -> None:
 
 
 def _ticks(axes: Axes, places: Mapping[str, float], numeric: bool, rotated: bool, *, labelled: bool) -> None:
-    at = sorted(set(places.values()))
-    if numeric and at[0] > 0 and at[-1] >= 100 * at[0]:
+    ticks = sorted(set(places.values()))
+    if numeric and ticks[0] > 0 and ticks[-1] >= 100 * ticks[0]:
         axes.set_xscale("log")
-    gap = min(np.diff(at), default=1.0)
-    if not numeric or (axes.get_xscale() == "linear" and len(at) <= 8 and gap * 20 > at[-1] - at[0]):
-        names = [f"{x:.4g}" for x in at] if numeric else [n if len(n) <= 28 else n[:27] + "…" for n in places]
-        turn: dict[str, Any] = {"rotation": 90} if len(at) > 12 else {"rotation": 30, "ha": "right"}
-        axes.set_xticks(at, names, **(turn if rotated else {}))
+    gap = min(np.diff(ticks), default=1.0)
+    if not numeric or (axes.get_xscale() == "linear" and len(ticks) <= 8 and gap * 20 > ticks[-1] - ticks[0]):
+        names = [f"{x:.4g}" for x in ticks] if numeric else [n if len(n) <= 28 else n[:27] + "…" for n in places]
+        turn: dict[str, Any] = {"rotation": 90} if len(ticks) > 12 else {"rotation": 30, "ha": "right"}
+        axes.set_xticks(ticks, names, **(turn if rotated else {}))
         axes.set_xticks([], minor=True)
     axes.tick_params(labelbottom=labelled)
 

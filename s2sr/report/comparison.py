@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import rasterio
 from matplotlib.figure import Figure
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
 from torch import Tensor
 
 from s2sr.model.scene import Scene
-from s2sr.raster import metres
-from s2sr.report.figures import Panel, Stretch, Window, fit, rgb, sheet, zoom_window
+from s2sr.raster import metres, placed
+from s2sr.report.figures import Panel, Stretch, Window, rgb, sheet, sized, zoom_window
 from s2sr.report.metrics import Array, area_average, bicubic
 from s2sr.report.products import clearest_frame
 
@@ -61,10 +65,10 @@ def comparison(
     _, metre = metres(scene.grid) or (None, None)
     rows: list[list[Panel]] = [[], []]
     for picture, factor, title, facts in pictures:
-        overview, size = fit(picture, factor, scale, (0, 0, height, width), side)
+        overview, size = sized(picture, factor, scale, (0, 0, height, width), side)
         window = window or zoom_window(mean, scale, max(overview.shape))
         row, column, rows_shown, _ = window
-        detail, detail_size = fit(picture, factor, scale, window, max(overview.shape))
+        detail, detail_size = sized(picture, factor, scale, window, max(overview.shape))
         first = not rows[0]
         frame = (row * size, column * size, rows_shown * size)
         rows[0].append(Panel(overview, title, facts, size / metre if metre and first else None, frame))
@@ -102,12 +106,6 @@ def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
     """(the scene's basemap, uint8 [y * scale, x * scale, 3]; its attribution). None if there is none to read."""
     if scene.basemap is None:
         return None, ""
-    import rasterio
-    from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
-
-    from s2sr.raster import placed
-
     try:
         with (
             rasterio.open(scene.basemap, driver="GTiff") as source,
@@ -115,6 +113,6 @@ def aerial(scene: Scene, scale: int) -> tuple[np.ndarray | None, str]:
         ):
             picture = np.moveaxis(warped.read([1, 2, 3]), 0, -1)
             return picture, f"Aerial picture: {source.tags().get('attribution', scene.basemap.name)}"
-    except (rasterio.errors.RasterioError, IndexError, ValueError) as error:
+    except (RasterioError, IndexError, ValueError) as error:
         log.warning("%s: not shown (%s)", scene.basemap, error)
         return None, ""

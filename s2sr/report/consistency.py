@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from s2sr.model.scene import Scene
-from s2sr.report.figures import MASKED, Panel, fit, sheet
+from s2sr.report.figures import MASKED, Panel, sheet, sized
 from s2sr.report.metrics import area_average
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def maps(scene: Scene, predicted: Tensor, noise: Tensor) -> Figure:
         finite = z[np.isfinite(z)]
         beyond = float((abs(finite) > SHOWN).mean())
         facts = f"rms {math.sqrt(float((finite**2).mean())):.2f}, {beyond:.1%} beyond {SHOWN:g}"
-        panels.append(Panel(fit(picture, 1, 1, (0, 0, *z.shape), PANEL)[0], band, facts))
+        panels.append(Panel(sized(picture, 1, 1, (0, 0, *z.shape), PANEL)[0], band, facts))
     header = (
         "Predicted - observed, mean over the dates, in its standard errors: "
         f"red +{SHOWN:g} (product too bright), blue -{SHOWN:g}"

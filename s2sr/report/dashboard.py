@@ -87,7 +87,7 @@ class Dashboard(Callback):
             run.log({**media, **_error_and_sharpness(self._levels), "evals": module.evals})
 
     def _scores(self, module: Any, image: Tensor | None, shifts: Tensor) -> dict[str, float]:
-        """Of the image [b, y, x] that a level ends with; with none, those of the last one and of the shifts."""
+        """The scores of the image [b, y, x] with which a level ends; without one, the last image's and the shifts'."""
         if image is not None:
             scale, finest = module.field.scale, module.phases[-1].scale
             if self.scene.truth and scale < (alike := min(FIDELITY_SCALE, finest)):
@@ -101,9 +101,9 @@ class Dashboard(Callback):
 
     @torch.no_grad()
     def _heldout(self, module: Any, residual: Tensor) -> dict[str, float]:
-        """Root mean square of the residual [t, b, y, x] on the samples that judge, and of the temporal mean's.
+        """`holdout_rmse` of the residual [t, b, y, x] and of the temporal mean, given each frame's gain and offset.
 
-        That mean at their brightness. Nothing once a refit has seen them.
+        Empty once a refit has seen the samples that judge.
         """
         judged = module.scene.judged.to(module.valid.device) & ~module.valid
         if not judged.any():
@@ -142,11 +142,11 @@ class Dashboard(Callback):
         return figures
 
     def _pictures(self, image: Tensor, scale: int) -> dict[str, np.ndarray]:
-        """All under one stretch, that of the temporal mean; those that only the scale decides once per scale."""
+        """uint8 pictures under the temporal mean's stretch; those that depend on the scale alone come once for each."""
         scene, images = self.scene, {"3_reconstruction": image}
         if scale not in self._compared:
             self._compared.add(scale)
-            images |= {"1_observation": clearest_frame(scene)[1], "2_bicubic": bicubic(self.scene.temporal_mean, scale)}
+            images |= {"1_observation": clearest_frame(scene)[1], "2_bicubic": bicubic(scene.temporal_mean, scale)}
             if truth := scene.truth:
                 fine, moved = min(scale, truth.scale), tuple(truth.shifts.mean(0).tolist())
                 images["4_truth"] = torch.from_numpy(area_average(truth.reflectance, truth.scale, fine, moved))

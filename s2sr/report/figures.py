@@ -10,19 +10,17 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from s2sr.files import atomic
 from s2sr.report.metrics import Array, area_average, as_numpy, percentile
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Window = tuple[int, int, int, int]  # first row, first column, rows, columns: LR pixels
 
@@ -85,11 +83,9 @@ def rgb(image: Array, bands: Sequence[str], stretch: Stretch | None = None) -> n
     return coded[..., 0] if coded.shape[-1] == 1 else coded
 
 
-def png(picture: np.ndarray) -> Image:
+def png(picture: np.ndarray) -> Image.Image:
     """An image that saves as a PNG with exactly these pixels, uint8 [y, x] or [y, x, 3]."""
-    from PIL.Image import fromarray
-
-    image = fromarray(picture)
+    image = Image.fromarray(picture)
     image.encoderinfo = PNG
     return image
 
@@ -158,7 +154,7 @@ def sheet(rows: Sequence[Sequence[Panel]], header: str = "") -> Figure:
     return figure
 
 
-def fit(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:
+def sized(picture: np.ndarray, factor: int, scale: int, window: Window, side: int) -> tuple[np.ndarray, float]:
     """(the part of `picture` in `window`, for a square of `side` screen pixels; screen pixels per LR pixel).
 
     picture: [y, x, ...] at `factor` pixels per LR pixel. scale: that of the finest picture to be compared, so that all

@@ -60,7 +60,6 @@ class Metric:
     unit: str  # empty: none
     sentence: str
     digits: str = ".4g"  # format
-    better: str = ""  # "higher" or "lower", where one is better for certain
 
     def text(self, value: Any) -> str:
         """The value as displayed, without its unit; a dash if there is none."""
@@ -77,7 +76,6 @@ METRICS = {
         "Root mean square difference between withheld samples, which the fit never saw, and the model's prediction. "
         "Judges a fit without a truth: invented detail raises it.",
         ".5f",
-        "lower",
     ),
     "holdout_median": Metric(
         "heldout",
@@ -85,7 +83,6 @@ METRICS = {
         "reflectance",
         "Median absolute difference there: insensitive to the few samples that changed or lie at a cloud's edge.",
         ".5f",
-        "lower",
     ),
     "holdout_dates_rmse": Metric(
         "heldout",
@@ -93,10 +90,9 @@ METRICS = {
         "reflectance",
         "The same for whole dates that the fit never saw, registered on half of their pixels and judged on the rest.",
         ".5f",
-        "lower",
     ),
     "holdout_dates_median": Metric(
-        "heldout", "median error on held-out dates", "reflectance", "Median absolute difference there.", ".5f", "lower"
+        "heldout", "median error on held-out dates", "reflectance", "Median absolute difference there.", ".5f"
     ),
     "psnr": Metric(
         "fidelity",
@@ -104,9 +100,8 @@ METRICS = {
         "dB",
         "Peak signal-to-noise ratio against the truth, at 4x or the product's scale if lower, brightness fitted.",
         ".2f",
-        "higher",
     ),
-    "ssim": Metric("fidelity", "SSIM", "", "Structural similarity with the truth; 1 if identical.", ".3f", "higher"),
+    "ssim": Metric("fidelity", "SSIM", "", "Structural similarity with the truth; 1 if identical.", ".3f"),
     "edge_contrast": Metric(
         "sharpness",
         "edge contrast",
@@ -140,10 +135,9 @@ METRICS = {
         "Half the period of the finest pattern in which product and truth correlate by more than 1/2, estimated from "
         "two halves of the dates, each compared with the other's observations.",
         ".1f",
-        "lower",
     ),
     "frc_frequency": Metric(
-        "resolution", "resolved frequency", "cycles/px", "The same as a frequency, per LR pixel.", ".3f", "higher"
+        "resolution", "resolved frequency", "cycles/px", "The same as a frequency, per LR pixel.", ".3f"
     ),
     "truth_resolution_m": Metric(
         "resolution",
@@ -151,7 +145,6 @@ METRICS = {
         "m",
         "Half the period of the finest pattern in which product and truth correlate by more than 1/2.",
         ".1f",
-        "lower",
     ),
     "truth_frequency": Metric(
         "resolution",
@@ -159,7 +152,6 @@ METRICS = {
         "cycles/px",
         "The same as a frequency, per LR pixel.",
         ".3f",
-        "higher",
     ),
     "forecast_frequency": Metric(
         "resolution",
@@ -169,7 +161,7 @@ METRICS = {
         ".3f",
     ),
     "forecast_resolution_m": Metric(
-        "resolution", "forecast detail", "m", "Half the period at the forecast frequency.", ".1f", "lower"
+        "resolution", "forecast detail", "m", "Half the period at the forecast frequency.", ".1f"
     ),
     "residual_rms": Metric(
         "consistency",
@@ -236,9 +228,7 @@ METRICS = {
         "Standard deviation of the Gaussian part of the point-spread function, in pixels of the band's own grid.",
         ".3f",
     ),
-    "shift_rmse_px": Metric(
-        "shifts", "shift error", "px", "Root mean square error of the estimated shifts.", ".4f", "lower"
-    ),
+    "shift_rmse_px": Metric("shifts", "shift error", "px", "Root mean square error of the estimated shifts.", ".4f"),
     "forecast_shift_px": Metric(
         "shifts",
         "forecast shift error",
@@ -254,8 +244,7 @@ METRICS = {
     "peak_memory_mb": Metric("run", "peak memory", "MB", "Peak memory of the whole process.", ".0f"),
 }
 
-FILES = {  # by name or pattern
-    "report.html": "this page",
+FILES = {  # what lies beside report.html, by name or pattern
     "README.md": "summary of the sweep: the command and the table",
     "sweep.csv": "overrides and metrics of all jobs",
     "sr.tif": "the product: Cloud-Optimized GeoTIFF, float32 reflectance",

@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2sr.model.scene import Scene
-from s2sr.report.figures import GAP, INK, TEXT, Stretch, figure_of, fit, rgb
+from s2sr.report.figures import GAP, INK, TEXT, Stretch, figure_of, rgb, sized
 from s2sr.report.metrics import BORDER, area_average
 from s2sr.report.products import Product, write_geotiff
 from s2sr.report.scores import offset_to_truth
@@ -88,7 +88,7 @@ def picture(product: Product, bands: tuple[str, ...], *, stretch: Stretch, most:
     """Product | standard deviation (mean over bands) | count (least over bands) out of `most`, with colour bars."""
     colours = rgb(product.image, bands, stretch)
     maps = colours, product.deviation.mean(0).numpy(), product.count.amin(0).float().numpy()
-    colours, std, least = (fit(values, 1, 1, (0, 0, *colours.shape[:2]), SIDE)[0] for values in maps)
+    colours, std, least = (sized(values, 1, 1, (0, 0, *colours.shape[:2]), SIDE)[0] for values in maps)
     size = std.shape
     bar, head = 84, 34
     total = (3 * (size[1] + GAP) + 2 * bar + GAP, size[0] + head + 2 * GAP)

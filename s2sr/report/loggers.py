@@ -94,7 +94,7 @@ def wandb_logger(
 
 @cache
 def _tell(text: str) -> None:
-    """Once, however many runs a sweep has there."""
+    """Log a line once, however many runs of a sweep have the same to say."""
     log.info("%s", text)
 
 

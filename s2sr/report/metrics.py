@@ -114,7 +114,7 @@ def shift_rmse(estimated: Array, true: Array) -> float:
 
 
 def percentile(values: np.ndarray, percent: float) -> float:
-    """As numpy's, with linear interpolation, in a quarter of the time."""
+    """numpy's percentile, with its linear interpolation, in a quarter of the time."""
     place = percent / 100 * (values.size - 1)
     below = math.floor(place)
     parted = np.partition(values, below, axis=None)

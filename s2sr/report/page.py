@@ -16,12 +16,16 @@ from typing import Any
 import jinja2
 import matplotlib as mpl
 import numpy as np
+import rasterio
 import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from PIL import Image
+from rasterio.enums import Resampling
 
 from s2sr.files import atomic
 from s2sr.model.grid import Grid
+from s2sr.raster import grid_of
 from s2sr.report.figures import COLOURS, FAINT, INK, Stretch, channels, rgb
 from s2sr.report.glossary import FILES
 from s2sr.report.metrics import bicubic
@@ -67,8 +71,6 @@ class Picture:
 
 def uri(pixels: np.ndarray) -> str:
     """A data URI of uint8 [y, x] or [y, x, 3]."""
-    from PIL import Image
-
     kind = "png" if pixels.shape[0] * pixels.shape[1] <= LOSSLESS else "jpeg"
     options = {"optimize": True} if kind == "png" else {"quality": 90, "subsampling": 0}
     buffer = io.BytesIO()
@@ -78,8 +80,6 @@ def uri(pixels: np.ndarray) -> str:
 
 def file_uri(path: Path) -> str:
     """A data URI of a picture file, reduced to the size that the page needs."""
-    from PIL import Image
-
     with Image.open(path) as image:
         image.thumbnail((SIDE, SIDE))
         return uri(np.asarray(image.convert("RGB")))
@@ -96,11 +96,6 @@ class Raster:
     @classmethod
     def read(cls, path: Path, side: int = SIDE) -> Raster:
         """Averaged to at most `side` pixels along the longer axis."""
-        import rasterio
-        from rasterio.enums import Resampling
-
-        from s2sr.raster import grid_of
-
         with rasterio.open(path, num_threads=torch.get_num_threads()) as file:
             names = tuple(name or "" for name in file.descriptions)
             kept = channels(names)
@@ -140,8 +135,6 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
 
 def tags(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """(tags, band names) of a product; empty if it does not exist."""
-    import rasterio
-
     if not path.is_file():
         return {}, ()
     with rasterio.open(path) as file:
@@ -149,20 +142,19 @@ def tags(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def listed(folder: Path) -> list[dict[str, str]]:
-    """The files of `FILES` beside the page: name, link, what it is, size."""
+    """The files of `FILES` beside the page: name, what it is, size."""
     found = []
     for pattern, meaning in FILES.items():
         for path in sorted(folder.glob(pattern)):
             name, length = (f"{path.name}/", "") if path.is_dir() else (path.name, size(path.stat().st_size))
-            if name != "report.html":
-                found.append({"name": name, "link": name, "meaning": meaning, "size": length})
+            found.append({"name": name, "meaning": meaning, "size": length})
     return found
 
 
 def size(count: float) -> str:
     """Bytes in readable units."""
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
+        if count < 999.5:  # more would be shown as 1e+03
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"

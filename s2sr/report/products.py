@@ -17,13 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+import rasterio.shutil
 import torch
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from torch import Tensor
 
 from s2sr.errors import InputError
 from s2sr.files import atomic
 from s2sr.model.grid import Grid
 from s2sr.model.scene import Scene
+from s2sr.raster import check_whole, grid_of, name_bands, placed
 from s2sr.report.metrics import Array, area_average, as_numpy
 
 
@@ -38,11 +43,12 @@ class Product:
     splat: float  # standard deviation of the image's splats, LR pixels
 
 
-def clear(folder: Path) -> None:
+def remove_earlier(folder: Path) -> None:
     """Remove files of an earlier run from which a new one would resume, or that would pass for its own."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    for name in ("metrics.csv", "metrics.json", "report.html", "frc.png", "truth.tif"):
-        (folder / name).unlink(missing_ok=True)
+    for name in ("metrics.csv", "metrics.json", "report.html", "frc.png", "truth.tif", "sr_[0-9]*.tif"):
+        for path in folder.glob(name):
+            path.unlink()
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -69,13 +75,6 @@ def write_geotiff(
     float32, in which NaN is nodata, or the image's own type if that is an integer, without nodata.
     Raises OSError if it cannot be written, such as on a full disk.
     """
-    import rasterio
-    import rasterio.shutil
-    from rasterio._err import CPLE_BaseError
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
-    from s2sr.raster import check_whole, name_bands, placed
-
     if tuple(image.shape) != (len(bands), *grid.shape):
         raise ValueError(f"image {tuple(image.shape)} is not {(len(bands), *grid.shape)}")
     own = as_numpy(image[:1]).dtype
@@ -125,10 +124,6 @@ def read_geotiff(path: Path) -> tuple[np.ndarray, tuple[str, ...], Grid]:
 
     Raises rasterio.errors.RasterioIOError if it is not there or cannot be read.
     """
-    import rasterio
-
-    from s2sr.raster import grid_of
-
     with rasterio.open(path) as file:
         return file.read(out_dtype=np.float32), tuple(name or "" for name in file.descriptions), grid_of(file)
 

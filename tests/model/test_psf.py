@@ -36,10 +36,9 @@ def test_the_transfer_function_is_the_footprints_fourier_transform():
 
 
 @pytest.mark.parametrize(("sigma", "width"), [(0.3, 1), (0.45, 1), (0.8, 2)])
-@pytest.mark.parametrize("passed", [0.05, 0.2])
-def test_the_finest_detail_is_what_the_footprint_just_passes(sigma, width, passed):
-    limit = detail_limit(sigma, width, passed)
-    assert float(transfer(torch.tensor(1 / (2 * limit)), sigma, width)) == pytest.approx(passed, abs=1e-4)
+def test_the_finest_detail_is_what_the_footprint_just_passes(sigma, width):
+    limit = detail_limit(sigma, width)
+    assert float(transfer(torch.tensor(1 / (2 * limit)), sigma, width)) == pytest.approx(0.05, abs=1e-4)
     assert limit > width / 2
 
 

@@ -12,10 +12,10 @@ from s2sr.report.figures import (
     Stretch,
     channels,
     detail_window,
-    fit,
     rgb,
     save,
     sheet,
+    sized,
     write_png,
 )
 
@@ -70,16 +70,16 @@ def test_sheet_draws_every_pixel_as_it_is(tmp_path):
     np.testing.assert_array_equal(drawn[200 + 2 * GAP :][:199, GAP : GAP + 300], pictures[1])
 
 
-def test_fit_repeats_pixels_or_averages_them():
+def test_a_sized_picture_repeats_pixels_or_averages_them():
     rng = np.random.default_rng(0)
     low, high = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8), rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-    a, size_a = fit(low, 1, 4, (2, 3, 5, 5), 100)
-    b, size_b = fit(high, 4, 4, (2, 3, 5, 5), 100)
+    a, size_a = sized(low, 1, 4, (2, 3, 5, 5), 100)
+    b, size_b = sized(high, 4, 4, (2, 3, 5, 5), 100)
     assert (a.shape, size_a, size_b) == ((100, 100, 3), 20, 20)
     assert b.shape == a.shape
     np.testing.assert_array_equal(a[::20, ::20], low[2:7, 3:8])
     np.testing.assert_array_equal(b[::5, ::5], high[8:28, 12:32])
-    c, size_c = fit(high, 4, 4, (0, 0, 10, 12), 12)
+    c, size_c = sized(high, 4, 4, (0, 0, 10, 12), 12)
     assert (c.shape, size_c) == ((10, 12, 3), 1)
     np.testing.assert_allclose(c, high.reshape(10, 4, 12, 4, 3).mean((1, 3)), atol=0.5 + 1e-9)
 

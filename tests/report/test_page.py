@@ -18,7 +18,15 @@ from s2sr.report.products import write_json
 from s2sr.report.run_page import command, write_run_page
 from s2sr.report.sweep import collate
 
-METRICS = {"status": "ok", "strategy": "bayes", "psnr": 24.126, "psnr_bicubic": 22.0, "psf_sigma": 0.41, "psf_sigma_B02": 0.4, "scale": 4}
+METRICS = {
+    "status": "ok",
+    "strategy": "bayes",
+    "psnr": 24.126,
+    "psnr_bicubic": 22.0,
+    "psf_sigma": 0.41,
+    "psf_sigma_B02": 0.4,
+    "scale": 4,
+}
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 REFERS = {"src", "href", "xlink:href", "action", "poster", "data"}
 
@@ -162,6 +170,13 @@ def test_known_figures_are_shown_and_others_passed_over(folder):
     assert "How certain the product is, pixel by pixel." in page.prose
     assert "holiday" not in page.prose
     assert "666.6" not in page.prose
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1234, "1.23 kB"), (999_600, "1 MB"), (2.5e9, "2.5 GB")]
+)
+def test_sizes_of_files_have_three_digits(count, text):
+    assert size(count) == text
 
 
 def test_a_large_product_makes_no_large_page():

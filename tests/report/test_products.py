@@ -17,9 +17,9 @@ from s2sr.model.grid import Grid
 from s2sr.model.scene import Observation, Scene
 from s2sr.report.products import (
     check_disk,
-    clear,
     clearest_frame,
     read_geotiff,
+    remove_earlier,
     shifts_csv,
     write_baseline,
     write_csv,
@@ -209,9 +209,10 @@ def test_shifts_csv_lists_used_and_rejected_observations_by_date(tmp_path, scene
 
 def test_a_new_run_shows_nothing_of_an_earlier_one(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    for name in ("checkpoints/last.ckpt", "metrics.json", "report.html", "frc.png", "truth.tif", "notes.txt"):
+    made = ("checkpoints/last.ckpt", "metrics.json", "report.html", "frc.png", "truth.tif", "sr_2024-06-01.tif")
+    for name in (*made, "notes.txt"):
         (tmp_path / name).touch()
-    clear(tmp_path)
+    remove_earlier(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

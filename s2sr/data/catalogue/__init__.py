@@ -147,10 +147,10 @@ class Catalogue:
     def _check(self) -> None:
         if isinstance(self.bands, str) or not self.bands:
             raise InputError(f"data.bands={self.bands} is not a list of bands; write data.bands=[B02,B03,B04]")
-        there = [band for band in self.assets if band != "SCL"]
+        offered = [band for band in self.assets if band != "SCL"]
         for band in self.bands:
-            if band not in there:
-                raise InputError(f"data.bands: there is no band {band}; choose from {', '.join(there)}")
+            if band not in offered:
+                raise InputError(f"data.bands: there is no band {band}; choose from {', '.join(offered)}")
         for name in ("max_cloud_cover", "max_aoi_cloud", "min_coverage"):
             if not 0 <= getattr(self, name) <= 100:
                 raise InputError(f"data.{name}={getattr(self, name)} is not a percentage (0 to 100)")

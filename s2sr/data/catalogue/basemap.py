@@ -53,8 +53,8 @@ def fetch(path: Path, grid: Grid, *, url: str, attribution: str, timeout: float)
 def _is_there(path: Path, grid: Grid, url: str) -> bool:
     if not path.exists():
         return False
-    with rasterio.open(path, driver="GTiff") as there:
-        return lies_on(there, grid) and there.tags().get("source") == url
+    with rasterio.open(path, driver="GTiff") as file:
+        return lies_on(file, grid) and file.tags().get("source") == url
 
 
 def tiles(grid: Grid) -> tuple[int, range, range]:

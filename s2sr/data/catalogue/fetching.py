@@ -68,7 +68,7 @@ class Fetcher:
                 scl = self._mosaic(one, "SCL")
                 found[one.seen(scl, self.area)] = zlib.compress(scl.tobytes(), 1)
 
-            _each({one: read.submit(look, one) for one in candidates}, lambda _: bar(self._bytes_of_layer, 1))
+            _each({one: read.submit(look, one) for one in candidates}, lambda: bar(self._bytes_of_layer, 1))
         return dict(sorted(found.items(), key=lambda pair: pair[0].datetime))
 
     def fetch(self, missing: Sequence[Pass], scl: dict[Pass, bytes]) -> None:
@@ -92,7 +92,7 @@ class Fetcher:
                 self._save(one, np.stack(list(read.map(layer, self._layers))))
 
             try:
-                failed = _each({one: finish.submit(download, one) for one in missing}, lambda _: bar(0, 1))
+                failed = _each({one: finish.submit(download, one) for one in missing}, lambda: bar(0, 1))
             except BaseException:
                 self.reader.stop.set()
                 raise
@@ -179,8 +179,8 @@ class Fetcher:
                 raise
 
 
-def _each(jobs: dict[Pass, Future[None]], done: Callable[[Pass], None]) -> int:
-    """The number of failed jobs; each is named in a warning.
+def _each(jobs: dict[Pass, Future[None]], done: Callable[[], None]) -> int:
+    """The number of failed jobs; each is named in a warning. done: called after every job.
 
     Raises InputError if the disk is full, or if the first jobs all fail.
     """
@@ -198,5 +198,5 @@ def _each(jobs: dict[Pass, Future[None]], done: Callable[[Pass], None]) -> int:
                 raise InputError(f"nothing could be read: {error}") from error
         except OSError as error:
             raise InputError(str(error)) from error
-        done(one)
+        done()
     return failed

@@ -28,11 +28,11 @@ def planned(folder: Path, grid: Grid, query: Mapping[str, Any]) -> list[Pass] | 
     path = folder / NAME
     try:
         plan = json.loads(path.read_text())
-        there, asked, items = plan["grid"], plan["query"], {item["id"]: item for item in plan["items"]["features"]}
-        if there != _as_json(vars(grid)):
+        saved, asked, items = plan["grid"], plan["query"], {item["id"]: item for item in plan["items"]["features"]}
+        if saved != _as_json(vars(grid)):
             raise InputError(
-                f"data.root={folder}: holds another area ({there['shape'][0]} x {there['shape'][1]} pixels, "
-                f"{there['crs']}); choose another data.root"
+                f"data.root={folder}: holds another area ({saved['shape'][0]} x {saved['shape'][1]} pixels, "
+                f"{saved['crs']}); choose another data.root"
             )
         if asked != _as_json(query):
             return None
@@ -40,9 +40,9 @@ def planned(folder: Path, grid: Grid, query: Mapping[str, Any]) -> list[Pass] | 
             Pass(tuple(Product(items[id]) for id in one["items"]), one["cloud"], one["coverage"])
             for one in plan["observations"]
         ]
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         log.warning("%s: cannot be read (%r); searching again", path, error)
         return None
 

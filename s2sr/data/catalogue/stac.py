@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -75,8 +76,8 @@ def link(catalog: str, item: Item, asset: str) -> str:
     try:
         href = str(item["assets"][asset]["href"])
     except (KeyError, TypeError):
-        there = ", ".join(item.get("assets", {}))
-        raise InputError(f"{item.get('id')}: no asset {asset} among {there}; see data.assets") from None
+        names = ", ".join(item.get("assets", {}))
+        raise InputError(f"{item.get('id')}: no asset {asset} among {names}; see data.assets") from None
     if urlsplit(href).scheme in ("http", "https"):
         return href
     if is_local(catalog):
@@ -98,8 +99,6 @@ def _of_file(catalog: str) -> Iterator[Item]:
 
 
 def _of_api(catalog: str, collection: str, area: Area, season: Season, max_cloud_cover: float) -> Iterator[Item]:
-    import warnings
-
     from pystac_client.exceptions import APIError
     from pystac_client.warnings import PystacClientWarning
 

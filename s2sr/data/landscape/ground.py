@@ -138,8 +138,8 @@ def found_village(canvas: Canvas, parcels: Parcels, bank: np.ndarray, rng: np.ra
     ends = np.array([line.at(s) for line in parcels.of_kind(MINOR) for s in (0, line.length)])
 
     def remoteness(point: np.ndarray) -> float:
-        at = canvas.pixel_at(point)
-        to_water, to_main = max(0, 70 - bank[at]), min(parcels.distance[MAIN][at], 200)
+        pixel = canvas.pixel_at(point)
+        to_water, to_main = max(0, 70 - bank[pixel]), min(parcels.distance[MAIN][pixel], 200)
         return float(np.linalg.norm(point - canvas.extent / 2) + 3 * to_water + 2 * to_main)
 
     position = min(parcels.plan.on_ground(ends), key=remoteness)

@@ -93,10 +93,10 @@ def single_trees(canvas: Canvas, bank: np.ndarray, village: Village, rng: np.ran
     found = []
     n = int(np.prod(canvas.extent) / 250)
     for position, luck, big in zip(rng.uniform(0, canvas.extent, (n, 2)), rng.random(n), rng.random(n), strict=True):
-        at = canvas.pixel_at(position)
-        if 3 < bank[at] < 8 and luck < 0.75:
+        pixel = canvas.pixel_at(position)
+        if 3 < bank[pixel] < 8 and luck < 0.75:
             found += _plant(canvas, position, 2 + 2.8 * big)
-        elif village.gardens[at] and luck < 0.5:
+        elif village.gardens[pixel] and luck < 0.5:
             kind = "conifer" if luck < 0.08 else "broadleaf"
             found += _plant(canvas, position, 1.2 + 2.6 * big, kind, clearance=2.5)
         elif luck < 0.006:

@@ -20,6 +20,7 @@ from s2sr.data.registration.filtering import band_passed, eroded, shifted
 from s2sr.model.psf import detector_widths
 from s2sr.model.scene import Scene
 
+FARTHEST = 3.0  # LR pixels along an axis: what is farther off is taken for another place
 TRUST, CHANCE = 0.25, 4.0  # a peak must exceed the correlation TRUST by CHANCE standard deviations
 
 
@@ -41,11 +42,11 @@ class Registration:
         )
 
 
-def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
+def estimate_shifts(scene: Scene) -> Registration:
     """Estimate the shift of each observation against the mean of the other trusted ones.
 
-    An observation with low correlation, or with a shift of more than `max_shift` LR pixels along an axis, is not
-    trusted: its shift is 0, and it enters neither the reference of the others nor the zero mean.
+    An observation with low correlation, or a shift beyond `FARTHEST`, is not trusted: its shift is 0, and it enters
+    neither the reference of the others nor the zero mean.
     """
     t, _, y, x = scene.frames.shape
     shifts, correlation, trusted = torch.zeros(t, 2), torch.zeros(t), torch.ones(t, dtype=torch.bool)
@@ -55,7 +56,7 @@ def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
     frames, weights = band_passed(scene)
     per_band = 1 / detector_widths(scene.bands) ** 2  # the samples of a resampled 20 m band repeat each other
     # A frame at d leaves the others' mean at -d / (t - 1); one pixel more for the parabola's arms.
-    reach = min(math.ceil(max_shift * t / (t - 1)) + 1, max(1, min(y, x) // 4))
+    reach = min(math.ceil(FARTHEST * t / (t - 1)) + 1, max(1, min(y, x) // 4))
     for whole_pixels in (True, True, False, False, False):
         aligned = shifted(frames, -shifts)
         overlap = shifted(weights, -shifts) > 0.9
@@ -73,7 +74,7 @@ def estimate_shifts(scene: Scene, *, max_shift: float = 3.0) -> Registration:
         trusted = correlation.clamp(max=1 - 1e-6).atanh() >= least
         if trusted.sum() >= 2:
             shifts = shifts - shifts[trusted].mean(0)
-        trusted &= (shifts.abs() <= max_shift).all(1)
+        trusted &= (shifts.abs() <= FARTHEST).all(1)
         if trusted.sum() < 2:
             trusted[:] = False
             break

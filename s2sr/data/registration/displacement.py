@@ -78,8 +78,8 @@ def _peak(rho: Tensor) -> tuple[Tensor, Tensor]:
     The parabola has its cross term: edges that run diagonally tilt the peak.
     """
     reach = rho.shape[-1] // 2
-    value, at = rho[:, 1:-1, 1:-1].flatten(1).max(1)
-    row, column = at // (2 * reach - 1) + 1, at % (2 * reach - 1) + 1
+    value, index = rho[:, 1:-1, 1:-1].flatten(1).max(1)
+    row, column = index // (2 * reach - 1) + 1, index % (2 * reach - 1) + 1
     around = torch.arange(-1, 2)
     p = rho[torch.arange(len(rho))[:, None, None], row[:, None, None] + around[:, None], column[:, None, None] + around]
     slope = torch.stack([p[:, 2, 1] - p[:, 0, 1], p[:, 1, 2] - p[:, 1, 0]], -1) / 2

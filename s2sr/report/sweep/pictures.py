@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from s2sr.raster import metres
 from s2sr.report.comparison import score_line
-from s2sr.report.figures import Panel, Stretch, fit, rgb, sheet, zoom_window
+from s2sr.report.figures import Panel, Stretch, rgb, sheet, sized, zoom_window
 from s2sr.report.jobs import Job
 from s2sr.report.metrics import bicubic
 from s2sr.report.page import SIDE, Picture, Raster
@@ -72,7 +72,7 @@ def comparison(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     panels: list[Panel] = []
     for picture, scale, title, facts in parts:
         rows, columns = (n // scale for n in picture.shape[:2])
-        drawn, size = fit(picture, scale, finest, (0, 0, rows, columns), PANEL)
+        drawn, size = sized(picture, scale, finest, (0, 0, rows, columns), PANEL)
         panels.append(Panel(drawn, title, facts, size / metre if metre and not panels else None))
     wrap = min(len(panels), max(4, math.ceil(math.sqrt(1.5 * len(panels)))))
     return sheet([panels[k : k + wrap] for k in range(0, len(panels), wrap)])
