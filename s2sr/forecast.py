@@ -69,9 +69,9 @@ def conditions(cfg: DictConfig) -> Conditions:
         found = replace(found, shifts=found.expected(len(found.shifts), jitter=_both(cfg.jitter)).shifts)
     if cfg.contrast is not None or cfg.slope is not None:
         variance = found.spectrum.variance() if cfg.contrast is None else torch.tensor(cfg.contrast**2)
-        slope = found.spectrum.slope if cfg.slope is None else torch.tensor(float(cfg.slope))
+        slope = found.spectrum.slope.detach() if cfg.slope is None else cfg.slope
         each = torch.ones(len(found.bands))
-        found = replace(found, spectrum=Spectrum(variance.detach() * each, slope=slope.detach() * each))
+        found = replace(found, spectrum=Spectrum(variance.detach() * each, slope=slope))
     return found
 
 
@@ -97,7 +97,7 @@ def _typical(cfg: DictConfig) -> Conditions:
         noise=max(cfg.noise or TYPICAL["noise"], EXACT) * torch.ones(dates, len(bands), dtype=torch.float64),
         sigma=build(cfg.psf).of(bands).double() * widths,
         widths=widths,
-        spectrum=Spectrum(TYPICAL["contrast"] ** 2 * each, slope=TYPICAL["slope"] * each),
+        spectrum=Spectrum(TYPICAL["contrast"] ** 2 * each, slope=TYPICAL["slope"]),
     )
     return found.expected(dates, jitter=_both(TYPICAL["jitter"]))
 

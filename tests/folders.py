@@ -25,13 +25,14 @@ def write_job(
     scale: int = 4,
     shape: tuple[int, int] = (16, 20),
     bands: Sequence[str] = BANDS,
+    crs: str | None = "EPSG:32633",
 ) -> Scene:
     """A job of a sweep; metrics=None: it has died without a word. The scene that it was made from."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     generator = torch.Generator().manual_seed(0)
     frames = torch.rand(2, len(bands), *shape, generator=generator)
-    grid = Grid("EPSG:32633", (10.0, 0.0, 499980.0, 0.0, -10.0, 4200000.0), shape)
+    grid = Grid(crs, (10.0, 0.0, 499980.0, 0.0, -10.0, 4200000.0), shape)
     observations = tuple(Observation(f"S2_{t}", f"2023-06-{t + 1:02d}", 1.0) for t in range(2))
     fine = frames.mean(0).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     truth = Truth(fine, scale, torch.zeros(2, 2), torch.full((len(bands),), 0.4))

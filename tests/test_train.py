@@ -93,6 +93,8 @@ def test_metrics(trained):
     assert {key for key in parts if parse(key, BANDS) is None} == {"status"}, "say in glossary.METRICS what they mean"
     assert (metrics["status"], metrics["strategy"]) == ("ok", "lbfgs_adam")
     assert (metrics["scale"], metrics["n_obs"], metrics["psf_sigma"]) == (3, 5, pytest.approx(0.5))
+    in_noise = [metrics[f"consistency_rms_{band}"] ** 2 for band in BANDS]
+    assert metrics["residual_rms"] == pytest.approx(0.003 * (sum(in_noise) / 4) ** 0.5, rel=1e-3)
     assert metrics["evals"] > 3
     assert metrics["runtime_s"] > 0
     assert not any(isinstance(value, dict | list) for value in metrics.values()), "flat"

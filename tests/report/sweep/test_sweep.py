@@ -196,6 +196,12 @@ def test_scenes_scales_and_bands_may_differ(tmp_path):
     assert size(tmp_path / "comparison.png")[0] >= 4 * 300
 
 
+def test_a_scene_of_unknown_place_is_shown_without_a_scale(tmp_path):
+    write_job(tmp_path / "0", ["seed=0"], metrics=ok(), crs=None)
+    assert collate(tmp_path) == []
+    assert size(tmp_path / "comparison.png")[0] >= 3 * 380
+
+
 @pytest.mark.parametrize("count", [1, 40])
 def test_any_number_of_jobs(tmp_path, count):
     for n in range(count):
