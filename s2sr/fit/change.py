@@ -43,7 +43,7 @@ def change(module: Problem, residual: Tensor) -> Tensor:
     field, found = module.field, torch.zeros_like(residual)
     for sampling, bands in field.bands_by_sampling.items():
         at = (slice(None), bands, *sampling.slices())
-        power = power_of_scene(module, bands, sampling)
+        power = power_of_change(module, bands, sampling)
         share, variance = module.change[:, bands, None, None], module.noise[:, bands, None, None].square()
         each = zip(residual[at], module.valid[at], share, variance, strict=True)
         found[at] = torch.stack([conditional_mean(rest, valid, c * power, v) for rest, valid, c, v in each])
@@ -51,14 +51,15 @@ def change(module: Problem, residual: Tensor) -> Tensor:
     return found
 
 
-def power_of_scene(module: Problem, bands: list[int], sampling: Sampling) -> Tensor:
+def power_of_change(module: Problem, bands: list[int], sampling: Sampling) -> Tensor:
     """[b, y, x] sum_a U_a^2 at the frequencies of cosines over the measurements of `bands`, reflectance squared."""
     field, pitch = module.field, sampling.pitch
     rows, columns = (len(range(n)[each]) for n, each in zip(field.grid.shape, sampling.slices(), strict=True))
     aliases = Aliases.of((2 * rows, 2 * columns), device=module.frames.device)
     aliases = replace(aliases, rows=aliases.rows[:, :rows], columns=aliases.columns[:, :columns])
     sigma, widths = (x[bands].double() / pitch for x in (field.sigma_psf, field.widths))
-    scene = torch.stack([module.spectrum(b, aliases.squared() / pitch**2) for b in bands], 1) / pitch**2
+    level = module.spectrum.basis(aliases.squared() / pitch**2)[:, None, ..., 1]
+    scene = (module.change_slope[bands].double()[:, None, None] * level).exp() / pitch**2
     return (aliases.transfer(sigma, widths).square() * scene).sum(0).to(module.frames)
 
 

@@ -45,7 +45,7 @@ class Evidence:
         def parts() -> dict[str, Tensor]:
             nats = [negative_log_evidence(f, patch.model()) for f, patch in zip(frames, patches, strict=True)]
             away = (fit.field.log_sigma - fit.field.log_sigma_start) / self.spread
-            prior = fit.spectrum.prior() + away.square().sum() / 2
+            prior = fit.spectrum.prior() + away.square().sum() / 2 + (fit.change_slope - 2.5).square().sum() / 2
             return {"evidence": torch.stack(nats).sum(), "prior": prior}
 
         return parts

@@ -35,7 +35,7 @@ class Information:
         field, log_noise, coefficients = module.field, module.log_noise, module.spectrum.coefficients
         shifts = field.shifts.new_zeros(field.shifts.shape, dtype=torch.float64)
         gain = torch.zeros_like(log_noise, dtype=torch.float64)
-        noise = gain.new_zeros(*gain.shape, 2, 2)
+        noise = gain.new_zeros(gain.shape[1], *[2 * len(gain) + 1] * 2)
         scene = gain.new_zeros(len(coefficients), *[1 + coefficients.shape[1]] * 2)
         for patch in evidence.patches(module):
             bands, model = patch.bands, patch.model()
@@ -44,14 +44,15 @@ class Information:
             seen = model.amplitude.square() * patch.window.worth * posterior.found
             shifts += of_shifts(patch, model, alone, seen)
             gain[:, bands] = patch.clear * torch.einsum("tbyx,byx->tb", alone, seen.sum(0))
-            noise[:, bands] = of_noise(patch, model, alone)
+            noise[bands] = of_noise(patch, model, alone)
             scene[bands] = of_scene(patch, posterior, evidence.spread)
         self.groups: list[tuple[list[Tensor], Tensor]] = [  # parameters solved for jointly, and their [..., p, p]
             ([field.raw_shifts], shifts[..., None, None]),
             ([field.radiometry.raw_gain], gain[..., None, None]),
             ([field.log_sigma, coefficients], scene),
-            ([log_noise, module.log_change], noise),
+            ([log_noise, module.log_change, module.change_slope], noise),
         ]
+        self.last = {id(log_noise), id(module.log_change)}
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """Steps for vectors along some of the parameters."""
@@ -62,13 +63,12 @@ class Information:
             members = [id(p) for p in group if id(p) in given]
             if members:
                 free = [k for k, p in enumerate(p for p in group for _ in range(size[id(p)])) if id(p) in given]
-                part = slice(free[0], free[-1] + 1)  # at most two parameters: the free ones are adjacent
-                inner = matrix[..., part, part]
+                inner = matrix[..., free, :][..., free]
                 inner = inner + torch.diag_embed(0.01 * inner.diagonal(dim1=-2, dim2=-1) + 1)  # a nat bounds the rest
-                right = torch.cat([given[p].double().view(*inner.shape[:-2], -1) for p in members], -1)
+                right = torch.cat([(given[p].mT if p in self.last else given[p]).double().reshape(*inner.shape[:-2], -1) for p in members], -1)
                 steps = torch.linalg.solve_ex(inner, right).result.split([size[p] for p in members], -1)
                 found.update(zip(members, steps, strict=True))
-        return [found[id(p)].reshape(v.shape).to(v) for p, v in zip(parameters, vectors, strict=True)]
+        return [(found[id(p)].mT if id(p) in self.last else found[id(p)]).reshape(v.shape).to(v) for p, v in zip(parameters, vectors, strict=True)]
 
 
 def of_shifts(patch: Patch, model: Model, alone: Tensor, seen: Tensor) -> Tensor:
@@ -82,12 +82,20 @@ def of_shifts(patch: Patch, model: Model, alone: Tensor, seen: Tensor) -> Tensor
 
 
 def of_noise(patch: Patch, model: Model, alone: Tensor) -> Tensor:
-    """[t, b, 2, 2] the information on the logarithms of noise and change; alone: [t, b, y, x] (C^-1)_tt."""
-    white, other = 2 * model.noise, model.change
-    powers = torch.stack([model.scene.pow(k) * patch.window.worth for k in range(3)])
-    both = patch.clear * torch.einsum("tbyx,kbyx->ktb", alone.square(), powers) / 2
-    mixed = white * other * both[1]
-    return torch.stack((white.square() * both[0], mixed, mixed, other.square() * both[2]), -1).unflatten(-1, (2, 2))
+    """[b, p, p] the information on log noise [t], log change [t] and slope of change; alone: [t, b, y, x] (C^-1)_tt."""
+    white, other = 2 * model.noise.T, model.change.T
+    along = torch.stack((torch.ones_like(model.changing), model.changing, along_change(patch)[1]))
+    each = torch.einsum("pbyx,qbyx,tbyx->pqbt", along, along * patch.window.worth, alone.square()) / 2
+    factors = torch.stack((white, other, other))
+    each = each * factors[:, None] * factors * patch.clear.T
+    n = len(model.noise)
+    found = each.new_zeros(len(patch.bands), 2 * n + 1, 2 * n + 1)
+    for p in range(2):
+        for q in range(2):
+            found[:, p * n : p * n + n, q * n : q * n + n] = torch.diag_embed(each[p, q])
+        found[:, p * n : p * n + n, -1] = found[:, -1, p * n : p * n + n] = each[p, 2]
+    found[:, -1, -1] = each[2, 2].sum(-1) + CHANGE_SLOPE**-2
+    return found
 
 
 def of_scene(patch: Patch, posterior: Posterior, spread: float) -> Tensor:
@@ -107,21 +115,21 @@ def of_scene(patch: Patch, posterior: Posterior, spread: float) -> Tensor:
     return on_log_sigma(patch, found) + torch.cat((precision.new_tensor([spread**-2]), precision)).diag()
 
 
-def of_change(patch: Patch, model: Model, posterior: Posterior, lowest: float) -> Tensor:
-    """[b, p + 1, p + 1] what change adds to the information on the scene if it has its spectrum times a power of |f|.
-
-    The last parameter is the exponent by which it falls faster than the scene, down to the frequency `lowest`. Noise
-    and amount of change of every observation are marginalised.
-    """
-    faster = -patch.squared.clamp(min=lowest**2).log()[..., None] / 4
-    slopes = torch.cat((along_scene(patch), faster), -1)
-    scene = torch.einsum("abyx,ayxp->pbyx", 2 * model.amplitude.square(), slopes)  # how its power moves
-    along = torch.cat((torch.ones_like(model.scene)[None], model.scene[None], scene))
+def of_change(patch: Patch, model: Model, posterior: Posterior) -> Tensor:
+    """[b] what change adds to the information on log sigma, its own slope and every observation's noise marginalised."""
+    along = torch.stack((torch.ones_like(model.changing), model.changing, *along_change(patch)))
     alone = model.precision(posterior).square() * patch.window.worth
     each = torch.einsum("pbyx,qbyx,tbyx->tbpq", along, along, alone) / 2
     free, between, rest = each[..., :2, :2], each[..., :2, 2:], each[..., 2:, 2:]
     rest = rest - between.mT @ torch.linalg.solve(free, between)
-    return on_log_sigma(patch, torch.einsum("tb,tbpq->bpq", patch.clear * model.change.square(), rest))
+    rest = torch.einsum("tb,tbpq->bpq", patch.clear * model.change.square(), rest)
+    return rest[:, 0, 0] - rest[:, 0, 1].square() / (rest[:, 1, 1] + CHANGE_SLOPE**-2)
+
+
+def along_change(patch: Patch) -> Tensor:
+    """[2, b, y, x] derivatives of the spectrum of change by sigma^2 / 2 and its slope."""
+    found = patch.change_seen()
+    return torch.stack(((found * (-8 * math.pi**2 * patch.squared[:, None])).sum(0), (found * patch.basis[:, None, ..., 1]).sum(0)))
 
 
 def along_scene(patch: Patch) -> Tensor:
@@ -149,11 +157,11 @@ def sigma_errors(module: Problem, evidence: Evidence | None = None) -> Tensor:
     for patch in evidence.patches(module):
         model = patch.model()
         posterior = model.posterior(patch.clear)
-        change = of_change(patch, model, posterior, evidence.lowest)
-        known = of_scene(patch, posterior, evidence.spread) + change[:, :-1, :-1]
+        known = of_scene(patch, posterior, evidence.spread)
+        unit = module.field.sigma_psf[patch.bands].double().square()
+        known[:, 0, 0] += of_change(patch, model, posterior) * unit.square()
         of_sigma = torch.linalg.inv(known)[:, 0]
-        moved = CHANGE_SLOPE * (of_sigma * change[:, -1, :-1]).sum(-1)
-        variance[patch.bands] = (of_sigma[:, 0] + moved.square()).clamp(max=evidence.spread**2)
+        variance[patch.bands] = of_sigma[:, 0].clamp(max=evidence.spread**2)
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 

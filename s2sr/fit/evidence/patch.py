@@ -33,7 +33,9 @@ class Fit(Protocol):
     def noise(self) -> Tensor: ...  # [t, b] standard deviation, reflectance
 
     @property
-    def change(self) -> Tensor: ...  # [t, b] fraction of the scene's power
+    def change(self) -> Tensor: ...  # [t, b] power of the change at the LR pixels' Nyquist frequency
+
+    change_slope: Tensor  # [b]
 
 
 class Patch:
@@ -69,8 +71,16 @@ class Patch:
         density = fit.spectrum.coefficients[bands].double() @ self.basis.flatten(0, 2).T
         root = (density / 2).exp().view(len(bands), *self.squared.shape).movedim(1, 0)
         aliases = self.window.aliases
-        amplitude = aliases.transfer(sigma, widths) * root / self.pitch
-        return Model(aliases, shifts, gain, noise.square(), change, amplitude)
+        transfer = aliases.transfer(sigma, widths) / self.pitch
+        changing = self.change_seen(transfer).sum(0)
+        return Model(aliases, shifts, gain, noise.square(), change, changing, transfer * root)
+
+    def change_seen(self, transfer: Tensor | None = None) -> Tensor:
+        if transfer is None:
+            sigma, widths = (x.double() / self.pitch for x in (self.fit.field.sigma_psf[self.bands], self.fit.field.widths[self.bands]))
+            transfer = self.window.aliases.transfer(sigma, widths) / self.pitch
+        slope = self.fit.change_slope[self.bands].double()[:, None, None]
+        return transfer.square() * (slope * self.basis[:, None, ..., 1]).exp()
 
 
 def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:
