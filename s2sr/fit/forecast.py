@@ -125,7 +125,15 @@ class Conditions:
         transfer = aliases.transfer(self.sigma[bands] / pitch, self.widths[bands] / pitch)
         noise = self.noise[:, bands].square()
         nothing, gain = torch.zeros_like(noise), torch.ones_like(noise)
-        return Model(aliases, self.shifts / pitch, gain, noise, nothing, torch.zeros_like(power[0]), transfer * power.sqrt() / pitch)
+        return Model(
+            aliases,
+            self.shifts / pitch,
+            gain,
+            noise,
+            nothing,
+            torch.zeros_like(power[0]),
+            transfer * power.sqrt() / pitch,
+        )
 
     @torch.no_grad()
     def shift_error(self) -> float:

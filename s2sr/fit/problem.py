@@ -18,9 +18,8 @@ from s2sr.fit.noise import frame_to_frame_std, usual
 from s2sr.model.field import SplatField
 from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
-from s2sr.model.spectrum import Spectrum
+from s2sr.model.spectrum import SLOPE, Spectrum
 
-STEEP = 2.5
 LITTLE = 1e-4  # initial guess of the change between dates, as a fraction of the scene's power
 Judge = Callable[[Scene, SplatField, Tensor], dict[str, float]]  # scene, fit and noise -> scores on what was withheld
 
@@ -94,7 +93,7 @@ class Problem(nn.Module):
         self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
         little = self.spectrum.coefficients[:, 0].detach() + math.log(LITTLE if noise is None else 1e-12)
         self.log_change = nn.Parameter(little.expand_as(std).clone())
-        self.change_slope = nn.Parameter(torch.full_like(little, STEEP))
+        self.change_slope = nn.Parameter(torch.full_like(little, SLOPE))
 
     @cached_property
     def observations(self) -> str:
@@ -108,7 +107,7 @@ class Problem(nn.Module):
 
     @property
     def change(self) -> Tensor:
-        """[t, b] power of the change in one observation, as a fraction of the scene's power."""
+        """[t, b] power of the change in one observation at the LR pixels' Nyquist frequency, reflectance squared."""
         return self.log_change.exp()
 
     def blocks(self) -> dict[str, list[nn.Parameter]]:

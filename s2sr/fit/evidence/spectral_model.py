@@ -2,7 +2,7 @@
 
 For given shifts the model is linear in the scene, and on a periodic domain each LR frequency f couples only its aliases
 f_a. With G the footprint's transfer function (the PSF without splats), P the scene's power spectrum, v_t the
-variance of what the scene does not explain (noise, and change with its own spectrum), g_t the gain and Y the unitary
+variance of what the scene does not explain (noise, and change with a spectrum of its own), g_t the gain and Y the unitary
 DFT of the frames
 
     Y_t(f) = sum_a g_t G(f_a) exp(-2 pi i f_a . d_t) X(f_a) + N_t
@@ -40,8 +40,8 @@ class Model:
     shifts: Tensor  # [t, 2] LR pixels
     gain: Tensor  # [t, b]
     noise: Tensor  # [t, b] its variance, reflectance squared
-    change: Tensor  # [t, b] power of the change at the LR pixels' Nyquist frequency, reflectance squared
-    changing: Tensor  # [b, y, x] spectrum of a change of unit power, as frames see it
+    change: Tensor  # [t, b] its power at the LR pixels' Nyquist frequency, reflectance squared
+    changing: Tensor  # [b, y, x] of unit power, as frames see it: the sum of `of_change` over aliases
     amplitude: Tensor  # [a, b, y, x] U
 
     @property
@@ -164,6 +164,14 @@ class Posterior:
     def expected(self, seen: Tensor) -> Tensor:
         """[2, t, b, y, x] predicted turned frames, from G X."""
         return (self.phases @ seen.flatten(2).flatten(0, 1)).view(2, *self.weights.shape)
+
+
+def of_change(transfer: Tensor, basis: Tensor, slope: Tensor) -> Tensor:
+    """[a, b, ...] the spectrum of a change of unit power as frames see it: G^2 times a power law.
+
+    transfer: [a, b, ...] G. basis: [a, ...] of the slope, see `Spectrum.basis`. slope: [b].
+    """
+    return transfer.square() * (slope.double().view(-1, *[1] * (basis.dim() - 1)) * basis[:, None]).exp()
 
 
 def planes(z: Tensor) -> Tensor:
