@@ -10,7 +10,7 @@ from small_images import normal
 from torch import Tensor
 
 from s2sr.data.demo import Demo
-from s2sr.fit.change import change, conditional_mean, cosines, power_of_scene
+from s2sr.fit.change import change, conditional_mean, cosines, power_of_change
 from s2sr.fit.module import Reconstruction
 from s2sr.model.sampling import Sampling
 from s2sr.observations import configuration
@@ -87,13 +87,13 @@ def test_a_band_of_20_m_changes_by_whole_blocks():
     one = conditional_mean(
         residual[2, 1:, rows, columns],
         module.valid[2, 1:, rows, columns],
-        module.change.detach()[2, 1:, None, None] * power_of_scene(module, [1], coarse),
+        module.change.detach()[2, 1:, None, None] * power_of_change(module, [1], coarse),
         module.noise.detach()[2, 1:, None, None].square(),
     )
     torch.testing.assert_close(found[2, 1:, rows, columns], one)
     # the variance of a sample is the detector's, whether every LR pixel has one or every block
     each, block = (
-        float(power_of_scene(module, [1], sampling).mean().detach()) for sampling in (Sampling(), Sampling(2))
+        float(power_of_change(module, [1], sampling).mean().detach()) for sampling in (Sampling(), Sampling(2))
     )
     assert block == pytest.approx(each, rel=0.02)
 

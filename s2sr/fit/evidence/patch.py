@@ -29,13 +29,14 @@ class Fit(Protocol):
     filled: dict[Sampling, Tensor]  # [t, b, y, x] the part that is used, untrusted samples as predicted
     spectrum: Spectrum
 
-    change_slope: Tensor  # [b] of its spectrum, a power law
-
     @property
     def noise(self) -> Tensor: ...  # [t, b] standard deviation, reflectance
 
     @property
     def change(self) -> Tensor: ...  # [t, b] its power at the LR pixels' Nyquist frequency, reflectance squared
+
+    @property
+    def change_slope(self) -> Tensor: ...  # [b] of its spectrum, a power law
 
 
 class Patch:

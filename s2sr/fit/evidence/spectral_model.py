@@ -2,7 +2,7 @@
 
 For given shifts the model is linear in the scene, and on a periodic domain each LR frequency f couples only its aliases
 f_a. With G the footprint's transfer function (the PSF without splats), P the scene's power spectrum, v_t the
-variance of what the scene does not explain (noise, and change with a spectrum of its own), g_t the gain and Y the unitary
+variance of what the scene does not explain (noise, and change with its own spectrum), g_t the gain and Y the unitary
 DFT of the frames
 
     Y_t(f) = sum_a g_t G(f_a) exp(-2 pi i f_a . d_t) X(f_a) + N_t

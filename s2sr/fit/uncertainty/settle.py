@@ -33,14 +33,8 @@ CHANGE = 1e-3  # of the scene's power, where its search starts: from a tenth it 
 @contextmanager
 def settled(module: Reconstruction) -> Iterator[None]:
     """Within it the module's noise, spectrum and sigma are re-estimated; afterwards they are as before."""
-    known = (
-        module.log_noise,
-        module.log_change,
-        module.change_slope,
-        module.excess,
-        module.field.changed,
-        module.field.log_sigma,
-    )
+    field, noise = module.field, (module.log_noise, module.log_change, module.change_slope)
+    known = (*noise, module.excess, field.changed, field.log_sigma)
     values, spectrum = [x.detach().clone() for x in known], module.spectrum
     try:
         settle(module)
@@ -63,9 +57,7 @@ def settle(module: Reconstruction) -> None:
             module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
         module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)))
         if module.fits_noise:
-            module.log_change.copy_(
-                (module.spectrum.coefficients[:, 0] + math.log(CHANGE)).expand_as(module.log_change)
-            )
+            module.log_change[:] = module.spectrum.coefficients[:, 0] + math.log(CHANGE)
             module.change_slope.fill_(SLOPE)
     module.filled, module.trusted = {}, module.valid.clone()
     blocks = module.blocks()
