@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from dense_frames import SCALE, SHIFTS, covariance, moments
-from small_images import power_law
-from small_registrations import DATES, EVIDENCE, NOISE, SIGMA, register, simulated
+from small_registrations import DATES, EVIDENCE, NOISE, SIGMA, changing, register, simulated
 
 from s2sr.data.simulate import jitter, simulate_scene
 from s2sr.fit.evidence import Evidence
@@ -52,20 +49,6 @@ def test_the_information_is_the_curvature_of_a_scene_of_the_model(clear):
         expected = of_scene(patch, patch.model().posterior(patch.clear), EVIDENCE.spread)[0, 1:, 1:]
     ratio = torch.linalg.eigvals(torch.linalg.solve(expected, torch.stack(rows))).real
     assert 0.6 < float(ratio.min()) < float(ratio.max()) < 1.6
-
-
-def changing(slope: float) -> Scene:
-    """The scene of `simulated`; each date adds something else, of a quarter of its contrast and a given slope."""
-    scene = simulated()
-    frames = scene.frames.clone()
-    for t in range(DATES):
-        image = np.concatenate([power_law(50, 8, seed=10 * t + k, slope=slope) for k in (7, 8)])
-        shifts = scene.truth.shifts[t : t + 1].numpy()
-        other = simulate_scene(
-            image, 8, bands=("B02", "B03"), shifts=shifts, sigma_psf=SIGMA, noise=1e-9, margin=5
-        ).frames[0]
-        frames[t] += 0.25 * (other - other.mean((-2, -1), keepdim=True))
-    return dataclasses.replace(scene, frames=frames)
 
 
 @pytest.fixture(scope="module", params=[2.5, 3.5])
