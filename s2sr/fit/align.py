@@ -62,7 +62,8 @@ def _unseen(module: Problem) -> tuple[Frames, Model]:
     clear = (module.valid / module.excess).double().mean((-2, -1))
     nothing = torch.zeros(*clear.shape, *squared.shape[1:], dtype=torch.complex128, device=squared.device)
     counts = aliases.counts.expand(squared.shape[1:]) * (shape[0] * shape[1] / (rows * columns))
-    model = Model(aliases, field.shifts.double(), gain, noise, torch.zeros_like(noise), amplitude)
+    unchanged = torch.zeros_like(noise), torch.zeros_like(power[0])
+    model = Model(aliases, field.shifts.double(), gain, noise, *unchanged, amplitude)
     return Frames(nothing, counts, clear), model
 
 

@@ -124,8 +124,8 @@ class Conditions:
         power = torch.stack([self.spectrum(b, aliases.squared() / pitch**2) for b in bands], 1)
         transfer = aliases.transfer(self.sigma[bands] / pitch, self.widths[bands] / pitch)
         noise = self.noise[:, bands].square()
-        nothing, gain = torch.zeros_like(noise), torch.ones_like(noise)
-        return Model(aliases, self.shifts / pitch, gain, noise, nothing, transfer * power.sqrt() / pitch)
+        unchanged, gain = (torch.zeros_like(noise), torch.zeros_like(power[0])), torch.ones_like(noise)
+        return Model(aliases, self.shifts / pitch, gain, noise, *unchanged, transfer * power.sqrt() / pitch)
 
     @torch.no_grad()
     def shift_error(self) -> float:

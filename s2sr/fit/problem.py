@@ -6,6 +6,7 @@ A stage's objective, start and metric are functions of a Problem and know nothin
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from s2sr.fit.noise import frame_to_frame_std, usual
 from s2sr.model.field import SplatField
 from s2sr.model.sampling import Sampling
 from s2sr.model.scene import Scene
-from s2sr.model.spectrum import Spectrum
+from s2sr.model.spectrum import SLOPE, Spectrum
 
 LITTLE = 1e-4  # initial guess of the change between dates, as a fraction of the scene's power
 Judge = Callable[[Scene, SplatField, Tensor], dict[str, float]]  # scene, fit and noise -> scores on what was withheld
@@ -89,8 +90,10 @@ class Problem(nn.Module):
             else torch.as_tensor(noise).to(gain).expand_as(gain)
         )
         self.log_noise = nn.Parameter(std.log())
-        self.log_change = nn.Parameter(torch.full_like(std, LITTLE if noise is None else 1e-12).log())
         self.spectrum = spectrum or Spectrum(mean.var((-2, -1)))
+        little = self.spectrum.coefficients[:, 0].detach() + math.log(LITTLE if noise is None else 1e-12)
+        self.log_change = nn.Parameter(little.expand_as(std).clone())
+        self.change_slope = nn.Parameter(torch.full_like(little, SLOPE))
 
     @cached_property
     def observations(self) -> str:
@@ -104,12 +107,12 @@ class Problem(nn.Module):
 
     @property
     def change(self) -> Tensor:
-        """[t, b] power of the change in one observation, as a fraction of the scene's power."""
+        """[t, b] power of the change in one observation at the LR pixels' Nyquist frequency, reflectance squared."""
         return self.log_change.exp()
 
     def blocks(self) -> dict[str, list[nn.Parameter]]:
         """The free parameters by the names that stages use: those of the field, the noise and the spectrum."""
-        noise = [self.log_noise, self.log_change] if self.fits_noise else []
+        noise = [self.log_noise, self.log_change, self.change_slope] if self.fits_noise else []
         spectrum = list(self.spectrum.parameters()) if self.fits_spectrum else []
         return {**self.field.blocks(), "noise": noise, "spectrum": spectrum}
 

@@ -69,6 +69,7 @@ class Sample:
             std = torch.full_like(gain, noise)
         self.log_noise = std.log().requires_grad_()
         self.spectrum = Spectrum(mean.var((-2, -1), correction=0))
+        self.change_slope = torch.zeros_like(self.spectrum.slope)
         self.valid, self.trusted = torch.ones_like(scene.valid), torch.ones_like(scene.valid)
         self.filled: dict[Sampling, Tensor] = {}
         self._maximise([*([self.log_noise] if noise is None else []), self.spectrum.coefficients])

@@ -22,6 +22,7 @@ RIPPLES = (0.15, 0.22, 0.32, 0.47, 0.69, 1.01)
 TABLE = 4096  # frequencies
 BLOCK = 2**17  # frequencies looked up at a time, to stay in the cache
 BEND, RIPPLE = 0.2, 0.15  # prior standard deviations of q and r over scenes; means 0
+SLOPE, SPREAD = 2.5, 1.0  # of the change between dates, a power law: the slope's prior mean and standard deviation
 
 
 class Spectrum(nn.Module):

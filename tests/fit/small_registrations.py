@@ -32,6 +32,20 @@ def simulated(dates: int = DATES, bands: tuple[str, ...] = ("B02", "B03"), sprea
     )
 
 
+def changing(slope: float) -> Scene:
+    """The scene of `simulated`; each date adds something else, of a quarter of its contrast and a given slope."""
+    scene = simulated()
+    frames = scene.frames.clone()
+    for t in range(DATES):
+        image = np.concatenate([power_law(50, 8, seed=10 * t + k, slope=slope) for k in (7, 8)])
+        shifts = scene.truth.shifts[t : t + 1].numpy()
+        other = simulate_scene(
+            image, 8, bands=("B02", "B03"), shifts=shifts, sigma_psf=SIGMA, noise=1e-9, margin=5
+        ).frames[0]
+        frames[t] += 0.25 * (other - other.mean((-2, -1), keepdim=True))
+    return dataclasses.replace(scene, frames=frames)
+
+
 def register(scene: Scene, *, evidence: Evidence = EVIDENCE, off: float = 0.02, rounds: int = 4, **options):
     """Register a scene from shifts that are off by some hundredths."""
     fit = stage(

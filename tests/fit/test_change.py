@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 import torch
 from small_images import normal
+from small_registrations import changing, register, simulated
 from torch import Tensor
 
 from s2sr.data.demo import Demo
-from s2sr.fit.change import change, conditional_mean, cosines, power_of_scene
+from s2sr.fit.change import DETAIL, change, conditional_mean, cosines, power_of_change, whitened
 from s2sr.fit.module import Reconstruction
 from s2sr.model.sampling import Sampling
 from s2sr.observations import configuration
@@ -87,15 +88,29 @@ def test_a_band_of_20_m_changes_by_whole_blocks():
     one = conditional_mean(
         residual[2, 1:, rows, columns],
         module.valid[2, 1:, rows, columns],
-        module.change.detach()[2, 1:, None, None] * power_of_scene(module, [1], coarse),
+        module.change.detach()[2, 1:, None, None] * power_of_change(module, [1], coarse),
         module.noise.detach()[2, 1:, None, None].square(),
     )
     torch.testing.assert_close(found[2, 1:, rows, columns], one)
     # the variance of a sample is the detector's, whether every LR pixel has one or every block
     each, block = (
-        float(power_of_scene(module, [1], sampling).mean().detach()) for sampling in (Sampling(), Sampling(2))
+        float(power_of_change(module, [1], sampling).mean().detach()) for sampling in (Sampling(), Sampling(2))
     )
     assert block == pytest.approx(each, rel=0.02)
+
+
+def test_change_counts_as_noise_by_its_power_in_detail():
+    scene = changing(2.5)
+    module, true = register(scene), scene.frames - simulated().frames
+    white = module.noise.detach().clone()
+    whitened(module)
+    assert float(module.noise.detach().mean()) > 1.3 * float(white.mean())
+    rows, columns = (torch.arange(n) / (2 * n) for n in scene.grid.shape)
+    f = torch.hypot(rows[:, None], columns)
+    spectra = cosines(len(rows)).float() @ true @ cosines(len(columns)).float().T
+    power = spectra[..., (f >= DETAIL[0]) & (f < DETAIL[1])].square().mean(-1)
+    ratio = module.noise.detach() / (white.square() + power).sqrt()
+    torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=0.15, rtol=0)
 
 
 SEASON = Demo(size=40, n_dates=8, bands=("B04", "B08"), seed=100, cloudy=0.0)

@@ -41,7 +41,8 @@ def model(given: Conditions, aliases: Aliases) -> Model:
     power = given.spectrum(0, aliases.squared())[:, None].detach()
     noise = given.noise[:, :1].square()
     amplitude = aliases.transfer(given.sigma[:1], given.widths[:1]) * power.sqrt()
-    return Model(aliases, given.shifts, torch.ones_like(noise), noise, torch.zeros_like(noise), amplitude)
+    unchanged = torch.zeros_like(noise), torch.zeros_like(power[0])
+    return Model(aliases, given.shifts, torch.ones_like(noise), noise, *unchanged, amplitude)
 
 
 def drawn(dates: int, jitter=(0.2, 0.2), seed: int = 0) -> Tensor:

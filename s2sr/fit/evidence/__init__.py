@@ -1,7 +1,9 @@
 """Shifts, gain, PSF, noise, change and spectrum from the frames alone: the evidence as the objective of a stage.
 
-The ground changes. An observation differs from the scene by noise, and by change whose power is a fraction c_t of the
-scene's: v_t(f) = noise_t^2 + c_t sum_a U_a^2. Without the latter, change would pass for white noise.
+The ground changes. An observation differs from the scene by noise, and by change, whose spectrum is a power law of its
+own: v_t(f) = noise_t^2 + c_t sum_a G_a^2 D(f_a), with D = 1 at the LR pixels' Nyquist frequency and one slope per band.
+Without the latter, change would pass for white noise. If change had the scene's spectrum, the scene would have that of
+change: there are as many changes as dates, and but one scene.
 
 Sigma and the scene's spectrum can be told apart only by prior knowledge: spectra are nearly power laws, and a sensor's
 PSF is nearly the published one.
@@ -18,6 +20,7 @@ from torch import Tensor
 from s2sr.fit.evidence.filling import completed
 from s2sr.fit.evidence.likelihood import negative_log_evidence
 from s2sr.fit.evidence.patch import Fit, Patch
+from s2sr.model.spectrum import SLOPE, SPREAD
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Evidence:
         def parts() -> dict[str, Tensor]:
             nats = [negative_log_evidence(f, patch.model()) for f, patch in zip(frames, patches, strict=True)]
             away = (fit.field.log_sigma - fit.field.log_sigma_start) / self.spread
-            prior = fit.spectrum.prior() + away.square().sum() / 2
+            steeper = (fit.change_slope - SLOPE) / SPREAD
+            prior = fit.spectrum.prior() + (away.square().sum() + steeper.square().sum()) / 2
             return {"evidence": torch.stack(nats).sum(), "prior": prior}
 
         return parts

@@ -16,18 +16,17 @@ from torch import Tensor
 from s2sr.fit.evidence import Evidence
 from s2sr.fit.evidence.patch import Patch
 from s2sr.fit.evidence.spectral_model import Model, Posterior
+from s2sr.model.spectrum import SPREAD
 
 if TYPE_CHECKING:
     from s2sr.fit.problem import Problem
-
-CHANGE_SLOPE = 1.0  # standard deviation of the exponent by which change falls faster than the scene
 
 
 class Information:
     """A metric for hyper-parameters: the inverse of their Fisher information, without its weakest couplings.
 
     Neglected are the couplings of an observation's shift, gain and noise with each other, with other observations and
-    with the scene.
+    with the scene; but change has one slope in all observations.
     """
 
     @torch.no_grad()
@@ -35,7 +34,7 @@ class Information:
         field, log_noise, coefficients = module.field, module.log_noise, module.spectrum.coefficients
         shifts = field.shifts.new_zeros(field.shifts.shape, dtype=torch.float64)
         gain = torch.zeros_like(log_noise, dtype=torch.float64)
-        noise = gain.new_zeros(*gain.shape, 2, 2)
+        noise = gain.new_zeros(gain.shape[1], *[2 * len(gain) + 1] * 2)
         scene = gain.new_zeros(len(coefficients), *[1 + coefficients.shape[1]] * 2)
         for patch in evidence.patches(module):
             bands, model = patch.bands, patch.model()
@@ -44,31 +43,33 @@ class Information:
             seen = model.amplitude.square() * patch.window.worth * posterior.found
             shifts += of_shifts(patch, model, alone, seen)
             gain[:, bands] = patch.clear * torch.einsum("tbyx,byx->tb", alone, seen.sum(0))
-            noise[:, bands] = of_noise(patch, model, alone)
+            noise[bands] = of_noise(patch, model, alone)
             scene[bands] = of_scene(patch, posterior, evidence.spread)
-        self.groups: list[tuple[list[Tensor], Tensor]] = [  # parameters solved for jointly, and their [..., p, p]
-            ([field.raw_shifts], shifts[..., None, None]),
-            ([field.radiometry.raw_gain], gain[..., None, None]),
-            ([field.log_sigma, coefficients], scene),
-            ([log_noise, module.log_change], noise),
+        # parameters solved for jointly, along which of their axes observations or bands are, and their [..., p, p]
+        self.groups: list[tuple[list[Tensor], int, Tensor]] = [
+            ([field.raw_shifts], 0, shifts[..., None, None]),
+            ([field.radiometry.raw_gain], 0, gain[..., None, None]),
+            ([field.log_sigma, coefficients], 0, scene),
+            ([log_noise, module.log_change, module.change_slope], -1, noise),
         ]
 
     def __call__(self, parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """Steps for vectors along some of the parameters."""
         given = {id(p): v for p, v in zip(parameters, vectors, strict=True)}
         found: dict[int, Tensor] = {}
-        for group, matrix in self.groups:
-            size = {id(p): p.numel() // matrix[..., 0, 0].numel() for p in group}
-            members = [id(p) for p in group if id(p) in given]
+        for group, axis, matrix in self.groups:
+            members = [p for p in group if id(p) in given]
             if members:
+                size = {id(p): p.numel() // matrix[..., 0, 0].numel() for p in group}
                 free = [k for k, p in enumerate(p for p in group for _ in range(size[id(p)])) if id(p) in given]
-                part = slice(free[0], free[-1] + 1)  # at most two parameters: the free ones are adjacent
-                inner = matrix[..., part, part]
+                inner = matrix[..., free, :][..., free]
                 inner = inner + torch.diag_embed(0.01 * inner.diagonal(dim1=-2, dim2=-1) + 1)  # a nat bounds the rest
-                right = torch.cat([given[p].double().view(*inner.shape[:-2], -1) for p in members], -1)
-                steps = torch.linalg.solve_ex(inner, right).result.split([size[p] for p in members], -1)
-                found.update(zip(members, steps, strict=True))
-        return [found[id(p)].reshape(v.shape).to(v) for p, v in zip(parameters, vectors, strict=True)]
+                sides = [given[id(p)].double().movedim(axis, 0) for p in members]
+                right = torch.cat([side.reshape(*inner.shape[:-2], -1) for side in sides], -1)
+                steps = torch.linalg.solve_ex(inner, right).result.split([size[id(p)] for p in members], -1)
+                for p, side, step in zip(members, sides, steps, strict=True):
+                    found[id(p)] = step.reshape(side.shape).movedim(0, axis).to(given[id(p)])
+        return [found[id(p)] for p in parameters]
 
 
 def of_shifts(patch: Patch, model: Model, alone: Tensor, seen: Tensor) -> Tensor:
@@ -82,12 +83,23 @@ def of_shifts(patch: Patch, model: Model, alone: Tensor, seen: Tensor) -> Tensor
 
 
 def of_noise(patch: Patch, model: Model, alone: Tensor) -> Tensor:
-    """[t, b, 2, 2] the information on the logarithms of noise and change; alone: [t, b, y, x] (C^-1)_tt."""
-    white, other = 2 * model.noise, model.change
-    powers = torch.stack([model.scene.pow(k) * patch.window.worth for k in range(3)])
-    both = patch.clear * torch.einsum("tbyx,kbyx->ktb", alone.square(), powers) / 2
-    mixed = white * other * both[1]
-    return torch.stack((white.square() * both[0], mixed, mixed, other.square() * both[2]), -1).unflatten(-1, (2, 2))
+    """[b, p, p] the information on log noise [t], log change [t] and the slope of change, including its prior.
+
+    alone: [t, b, y, x] (C^-1)_tt.
+    """
+    along = torch.stack((torch.ones_like(model.changing), model.changing, along_change(patch)[1]))
+    each = torch.einsum("pbyx,qbyx,btyx->pqbt", along, along * patch.window.worth, alone.square().movedim(0, 1))
+    power = torch.stack((2 * model.noise.T, model.change.T, model.change.T))
+    each = patch.clear.T * each * power[:, None] * power / 2
+    t = len(model.noise)
+    found = each.new_zeros(len(patch.bands), 2 * t + 1, 2 * t + 1)
+    parts = (slice(0, t), slice(t, 2 * t))
+    for p, rows in enumerate(parts):
+        for q, columns in enumerate(parts):
+            found[:, rows, columns] = torch.diag_embed(each[p, q])
+        found[:, rows, -1] = found[:, -1, rows] = each[p, 2]
+    found[:, -1, -1] = each[2, 2].sum(-1) + SPREAD**-2
+    return found
 
 
 def of_scene(patch: Patch, posterior: Posterior, spread: float) -> Tensor:
@@ -107,21 +119,24 @@ def of_scene(patch: Patch, posterior: Posterior, spread: float) -> Tensor:
     return on_log_sigma(patch, found) + torch.cat((precision.new_tensor([spread**-2]), precision)).diag()
 
 
-def of_change(patch: Patch, model: Model, posterior: Posterior, lowest: float) -> Tensor:
-    """[b, p + 1, p + 1] what change adds to the information on the scene if it has its spectrum times a power of |f|.
+def through_change(patch: Patch, model: Model, posterior: Posterior) -> Tensor:
+    """[b] the information on sigma^2 / 2 that change adds, as it is seen through the PSF, too.
 
-    The last parameter is the exponent by which it falls faster than the scene, down to the frequency `lowest`. Noise
-    and amount of change of every observation are marginalised.
+    Its slope, and noise and amount of change of every observation, are marginalised.
     """
-    faster = -patch.squared.clamp(min=lowest**2).log()[..., None] / 4
-    slopes = torch.cat((along_scene(patch), faster), -1)
-    scene = torch.einsum("abyx,ayxp->pbyx", 2 * model.amplitude.square(), slopes)  # how its power moves
-    along = torch.cat((torch.ones_like(model.scene)[None], model.scene[None], scene))
+    along = torch.stack((torch.ones_like(model.changing), model.changing, *along_change(patch)))
     alone = model.precision(posterior).square() * patch.window.worth
     each = torch.einsum("pbyx,qbyx,tbyx->tbpq", along, along, alone) / 2
     free, between, rest = each[..., :2, :2], each[..., :2, 2:], each[..., 2:, 2:]
     rest = rest - between.mT @ torch.linalg.solve(free, between)
-    return on_log_sigma(patch, torch.einsum("tb,tbpq->bpq", patch.clear * model.change.square(), rest))
+    rest = torch.einsum("tb,tbpq->bpq", patch.clear * model.change.square(), rest)
+    return rest[:, 0, 0] - rest[:, 0, 1].square() / (rest[:, 1, 1] + SPREAD**-2)
+
+
+def along_change(patch: Patch) -> Tensor:
+    """[2, b, y, x] derivatives of the spectrum of change by sigma^2 / 2 and by its slope."""
+    slopes = torch.stack((-8 * math.pi**2 * patch.squared, patch.basis[..., 1]))
+    return torch.einsum("abyx,kayx->kbyx", patch.change(patch.transfer()), slopes)
 
 
 def along_scene(patch: Patch) -> Tensor:
@@ -140,20 +155,18 @@ def on_log_sigma(patch: Patch, information: Tensor) -> Tensor:
 def sigma_errors(module: Problem, evidence: Evidence | None = None) -> Tensor:
     """[b] standard errors of the PSF's sigma, pixels of each band's own grid.
 
-    Marginalises the scene's spectrum; noise and shifts, which are known far better, are held fixed. That change has the
-    scene's spectrum is an assumption: how far sigma would move if its slope differed is part of the error. Never larger
-    than the prior's standard deviation.
+    Marginalises the spectra of the scene and of change; shifts, which are known far better, are held fixed. Never
+    larger than the prior's standard deviation.
     """
     evidence = evidence or Evidence()
     variance = module.field.sigma_psf.new_empty(len(module.field.bands), dtype=torch.float64)
     for patch in evidence.patches(module):
         model = patch.model()
         posterior = model.posterior(patch.clear)
-        change = of_change(patch, model, posterior, evidence.lowest)
-        known = of_scene(patch, posterior, evidence.spread) + change[:, :-1, :-1]
-        of_sigma = torch.linalg.inv(known)[:, 0]
-        moved = CHANGE_SLOPE * (of_sigma * change[:, -1, :-1]).sum(-1)
-        variance[patch.bands] = (of_sigma[:, 0] + moved.square()).clamp(max=evidence.spread**2)
+        known = of_scene(patch, posterior, evidence.spread)
+        unit = module.field.sigma_psf[patch.bands].double().square()
+        known[:, 0, 0] += unit.square() * through_change(patch, model, posterior)
+        variance[patch.bands] = torch.linalg.inv(known)[:, 0, 0].clamp(max=evidence.spread**2)
     return module.field.sigma_psf / module.field.widths * variance.sqrt().to(module.field.widths)
 
 

@@ -38,7 +38,7 @@ class Frames:
 
 def negative_log_evidence(frames: Frames, model: Model) -> Tensor:
     """-log p(frames), nats, summed over bands; differentiable once, by all parameters of the model."""
-    given = (model.shifts, model.gain, model.noise, model.change, model.amplitude)
+    given = (model.shifts, model.gain, model.noise, model.change, model.changing, model.amplitude)
     return NegativeLogEvidence.apply(frames, model.aliases, *given)
 
 
@@ -49,10 +49,11 @@ class NegativeLogEvidence(torch.autograd.Function):
     def forward(ctx, frames: Frames, aliases: Aliases, *parameters: Tensor) -> Tensor:
         model = Model(aliases, *parameters)
         parts = [slopes(frames.part(rows), model.part(rows)) for rows in model.blocks]
-        *sums, amplitudes = zip(*parts, strict=True)
+        *sums, changing, amplitudes = zip(*parts, strict=True)
         nats, *total = (sum(each) for each in sums)
         amplitude = torch.cat(amplitudes, 2) / model.amplitude
-        ctx.save_for_backward(*total, torch.where(model.amplitude == 0, 0, amplitude))
+        amplitude = torch.where(model.amplitude == 0, 0, amplitude)
+        ctx.save_for_backward(*total, torch.cat(changing, 1), amplitude)
         return nats
 
     @staticmethod
@@ -69,6 +70,7 @@ class Slopes(NamedTuple):
     gain: Tensor  # [t, b]
     noise: Tensor  # [t, b] along its variance
     change: Tensor  # [t, b]
+    changing: Tensor  # [b, y, x]
     amplitude: Tensor  # [a, b, y, x] along log U
 
 
@@ -93,7 +95,6 @@ def slopes(frames: Frames, model: Model) -> Slopes:
     volume = torch.einsum("tbyx,tb->byx", model.variance.log(), frames.clear) + there.volume
     nats = (energy.sum(0) + size.sum(0) + volume + math.log(2 * math.pi) * clear.sum(0)) / 2
     spread = along / model.variance
-    power = 2 * model.amplitude.square() * torch.einsum("tbyx,tb->byx", spread, model.change)
 
     # f_a = f_0 + integers
     each = turning.sum(1) * counts
@@ -110,8 +111,9 @@ def slopes(frames: Frames, model: Model) -> Slopes:
         shifts=2 * math.pi * (of_volume - first - across @ model.aliases.steps.T),
         gain=_total(leverage - agreement, counts) / model.gain,
         noise=_total(spread, counts),
-        change=_total(spread * model.scene, counts),
-        amplitude=(there.found - size + power) * counts,
+        change=_total(spread * model.changing, counts),
+        changing=torch.einsum("tbyx,tb->byx", spread, model.change) * counts,
+        amplitude=(there.found - size) * counts,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from s2sr.fit.evidence.spectral_model import Model
+from s2sr.fit.evidence.spectral_model import Model, of_change
 from s2sr.fit.evidence.window import Window
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class Fit(Protocol):
     def noise(self) -> Tensor: ...  # [t, b] standard deviation, reflectance
 
     @property
-    def change(self) -> Tensor: ...  # [t, b] fraction of the scene's power
+    def change(self) -> Tensor: ...  # [t, b] its power at the LR pixels' Nyquist frequency, reflectance squared
+
+    @property
+    def change_slope(self) -> Tensor: ...  # [b] of its spectrum, a power law
 
 
 class Patch:
@@ -63,14 +66,20 @@ class Patch:
         """The second moments at the current parameters, in double precision and pixels of the bands' own grid."""
         fit, field, bands = self.fit, self.fit.field, self.bands
         gain, noise, change = (x[:, bands].double() for x in (field.radiometry.gain, fit.noise, fit.change))
-        shifts, sigma, widths = (
-            x.double() / self.pitch for x in (field.shifts, field.sigma_psf[bands], field.widths[bands])
-        )
         density = fit.spectrum.coefficients[bands].double() @ self.basis.flatten(0, 2).T
         root = (density / 2).exp().view(len(bands), *self.squared.shape).movedim(1, 0)
-        aliases = self.window.aliases
-        amplitude = aliases.transfer(sigma, widths) * root / self.pitch
-        return Model(aliases, shifts, gain, noise.square(), change, amplitude)
+        shifts, transfer = field.shifts.double() / self.pitch, self.transfer()
+        changing = self.change(transfer).sum(0)
+        return Model(self.window.aliases, shifts, gain, noise.square(), change, changing, transfer * root / self.pitch)
+
+    def transfer(self) -> Tensor:
+        """[a, b, y, x] G"""
+        sigma, widths = (x[self.bands].double() / self.pitch for x in (self.fit.field.sigma_psf, self.fit.field.widths))
+        return self.window.aliases.transfer(sigma, widths)
+
+    def change(self, transfer: Tensor) -> Tensor:
+        """[a, b, y, x] the spectrum of a change of unit power, as seen through G."""
+        return of_change(transfer, self.basis[..., 1], self.fit.change_slope[self.bands]) / self.pitch**2
 
 
 def clearest(valid: Tensor, side: int) -> tuple[slice, slice, slice, slice]:

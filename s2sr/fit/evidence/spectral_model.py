@@ -40,7 +40,8 @@ class Model:
     shifts: Tensor  # [t, 2] LR pixels
     gain: Tensor  # [t, b]
     noise: Tensor  # [t, b] its variance, reflectance squared
-    change: Tensor  # [t, b] variance of the change, as a fraction of the scene's sum_a U_a^2
+    change: Tensor  # [t, b] its power at the LR pixels' Nyquist frequency, reflectance squared
+    changing: Tensor  # [b, y, x] of unit power, as frames see it: the sum of `of_change` over aliases
     amplitude: Tensor  # [a, b, y, x] U
 
     @property
@@ -52,17 +53,12 @@ class Model:
 
     def part(self, rows: slice) -> Model:
         aliases = replace(self.aliases, rows=self.aliases.rows[:, rows])
-        return replace(self, aliases=aliases, amplitude=self.amplitude[:, :, rows])
-
-    @cached_property
-    def scene(self) -> Tensor:
-        """[b, y, x] sum_a U_a^2"""
-        return self.amplitude.square().sum(0)
+        return replace(self, aliases=aliases, changing=self.changing[:, rows], amplitude=self.amplitude[:, :, rows])
 
     @cached_property
     def variance(self) -> Tensor:
         """[t, b, y, x] v"""
-        return torch.addcmul(self.noise[..., None, None], self.change[..., None, None], self.scene)
+        return torch.addcmul(self.noise[..., None, None], self.change[..., None, None], self.changing)
 
     @cached_property
     def weights(self) -> Tensor:
@@ -168,6 +164,14 @@ class Posterior:
     def expected(self, seen: Tensor) -> Tensor:
         """[2, t, b, y, x] predicted turned frames, from G X."""
         return (self.phases @ seen.flatten(2).flatten(0, 1)).view(2, *self.weights.shape)
+
+
+def of_change(transfer: Tensor, basis: Tensor, slope: Tensor) -> Tensor:
+    """[a, b, ...] the spectrum of a change of unit power as frames see it: G^2 times a power law.
+
+    transfer: [a, b, ...] G. basis: [a, ...] of the slope, see `Spectrum.basis`. slope: [b].
+    """
+    return transfer.square() * (slope.double().view(-1, *[1] * (basis.dim() - 1)) * basis[:, None]).exp()
 
 
 def planes(z: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from s2sr.fit.evidence.information import Information
 from s2sr.fit.noise import robust_std
 from s2sr.fit.posterior import local_noise
 from s2sr.fit.quasi_newton import QuasiNewton
-from s2sr.model.spectrum import Spectrum
+from s2sr.model.spectrum import SLOPE, Spectrum
 
 if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
@@ -33,7 +33,8 @@ CHANGE = 1e-3  # of the scene's power, where its search starts: from a tenth it 
 @contextmanager
 def settled(module: Reconstruction) -> Iterator[None]:
     """Within it the module's noise, spectrum and sigma are re-estimated; afterwards they are as before."""
-    known = (module.log_noise, module.log_change, module.excess, module.field.changed, module.field.log_sigma)
+    field, noise = module.field, (module.log_noise, module.log_change, module.change_slope)
+    known = (*noise, module.excess, field.changed, field.log_sigma)
     values, spectrum = [x.detach().clone() for x in known], module.spectrum
     try:
         settle(module)
@@ -54,8 +55,10 @@ def settle(module: Reconstruction) -> None:
     with torch.no_grad():
         if module.fits_noise:
             module.log_noise.copy_(robust_std(module.residual(), module.valid).log())
-            module.log_change.fill_(math.log(CHANGE))
         module.spectrum = Spectrum(module.field.render(module.field.grid).var((-2, -1)))
+        if module.fits_noise:
+            module.log_change[:] = module.spectrum.coefficients[:, 0] + math.log(CHANGE)
+            module.change_slope.fill_(SLOPE)
     module.filled, module.trusted = {}, module.valid.clone()
     blocks = module.blocks()
     most_probable(module, [*blocks["noise"], *blocks["spectrum"]])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from dense_frames import SCALE, SHIFTS, covariance, moments
-from small_images import power_law
-from small_registrations import DATES, EVIDENCE, NOISE, SIGMA, register, simulated
+from small_registrations import DATES, EVIDENCE, NOISE, SIGMA, changing, register, simulated
 
 from s2sr.data.simulate import jitter, simulate_scene
 from s2sr.fit.evidence import Evidence
-from s2sr.fit.evidence.information import of_scene, shift_information, sigma_errors
+from s2sr.fit.evidence.information import of_noise, of_scene, shift_information, sigma_errors, through_change
+from s2sr.fit.module import Reconstruction
 from s2sr.model.scene import Scene
 
 
@@ -53,29 +51,60 @@ def test_the_information_is_the_curvature_of_a_scene_of_the_model(clear):
     assert 0.6 < float(ratio.min()) < float(ratio.max()) < 1.6
 
 
-def changing(slope: float) -> Scene:
-    """The scene of `simulated`; each date adds something else, of a quarter of its contrast and a given slope."""
-    scene = simulated()
-    frames = scene.frames.clone()
-    for t in range(DATES):
-        image = np.concatenate([power_law(50, 8, seed=10 * t + k, slope=slope) for k in (7, 8)])
-        shifts = scene.truth.shifts[t : t + 1].numpy()
-        other = simulate_scene(
-            image, 8, bands=("B02", "B03"), shifts=shifts, sigma_psf=SIGMA, noise=1e-9, margin=5
-        ).frames[0]
-        frames[t] += 0.25 * (other - other.mean((-2, -1), keepdim=True))
-    return dataclasses.replace(scene, frames=frames)
+@pytest.fixture(scope="module", params=[2.5, 3.5])
+def changed(request) -> tuple[Reconstruction, float]:
+    """A scene whose change has the scene's slope, or another; and that slope."""
+    return register(changing(request.param)), request.param
 
 
-def test_the_error_of_sigma_foresees_change_of_another_slope(clear, monkeypatch):
-    like, steeper = (register(changing(slope)) for slope in (2.5, 3.5))
-    moved = (like.field.sigma_psf - steeper.field.sigma_psf).detach()
-    assert float(moved.min()) > 0.1 * SIGMA
-    told = [sigma_errors(module) for module in (like, clear)]
-    monkeypatch.setattr("s2sr.fit.evidence.information.CHANGE_SLOPE", 0.0)
-    alone = [sigma_errors(module) for module in (like, clear)]
-    torch.testing.assert_close(torch.sqrt(told[0].square() - alone[0].square()), moved, rtol=0.4, atol=0)
-    torch.testing.assert_close(told[1], alone[1], rtol=0.02, atol=0)  # where nothing changes
+def test_sigma_and_the_slope_of_change_are_found(changed):
+    """With the scene's spectrum for that of change, sigma would be a tenth smaller where change is steeper."""
+    module, slope = changed
+    errors = sigma_errors(module)
+    assert float(errors.max()) < 0.1 * SIGMA
+    assert float(((module.field.sigma_psf.detach() - SIGMA) / errors).abs().max()) < 2
+    torch.testing.assert_close(module.change_slope.detach(), torch.full((2,), slope), atol=0.25, rtol=0)
+
+
+def test_change_is_seen_through_the_psf_but_tells_little_of_it(changed, clear):
+    """The Gaussian acts upon the spectrum of change nearly as another slope does."""
+    module, _ = changed
+    (patch,) = EVIDENCE.patches(module)
+    model = patch.model()
+    posterior = model.posterior(patch.clear)
+    more, alone = through_change(patch, model, posterior), of_scene(patch, posterior, EVIDENCE.spread)[:, 0, 0]
+    share = (more * module.field.sigma_psf.double().square().square() / alone).detach()
+    assert 0 < float(share.min()) < float(share.max()) < 0.5
+
+
+def test_the_information_on_noise_and_change_is_the_curvature_where_places_change(changed):
+    """Per band, it is within a half of what differences of the gradient say."""
+    module, _ = changed
+    (patch,), objective = EVIDENCE.patches(module), EVIDENCE(module)
+    group = [module.log_noise, module.log_change, module.change_slope]
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+
+    def gradient() -> torch.Tensor:
+        found = torch.autograd.grad(sum(objective().values()), group)
+        return torch.cat([g[..., 0].double().view(-1) for g in found])
+
+    rows = []
+    for p in group:
+        for k in range(0, p.numel(), 2):  # of the first band
+            ends = []
+            for step in (0.02, -0.04):
+                with torch.no_grad():
+                    p.view(-1)[k] += step
+                ends.append(gradient())
+            with torch.no_grad():
+                p.view(-1)[k] += 0.02
+            rows.append((ends[0] - ends[1]) / 0.04)
+    with torch.no_grad():
+        model = patch.model()
+        expected = of_noise(patch, model, model.precision(model.posterior(patch.clear)))[0]
+    ratio = torch.linalg.eigvals(torch.linalg.solve(expected, torch.stack(rows))).real
+    assert 0.5 < float(ratio.min()) < float(ratio.max()) < 2, ratio
 
 
 def textured(seed: int, row: float = 0.0) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_what_stages_made_of_noise_and_spectrum_does_not_matter(solved):
     """They may have gone astray or have estimated neither, so both are estimated anew by the evidence."""
     image = solved.field.render()
     expected = standard_deviation(solved, image, 2)
-    made = [solved.log_noise, solved.log_change, solved.spectrum.coefficients]
+    made = [solved.log_noise, solved.log_change, solved.change_slope, solved.spectrum.coefficients]
     kept = [p.detach().clone() for p in made]
     with torch.no_grad():
         for p in made:
