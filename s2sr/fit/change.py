@@ -62,7 +62,8 @@ def mean_power(module: Problem, lowest: float, highest: float) -> Tensor:
         power = power_of_change(module, bands, sampling)
         y, x = (torch.arange(n, device=power.device) / (2 * n) for n in power.shape[1:])
         f = torch.hypot(y[:, None], x)
-        found[:, bands] = module.change[:, bands] * power[:, (f >= lowest) & (f < highest)].mean(1)
+        within = ((f >= lowest) & (f < highest)).to(power)
+        found[:, bands] = module.change[:, bands] * ((power * within).sum((-2, -1)) / within.sum())
     return found
 
 

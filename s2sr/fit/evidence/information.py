@@ -62,7 +62,8 @@ class Information:
             if members:
                 size = {id(p): p.numel() // matrix[..., 0, 0].numel() for p in group}
                 free = [k for k, p in enumerate(p for p in group for _ in range(size[id(p)])) if id(p) in given]
-                inner = matrix[..., free, :][..., free]
+                part = slice(free[0], free[-1] + 1)  # those of a block are neighbours
+                inner = matrix[..., part, part]
                 inner = inner + torch.diag_embed(0.01 * inner.diagonal(dim1=-2, dim2=-1) + 1)  # a nat bounds the rest
                 sides = [given[id(p)].double().movedim(axis, 0) for p in members]
                 right = torch.cat([side.reshape(*inner.shape[:-2], -1) for side in sides], -1)
