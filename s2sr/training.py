@@ -28,8 +28,8 @@ def train(
 ) -> None:
     """Run all phases of a module, from the last checkpoint in `folder` if there is one.
 
-    Raises InputError for invalid trainer settings, a checkpoint that is damaged or of other observations, or too little
-    memory, and KeyboardInterrupt after Ctrl-C.
+    Raises InputError for invalid trainer settings, a checkpoint that is damaged, of other observations or of another
+    version, or too little memory, and KeyboardInterrupt after Ctrl-C.
     """
     last = folder and folder / "checkpoints" / "last.ckpt"
     if last and last.exists() and not zipfile.is_zipfile(last):

@@ -229,6 +229,8 @@ class Reconstruction(Problem, lightning.LightningModule):
         state = checkpoint["reconstruction"]
         if state["observations"] != self.observations:
             raise InputError("the observations are no longer those with which the run was started: start it anew")
+        if checkpoint["state_dict"].keys() != self.state_dict().keys():
+            raise InputError("the run was started by another version of s2sr: go on with that one, or start it anew")
         self.field.refine(state["scale"])
         self.evals = state["evals"]
         self._done = state["done"]

@@ -85,7 +85,7 @@ def test_resumed_after_any_phase_it_ends_as_if_it_had_not_been_interrupted(scene
         shutil.rmtree(folder)
 
 
-def test_neither_of_other_observations_nor_damaged(scene, tmp_path):
+def test_neither_of_other_observations_nor_of_another_version_nor_damaged(scene, tmp_path):
     cfg = configuration("logger=csv", "c2f.levels=[1]", "strategy=lbfgs", "strategy.coarse_to_fine.rounds=1")
     reconstruct(scene, cfg, folder=tmp_path)
     frames = scene.frames.clone()
@@ -93,6 +93,11 @@ def test_neither_of_other_observations_nor_damaged(scene, tmp_path):
     with pytest.raises(InputError, match="no longer those with which the run was started"):
         reconstruct(dataclasses.replace(scene, frames=frames), cfg, folder=tmp_path, resume=True)
     last = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=False)
+    del checkpoint["state_dict"]["change_slope"]
+    torch.save(checkpoint, last)
+    with pytest.raises(InputError, match="another version of s2sr"):
+        reconstruct(scene, cfg, folder=tmp_path, resume=True)
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(InputError, match="is damaged"):
         reconstruct(scene, cfg, folder=tmp_path, resume=True)
