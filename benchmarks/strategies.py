@@ -1,6 +1,6 @@
 """Every strategy on observations simulated from sharp aerial images, with known truth.
 
-python benchmarks/strategies.py [--data FOLDER] [--scenes 3] [OVERRIDE ...]
+python benchmarks/strategies.py [--data FOLDER] [--scenes 3] [--strategies lbfgs,bayes] [OVERRIDE ...]
 
 FOLDER and its image va are those of benchmarks/aerial.py. A scene has 8 observations with a jitter of 0.15 px (standard
 deviation), noise of 0.002 and sigma of 0.45 px; the draws differ from scene to scene. Each run has its own process, so
@@ -14,12 +14,13 @@ import logging
 import multiprocessing
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from aerial import BANDS, DATA, sharp
 
-STRATEGIES = ("adam", "lbfgs", "adam_lbfgs", "lbfgs_adam", "published", "bayes")
+STRATEGIES = "adam,lbfgs,adam_lbfgs,lbfgs_adam,published,bayes"
 COLUMNS = ("psnr", "psnr_bicubic", "ssim", "edge_contrast", "shift_rmse_px", "evals", "seconds", "memory_mb")
 
 
@@ -53,12 +54,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--scenes", type=int, default=3)
+    parser.add_argument("--strategies", default=STRATEGIES)
     options, overrides = parser.parse_known_args()
     print(f"{'':12}" + "".join(f"{column:>15}" for column in COLUMNS) + f"{'over bicubic':>15}{'over lbfgs':>15}")
     means: dict[str, dict[str, float]] = {}
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for strategy in STRATEGIES:
-            runs = [pool.apply(run, (options.data, seed, strategy, overrides)) for seed in range(options.scenes)]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        for strategy in options.strategies.split(","):
+            jobs = [pool.submit(run, options.data, seed, strategy, overrides) for seed in range(options.scenes)]
+            runs = [job.result() for job in jobs]
             mean = means[strategy] = {column: float(np.mean([r[column] for r in runs])) for column in COLUMNS}
             gains = (mean["psnr"] - mean["psnr_bicubic"], mean["psnr"] - means.get("lbfgs", {}).get("psnr", np.nan))
             row = "".join(f"{mean[column]:15.4f}" for column in COLUMNS) + "".join(f"{gain:+15.2f}" for gain in gains)

@@ -46,7 +46,7 @@ class Model:
 
     @property
     def blocks(self) -> Iterator[slice]:
-        """Of rows of frequencies."""
+        """Rows of frequencies, as many at a time as stay in the cache."""
         n, size = self.amplitude.shape[2], self.gain.numel() * self.amplitude.shape[3]
         height = max(1, BLOCK // size)
         return (slice(k, k + height) for k in range(0, n, height))
