@@ -72,7 +72,7 @@ def withhold(scene: Scene, cfg: DictConfig) -> tuple[Scene, dict[str, Stage], Ju
     seen = holdout.split(seen, validation=any(stage.stop_on for stage in stages.values()))
     if not seen.judged.any():
         log.warning("the fit is not judged: every frame is too small, or masked too much, to withhold blocks of it")
-        return seen.whole(), stages, None
+        return scene, stages, None
     return seen, stages | ({"refit": holdout.refit} if holdout.refit else {}), partial(judge, dates=dates)
 
 

@@ -22,7 +22,7 @@ def test_where_nothing_can_be_withheld_nothing_is_judged_or_refitted(scene, capl
     assert "refit" in stages
     assert judge is not None
     assert not caplog.records
-    seen, stages, judge = withhold(scene, configuration("holdout.side=200"))
+    seen, stages, judge = withhold(scene, configuration("holdout.side=200", "holdout.dates=1"))
     assert torch.equal(seen.valid, scene.valid)
     assert not seen.judged.any()
     assert "refit" not in stages
