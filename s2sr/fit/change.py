@@ -22,6 +22,7 @@ from torch import Tensor
 
 from s2sr.fit.aliases import Aliases
 from s2sr.fit.evidence.spectral_model import of_change
+from s2sr.fit.noise import usual_level
 from s2sr.fit.posterior import closed_form, local_noise
 
 if TYPE_CHECKING:
@@ -48,10 +49,14 @@ def whitened(module: Problem) -> None:
 
 @torch.no_grad()
 def explain(module: Problem) -> None:
-    """The start of a stage: estimate the field's `changed`, given the current scene; then the local noise."""
+    """The start of a stage: estimate the field's `changed`, given the current scene; then the local noise.
+
+    Change is what differs from the usual level, so that from here on the scene's level is that of the median date.
+    """
     field = module.field
+    gain = field.radiometry.gain[..., None, None]
     residual = module.frames - field() + field.changed
-    field.changed.copy_(change(module, residual))
+    field.changed.copy_(change(module, residual - gain * usual_level(residual / gain, module.valid)))
     local_noise(module, residual=residual.sub_(field.changed))
 
 

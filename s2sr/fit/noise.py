@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor
 
 BLOCK = 64  # pixels of a side that are blurred at a time
 REACH = 2.5  # LR pixels, standard deviation of the Gaussian under which noise is local
+SEEN = 0.2  # of the clearest date's samples
 MARGIN = 0.5  # of the variance: three standard errors of an estimate under that Gaussian
 OUTLIER = 5.0  # robust standard deviations from the median frame
 FLOOR = 5e-4  # reflectance; keeps weights finite despite DN steps of 1e-4 and exact fits of simulated scenes
@@ -55,11 +57,7 @@ def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True) -> Tensor:
     The mean itself does not count: a uniform change of a field is no detail, and treating it as white noise would
     discard the detail that the observation shows. With `about_mean` false it does count.
     """
-    rows, columns = (_windows(torch.arange(n, dtype=z.dtype, device=z.device)) for n in z.shape[2:])
-
-    def blurred(image: Tensor) -> Tensor:
-        image = torch.cat([window.T @ image[:, places] for places, window in rows], 1)
-        return torch.cat([image[:, :, places] @ window for places, window in columns], 2)
+    blurred = _blur(z)
 
     def around(z: Tensor, valid: Tensor) -> Tensor:
         """The local variance of one observation, [b, y, x]."""
@@ -68,6 +66,37 @@ def excess(z: Tensor, valid: Tensor, *, about_mean: bool = True) -> Tensor:
         return blurred(torch.where(valid, z - mean, 0).square_()).div_(count)
 
     return torch.stack([around(*one).sub_(MARGIN).clamp_(min=1) for one in zip(z, valid, strict=True)])
+
+
+def levels(residual: Tensor, valid: Tensor) -> Tensor:
+    """[t, b, y, x] the local means of residual [t, b, y, x] over the valid samples, under the Gaussian of `REACH`.
+
+    nan where a date has less than `SEEN` of the samples of the clearest one.
+    """
+    blurred = _blur(residual)
+    count = torch.stack([blurred(clear.to(residual)) for clear in valid])
+    sums = torch.stack([blurred(torch.where(clear, rest, 0)) for clear, rest in zip(valid, residual, strict=True)])
+    return sums.div_(count).masked_fill_(count <= SEEN * count.amax(0), torch.nan)
+
+
+def usual_level(residual: Tensor, valid: Tensor) -> Tensor:
+    """[b, y, x] the median over the dates of their `levels`; 0 where there are none.
+
+    If most dates agree on the ground and some have changed it much, their mean is none of its states.
+    """
+    each = levels(residual, valid)
+    return ((each.nanmedian(0).values - (-each).nanmedian(0).values) / 2).nan_to_num_(0.0)  # lower and upper median
+
+
+def _blur(like: Tensor) -> Callable[[Tensor], Tensor]:
+    """Images [b, y, x] of the size of `like` -> the same under the Gaussian of `REACH`, times its mass within."""
+    rows, columns = (_windows(torch.arange(n, dtype=like.dtype, device=like.device)) for n in like.shape[-2:])
+
+    def blurred(image: Tensor) -> Tensor:
+        image = torch.cat([window.T @ image[:, places] for places, window in rows], 1)
+        return torch.cat([image[:, :, places] @ window for places, window in columns], 2)
+
+    return blurred
 
 
 def _windows(places: Tensor) -> list[tuple[slice, Tensor]]:

@@ -11,7 +11,7 @@ from small_registrations import changing, register, simulated
 from torch import Tensor
 
 from s2sr.data.demo import Demo
-from s2sr.fit.change import DETAIL, change, conditional_mean, cosines, power_of_change, whitened
+from s2sr.fit.change import DETAIL, change, conditional_mean, cosines, explain, power_of_change, whitened
 from s2sr.fit.module import Reconstruction
 from s2sr.model.sampling import Sampling
 from s2sr.observations import configuration
@@ -111,6 +111,24 @@ def test_change_counts_as_noise_by_its_power_in_detail():
     power = spectra[..., (f >= DETAIL[0]) & (f < DETAIL[1])].square().mean(-1)
     ratio = module.noise.detach() / (white.square() + power).sqrt()
     torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=0.15, rtol=0)
+
+
+def test_it_is_what_differs_from_the_median_date_wherever_the_scene_is_now():
+    """Two of five dates show a field, 0.1 brighter; the scene shows half of it."""
+    scene = simulated(dates=5, spread=0.1)
+    frames, field = scene.frames.clone(), torch.zeros(scene.grid.shape)
+    field[10:30, 10:30] = 0.1
+    frames[1:3] += field
+    module = register(dataclasses.replace(scene, frames=frames))
+    gain = module.field.radiometry.gain.detach()
+    middle = (..., slice(15, 25), slice(15, 25))
+    with torch.no_grad():
+        module.log_change.fill_(-4)
+        module.field.initialise(frames.mean(0) + field / 10)
+    explain(module)
+    found = (module.field.changed / gain[..., None, None])[middle].mean((-2, -1))
+    expected = torch.tensor([0, 0.1, 0.1, 0, 0])[:, None].expand_as(found)
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
 
 
 SEASON = Demo(size=40, n_dates=8, bands=("B04", "B08"), seed=100, cloudy=0.0)

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from s2sr.fit import noise
-from s2sr.fit.noise import FLOOR, excess, frame_to_frame_std, robust_std, usual
+from s2sr.fit.noise import FLOOR, excess, frame_to_frame_std, levels, robust_std, usual, usual_level
 from s2sr.model.field import SplatField
 from s2sr.model.grid import Grid
 from s2sr.model.psf import PSF
@@ -100,6 +102,41 @@ def test_excess_is_where_a_patch_changed_and_in_that_frame_alone():
     assert patch.min() > 8
     found[1, 0, 10:50, 10:50] = 1
     assert (found > 1).float().mean() < 0.02
+
+
+def test_the_usual_level_is_that_of_the_median_date():
+    states = torch.tensor([0.0, 0.5, 0.01, 0.02])[:, None, None, None]
+    residual = states + 0.002 * torch.randn(4, 2, 40, 30, generator=generator())
+    valid = torch.rand(residual.shape, generator=generator(1)) > 0.3
+    residual[~valid] = torch.nan
+    found = usual_level(residual, valid)
+    torch.testing.assert_close(found, torch.full_like(found, 0.015), atol=0.004, rtol=0)
+    found = usual_level(residual[:3], valid[:3])
+    torch.testing.assert_close(found, torch.full_like(found, 0.01), atol=0.004, rtol=0)
+
+
+def test_a_date_has_a_level_where_it_is_nearly_as_clear_as_the_others():
+    residual, valid = torch.zeros(3, 1, 40, 60), torch.ones(3, 1, 40, 60, dtype=torch.bool)
+    residual[:2] += torch.tensor([1.0, 3.0])[:, None, None, None]
+    valid[1, :, :, 30:] = False
+    valid[:, :, :, 50:] = False
+    valid[..., 1::2] = False  # as of a band of coarser samples
+    found = levels(residual, valid)
+    assert found[1, :, :, :31].sub(3).abs().max() < 1e-5, "half of its samples"
+    assert found[1, :, :, 33:].isnan().all()
+    assert found[0, :, :, :58].sub(1).abs().max() < 1e-5, "it is as clear as any"
+    usual = usual_level(residual, valid)
+    assert usual[:, :, :30].sub(1).abs().max() < 1e-5, "of 0, 1 and 3"
+    assert usual[:, :, 33:58].sub(0.5).abs().max() < 1e-5, "of 0 and 1"
+    assert not usual_level(residual, torch.zeros_like(valid)).any()
+
+
+def test_levels_do_not_average_noise_over_more_than_their_reach():
+    residual = torch.zeros(1, 1, 61, 61)
+    residual[..., 30, 30] = 1
+    found = levels(residual, torch.ones_like(residual, dtype=torch.bool))[0, 0]
+    assert float(found[30, 30]) == pytest.approx(1 / (2 * math.pi * noise.REACH**2), rel=0.01)
+    assert float(found[30, 35] / found[30, 30]) == pytest.approx(math.exp(-2), rel=0.01)
 
 
 @pytest.mark.parametrize("about_mean", [True, False])
