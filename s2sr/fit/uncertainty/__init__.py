@@ -12,6 +12,10 @@ It is that of product - truth. Three things make V, the mean square error to exp
   an edge-preserving prior d is correlated with e: with r^2 = mean d^2 / V and the correlation c, the variance is
   V (1 - 2 c r + r^2). If sigma was fitted without the evidence, the posterior is that of the most probable sigma.
 
+What dates share over more than a few LR pixels does not average out as noise does. To V is added the variance of the
+scene's level, which is that of the median date: pi / 2 of the mean's, of T dates whose levels l_t differ from the
+product's, pi / 2 sum_t l_t^2 / T^2.
+
 Other errors (of shifts, radiometry) are part of the noise estimated per observation, or not covered.
 """
 
@@ -27,6 +31,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from s2sr.fit.evidence.information import sigma_errors
+from s2sr.fit.noise import levels
 from s2sr.fit.posterior import posterior_mean
 from s2sr.fit.uncertainty.activity import CHANCE, REACH, activity, energies
 from s2sr.fit.uncertainty.clear import clear
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
     from s2sr.fit.module import Reconstruction
     from s2sr.fit.problem import Problem
 
-CORRELATION = 0.31  # of what an edge-preserving prior adds to the posterior mean with what that lacks; as CHANCE
+CORRELATION = 0.33  # of what an edge-preserving prior adds to the posterior mean with what that lacks; as CHANCE
 
 
 def standard_deviation(module: Reconstruction, image: Tensor, scale: int) -> Tensor:
@@ -61,6 +66,8 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
         shares = torch.stack([s.repeat(x) for s, x in zip(field.samplings, shares.unbind(1), strict=True)], 1)
         shares = torch.stack([clear(*one, 1) for one in zip(shares, field.shifts.detach(), strict=True)])
 
+        level = level_variance(module)
+
         def of_band(b: int) -> Errors:
             local = shares[:, b] * weights[:, b, None, None]  # [t, y, x]
             table = tabulated(module, b, local, scale, sigma_error=float(sigma_error[b]))
@@ -69,7 +76,7 @@ def errors(module: Reconstruction, image: Tensor, scale: int) -> list[Errors]:
             there = smoothed(information > 0, "nearest")
             seen = enlarged(there, scale)
             share_of_v = (seen * departed[b]).sum() / seen.sum().clamp(min=1e-9) / table[-1, ACTIVITIES == 1]
-            return Errors(table, blurred, there, energy[b], math.sqrt(share_of_v))
+            return Errors(table, blurred, there, level[b], energy[b], math.sqrt(share_of_v))
 
         return [of_band(b) for b in range(len(image))]
 
@@ -81,6 +88,7 @@ class Errors:
     table: Tensor  # [k, a] V at the square of k equal steps of information, and at ACTIVITIES
     information: Tensor  # [y, x] of LR pixels, of the most that occurs
     there: Tensor  # [y, x] of LR pixels, 0 where nothing was observed, to 1
+    level: Tensor  # [y, x] of LR pixels, the variance of the scene's level
     energy: Tensor  # [y * scale, x * scale] of the product's gradient, within REACH, over its mean
     departed: float  # r
 
@@ -94,8 +102,10 @@ class Errors:
         row = information.sqrt_().mul_(2).sub_(1)
         column = activity(self.energy, there, chance).log_().sub_(first).mul_(2 / (last - first)).sub_(1)
         at = torch.stack([column, row], -1)[None]
-        deviation = ((self.table * factor).log() / 2).to(at)[None, None]
-        return F.grid_sample(deviation, at, padding_mode="border", align_corners=True)[0, 0].exp_()
+        detail = F.grid_sample(
+            (self.table * factor).log().to(at)[None, None], at, padding_mode="border", align_corners=True
+        )
+        return detail[0, 0].exp_().add_(enlarged(self.level, scale)).sqrt_()
 
 
 @torch.no_grad()
@@ -109,6 +119,13 @@ def departure(module: Problem, image: Tensor, scale: int) -> Tensor:
     step = image - field.render(field.grid.scaled(scale))
     field.weights.data = own
     return step
+
+
+@torch.no_grad()
+def level_variance(module: Problem) -> Tensor:
+    """[b, y, x] the variance of the scene's level, by what the levels of the dates differ from it."""
+    each = levels(module.residual() / module.field.radiometry.gain[..., None, None], module.valid)
+    return math.pi / 2 * each.square().nansum(0) / (~each.isnan()).sum(0).clamp(min=1).square()
 
 
 def smoothed(values: Tensor, beyond: str) -> Tensor:

@@ -19,7 +19,7 @@ from s2sr.model.lattice import Lattice
 REACH = 0.3  # detector pixels, standard deviation of the Gaussian over which activity is measured
 STRAIGHT = 0.1  # of the gradient's energy at an edge that is straight: it is found along its whole length
 BESIDE = 0.2  # of the mean over the bands, beside a band's own
-CHANCE = 0.5  # benchmarks/uncertainty.py fit
+CHANCE = 0.46  # benchmarks/uncertainty.py fit
 
 
 def energies(image: Tensor, reaches: Tensor) -> list[Tensor]:

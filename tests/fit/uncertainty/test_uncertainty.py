@@ -14,7 +14,7 @@ from s2sr.data.simulate import simulate_scene
 from s2sr.fit.losses import Quadratic
 from s2sr.fit.posterior import fourier_metric, posterior
 from s2sr.fit.quasi_newton import QuasiNewton
-from s2sr.fit.uncertainty import departure, standard_deviation
+from s2sr.fit.uncertainty import departure, level_variance, standard_deviation
 from s2sr.fit.uncertainty.settle import settle
 from s2sr.model.scene import Scene
 
@@ -111,6 +111,30 @@ def test_where_places_change_it_is_larger(scene, solved):
     found, before = (standard_deviation(module, image, 2)[0] for module in (changing, solved))
     ratio = found / before
     assert ratio[8:20, 8:20].median() > 1.05 * ratio[30:, :10].median(), "most of it is detail that no date shows"
+
+
+def test_what_dates_share_over_many_pixels_does_not_average_out(scene, solved):
+    """Dates that are brighter or darker as a whole."""
+    levels, gain = torch.tensor([0.01, -0.01, 0.02, -0.02]), torch.tensor([1.2, 0.8, 1.1, 0.9])
+    image = solved.field.render()
+
+    def with_levels(frames, by=1):
+        added = frames + (by * levels)[:, None, None, None]
+        module = reconstruction(dataclasses.replace(scene, frames=added), stage(), levels=(2,), start=SHIFTS)
+        with torch.no_grad():
+            module.field.weights.copy_(solved.field.weights)
+        return module
+
+    with torch.no_grad():
+        exact = with_levels(gain[:, None, None, None] * solved.field(), gain)
+        exact.field.radiometry.raw_gain.copy_(gain[:, None])
+        variance = level_variance(exact)[0]
+    expected = math.pi / 2 * levels.square().sum() / 4**2
+    torch.testing.assert_close(variance[2:10, 2:10], expected.expand(8, 8), rtol=1e-3, atol=0)
+    found, before = (
+        standard_deviation(module, image, 2)[0, 4:20, 4:20] for module in (with_levels(scene.frames), solved)
+    )
+    torch.testing.assert_close(found.square() - before.square(), expected.expand_as(found), rtol=0.1, atol=0)
 
 
 def test_the_posterior_mean_does_not_depart_from_itself_and_ringing_does(solved):
