@@ -3,6 +3,7 @@
 python benchmarks/heldout.py rank   [--scenes naip:0,demo:0] [OVERRIDE ...]
 python benchmarks/heldout.py sigma  [--scenes naip:0,...,naip:9] [OVERRIDE ...]
 python benchmarks/heldout.py real   [--folders apulia_clear,belgium_monthly] [--strategies lbfgs,bayes] [OVERRIDE ...]
+python benchmarks/heldout.py floor  [--folders apulia_clear,belgium_monthly] [--strategies lbfgs,bayes] [OVERRIDE ...]
 python benchmarks/heldout.py cost   [--strategies lbfgs,lbfgs_adam,bayes] [OVERRIDE ...]
 
 rank: over the configurations of `CONFIGURATIONS`, Spearman's correlation of the held-out errors and of edge contrast
@@ -11,7 +12,8 @@ oracles: the rmse at the withheld samples without their noise, and at all sample
 through the least of a held-out error, mean of five layouts, over sigma against the true sigma. real: held-out errors
 over those of the temporal mean, mean and spread of five layouts: of the scene alone and with each date's change; of the
 mean itself with the change that is left of its frames, under the same prior; and of the scene over the two other
-baselines. cost: the share of judgement and refit in the fit.
+baselines. floor: the same of the scene alone, fitted to every second date and to all; and what an error whose square is
+E + c / dates tends to, that of a perfect scene. cost: the share of judgement and refit in the fit.
 
 Scenes: `naip:SEED` (NAIP-VA, 1 m, read as an eighth of a pixel), the forests `sw:SEED` and `se:SEED` (1 m, a fifth),
 `dakota:SEED` (5 m, an eighth; to tune on) and `demo:SEED`, which has clouds, haze and change. --data: the folder that
@@ -145,9 +147,15 @@ def lowest(x: np.ndarray, y: np.ndarray) -> float:
     return float(-b / (2 * a))
 
 
-def real(options: argparse.Namespace, overrides: list[str]) -> None:
+def stack(data: Path, folder: str):
+    """The 10 m bands of a real stack, of Belgium 64 x 64 pixels."""
     from s2sr.experiment import load_scene
 
+    scene = load_scene(data / folder, **({"bands": list(BANDS)} if "belgium" in folder else {}))
+    return scene.crop(64) if "belgium" in folder else scene
+
+
+def real(options: argparse.Namespace, overrides: list[str]) -> None:
     ratios = {  # of what over what
         "scene / mean": ("holdout_{}", "holdout_{}_temporal_mean"),
         "with change / mean": ("holdout_{}_with_change", "holdout_{}_temporal_mean"),
@@ -156,8 +164,7 @@ def real(options: argparse.Namespace, overrides: list[str]) -> None:
         "scene / Wiener": ("holdout_{}", "holdout_{}_wiener"),
     }
     for folder in options.folders.split(","):
-        scene = load_scene(options.data / folder, **({"bands": list(BANDS)} if "belgium" in folder else {}))
-        scene = scene.crop(64) if "belgium" in folder else scene
+        scene = stack(options.data, folder)
         for strategy in options.strategies.split(","):
             found = [judged(scene, f"strategy={strategy}", f"holdout.seed={k}", *overrides) for k in range(5)]
             print(f"{f'{folder}, {strategy}':34}" + "".join(f"{band:>16}" for band in scene.bands))
@@ -169,6 +176,40 @@ def real(options: argparse.Namespace, overrides: list[str]) -> None:
                     over = [[f[one.format(b)] / f[other.format(b)] for b in scene.bands] for f in found]
                     texts = (f"{m:.3f} +- {s:.3f}" for m, s in zip(np.mean(over, 0), np.std(over, 0), strict=True))
                     print(f"{score:7} {name:26}" + "".join(f"{text:>16}" for text in texts), flush=True)
+
+
+def floor(options: argparse.Namespace, overrides: list[str]) -> None:
+    from s2sr.data.holdout import Holdout
+    from s2sr.observations import configuration
+    from s2sr.reconstruction import reconstruct
+    from s2sr.report.heldout import errors, level_mean, matched
+
+    def predicted(scene, cfg) -> torch.Tensor:
+        field = reconstruct(scene, cfg).field
+        return (field() - field.changed).detach()
+
+    for folder in options.folders.split(","):
+        scene = stack(options.data, folder)
+        scores = [(score, band) for score in ("rmse", "median") for band in scene.bands]
+        for strategy in options.strategies.split(","):
+            cfg = configuration(*COMMON, f"strategy={strategy}", *overrides, "holdout=null")
+            squared = []  # by layout and half of the dates, of the mean, that half and all
+            for layout in range(5):
+                whole = Holdout(seed=layout).split(scene, validation=False)
+                mean = matched(level_mean(whole).expand_as(whole.frames), whole.frames, whole.valid)
+                fitted = predicted(whole, cfg)
+                for first in (0, 1):
+                    dates = list(range(first, len(scene), 2))
+                    half = whole.select(dates, "every second date")
+                    each = {"mean": mean[dates], "half": predicted(half, cfg), "all": fitted[dates]}
+                    found = errors("of", half, {f"_{name}": frames for name, frames in each.items()})
+                    squared.append(
+                        [[found[f"of_{score}_{name}_{band}"] ** 2 for score, band in scores] for name in each]
+                    )
+            of_mean, of_half, of_all = np.mean(squared, 0)
+            print(f"{f'{folder}, {strategy}':34}" + "".join(f"{' '.join(names):>12}" for names in scores))
+            for name, value in {"half": of_half, "all": of_all, "perfect": 2 * of_all - of_half}.items():
+                print(f"{name:34}" + "".join(f"{x:12.3f}" for x in np.sqrt(value / of_mean)), flush=True)
 
 
 def cost(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -198,7 +239,7 @@ def cost(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("rank", "sigma", "real", "cost"))
+    parser.add_argument("part", choices=("rank", "sigma", "real", "floor", "cost"))
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--scenes", type=lambda text: text.split(","))
     parser.add_argument("--folders", default="apulia_clear,belgium_monthly")
@@ -206,7 +247,7 @@ def main() -> None:
     options, overrides = parser.parse_known_args()
     options.strategies = options.strategies or {"cost": "lbfgs,lbfgs_adam,bayes"}.get(options.part, "lbfgs,bayes")
     logging.getLogger("s2sr").setLevel(logging.ERROR)
-    {"rank": rank, "sigma": sigma, "real": real, "cost": cost}[options.part](options, overrides)
+    {"rank": rank, "sigma": sigma, "real": real, "floor": floor, "cost": cost}[options.part](options, overrides)
 
 
 if __name__ == "__main__":
